@@ -1,0 +1,48 @@
+# Everything a user needs is one of these; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CONFIG ?= configs/cell_flip.py
+ARGS ?=
+
+.PHONY: help setup run test lint format lock clean
+
+help:            ## list the targets
+	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup: $(STAMP)  ## create .venv with the pinned dependencies
+
+# Repeated only when the lock file (or what is packaged) changed.
+$(STAMP): requirements.lock setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
+	  "metaseg needs Python >= 3.11; this is " + sys.version.split()[0] + \
+	  ". Say which to use: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+run: $(STAMP)    ## train on CONFIG (configs/cell_flip.py) and say where the report is
+	$(BIN)/python experiments/main.py --config=$(CONFIG) $(ARGS)
+
+test: $(STAMP) lint  ## lint, then the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)   ## ruff check, ruff format --check, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Needs uv (pip install uv); one set of versions for every Python and platform.
+lock:            ## pin anew from setup.py
+	uv pip compile setup.py --extra test --universal --python-version 3.11 \
+	  --fork-strategy fewest --upgrade --no-emit-index-url --no-annotate \
+	  --custom-compile-command 'make lock' --output-file requirements.lock
+
+clean:           ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,18 @@
+"""Random labels with the cells' own foreground share (RL): nothing to learn.
+
+    python experiments/main.py --config=configs/cell_random.py
+
+@cell_random@
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """The run."""
+    config = default.get_config()
+    config.noise.name = "random"
+    config.noise.prior = 0.2
+    return config

@@ -1,0 +1,89 @@
+"""Every field of a run and its default; the other configs change a few of them.
+
+    python experiments/main.py --config=configs/default.py
+
+trains on the clean labels of the built-in cells. Any field can be set on the command
+line, `--config.model.width=16`; a field that takes one value or one per class takes a
+tuple too, `--config.noise.rate="(0.1, 0.4)"`.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    """The default run."""
+    config = ConfigDict()
+    config.seed = 0  # weights, order of the examples and augmentation
+    config.loss = "cross_entropy"
+
+    config.data = ConfigDict()
+    config.data.name = "cells"  # a built-in family, or "folder"
+    config.data.num_classes = 2
+    # Built-in families: how many images of which size, drawn from which seed.
+    config.data.seed = 0
+    config.data.height = 128
+    config.data.width = 128
+    config.data.train_size = 256
+    config.data.val_size = 32
+    config.data.test_size = 64
+    # Folders: <dir>/{train,val,test}/{images,labels}/NAME.(png|tif|tiff).
+    config.data.dir = ""
+    config.data.normalize = "zscore"  # "percentile", "none": of each image
+
+    # `python -c "from metaseg import noise; help(noise)"` says which noise takes what;
+    # what is None is not given.
+    config.noise = ConfigDict()
+    config.noise.name = "none"
+    config.noise.seed = 0
+    config.noise.online = False  # True: drawn anew each step
+    for parameter in (
+        "rate",  # flip: share of each class; one number or one per class
+        "fraction",  # sample: share of each class that is kept
+        "classes",  # sample: which classes; default all but 0
+        "fill",  # sample: what the others become, 0 or 255 (void)
+        "exact",  # sample, flip: exact counts rather than independent pixels
+        "matrix",  # transition: K rows of K that sum to 1
+        "prior",  # random: foreground probability, or one per class
+        "radius",  # dilate, erode: pixels
+    ):
+        config.noise[parameter] = config_dict.placeholder(object)
+
+    config.augment = ConfigDict()
+    config.augment.crop = 128  # pixels a side; 0 = whole images
+    config.augment.flip = True
+    config.augment.turn = True  # by quarters
+    config.augment.brightness = 0.2  # standard deviations of the image
+    config.augment.contrast = 0.2
+
+    config.model = ConfigDict()
+    config.model.name = "unet"
+    config.model.width = 8
+    config.model.depth = 4
+    config.model.norm = "batch"  # "group", "none"
+    config.model.dtype = "float32"  # "bfloat16": of the computation, not the weights
+    config.model.init = "he"
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "sgd"  # "adam", "adamw"
+    config.optimizer.learning_rate = 0.05
+    config.optimizer.momentum = 0.9
+    config.optimizer.nesterov = False
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.clip = 0.0  # largest gradient norm; 0 = off
+    config.optimizer.schedule = "cosine"  # "constant", "step"
+    config.optimizer.warmup = 0  # steps
+    config.optimizer.step_every = 500  # "step": steps between two cuts
+    config.optimizer.step_factor = 0.1
+    config.optimizer.average = 0.0  # decay of the moving average of the weights
+
+    config.training = ConfigDict()
+    config.training.steps = 800
+    config.training.batch_size = 8
+    config.training.eval_batch_size = 8
+    config.training.steps_per_dispatch = 0  # 0: what suits the device
+    config.training.log_every = 20  # steps between two training losses
+    config.training.eval_every = 200  # steps between two validations
+
+    config.report = ConfigDict()
+    config.report.images = 100  # test images shown at most
+    return config

@@ -1,0 +1,18 @@
+"""40 % of the pixels of each class flipped, a folder of nuclei (RCL).
+
+    python experiments/main.py --config=configs/nuclei_flip.py --config.data.dir=DIR
+
+@nuclei_flip@
+"""
+
+from ml_collections import ConfigDict
+
+from configs import nuclei
+
+
+def get_config() -> ConfigDict:
+    """The run."""
+    config = nuclei.get_config()
+    config.noise.name = "flip"
+    config.noise.rate = 0.4
+    return config

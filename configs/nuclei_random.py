@@ -1,0 +1,18 @@
+"""Random labels with the nuclei's foreground share (RL): nothing to learn.
+
+    python experiments/main.py --config=configs/nuclei_random.py --config.data.dir=DIR
+
+@nuclei_random@
+"""
+
+from ml_collections import ConfigDict
+
+from configs import nuclei
+
+
+def get_config() -> ConfigDict:
+    """The run."""
+    config = nuclei.get_config()
+    config.noise.name = "random"
+    config.noise.prior = 0.07
+    return config

@@ -1,0 +1,130 @@
+"""Where a run's numbers go: progress on the terminal, metrics.jsonl, TensorBoard."""
+
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from metaseg.errors import InputError
+
+__all__ = ["RunLog", "check_workdir", "write_json"]
+
+
+def check_workdir(workdir: Path) -> None:
+    """Raises InputError unless `workdir` is, or can become, an empty folder."""
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"--workdir: '{workdir}' is a file, expected a folder")
+    if workdir.is_dir() and any(workdir.iterdir()):
+        raise InputError(
+            f"--workdir: '{workdir}' is not empty, expected a new or empty folder"
+        )
+    nearest = workdir.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--workdir: cannot write to '{nearest}': {error.strerror}"
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    """The value with NumPy types as Python's, and NaN as None (JSON has no NaN)."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` so that the file is there whole or not at all."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(json.dumps(_plain(value), indent=2) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+class RunLog:
+    """Progress and metrics of one run.
+
+    On a terminal a progress bar shows loss, validation IoU, images per second and the
+    time left; elsewhere a plain line appears at every validation and every tenth of
+    the run.
+    """
+
+    def __init__(self, workdir: Path, *, total_steps: int, batch_size: int) -> None:
+        workdir.mkdir(parents=True, exist_ok=True)
+        self.history: list[dict[str, Any]] = []
+        self._metrics = (workdir / "metrics.jsonl").open("w", encoding="utf-8")
+        self._events = SummaryWriter(str(workdir))
+        self._total, self._batch_size = total_steps, batch_size
+        self._bar: tqdm | None = None
+        self._start = 0.0
+        self._last_line = 0
+        self._shown: dict[str, str] = {}
+
+    def say(self, text: str) -> None:
+        """Prints a line above the progress bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def begin(self) -> None:
+        """Starts the clock and, on a terminal, the progress bar."""
+        self._start = time.perf_counter()
+        if sys.stderr.isatty():
+            self._bar = tqdm(
+                total=self._total * self._batch_size,
+                unit="img",
+                unit_scale=True,
+                dynamic_ncols=True,
+            )
+
+    def write(self, step: int, split: str, **values: float) -> None:
+        """Records the values of one split at one step."""
+        row = {"step": step, "split": split, **values}
+        self.history.append(row)
+        self._metrics.write(json.dumps(_plain(row)) + "\n")
+        self._metrics.flush()
+        for name, value in values.items():
+            self._events.add_scalar(f"{split}/{name}", value, step)
+
+    def progress(self, step: int, *, force: bool = False, **shown: str) -> None:
+        """Shows how far the run is; `shown` stays until it is shown anew."""
+        self._shown |= shown
+        if self._bar is not None:
+            self._bar.set_postfix(self._shown, refresh=False)
+            self._bar.update(step * self._batch_size - self._bar.n)
+        elif force or step - self._last_line >= self._total / 10:
+            self._last_line = step
+            elapsed = time.perf_counter() - self._start
+            rate = step * self._batch_size / elapsed
+            left = elapsed * (self._total - step) / step
+            values = "  ".join(f"{k} {v}" for k, v in self._shown.items())
+            self.say(
+                f"step {step}/{self._total}  {values}  "
+                f"{rate:.0f} img/s  {left:.0f} s left"
+            )
+
+    def close(self) -> None:
+        """Closes bar and files."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        self._metrics.close()
+        self._events.close()

@@ -1,0 +1,1 @@
+"""Segmentation from absurdly noisy labels, in JAX and Flax."""

@@ -1,0 +1,90 @@
+"""Random crops, flips, turns and light changes on device: pure `(key, ...)` functions.
+
+They run inside the compiled training step, on one example; `vmap` serves a batch.
+"""
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["brightness_contrast", "crop", "dihedral"]
+
+
+def crop(
+    key: jax.Array,
+    image: jax.Array,
+    label: jax.Array,
+    extent: jax.Array,
+    *,
+    size: tuple[int, int],
+) -> tuple[jax.Array, jax.Array]:
+    """Cuts the same random window from image and label.
+
+    Args:
+      key: typed PRNG key.
+      image: float `[H, W, C]`.
+      label: integer `[H, W]`.
+      extent: integer `[2]`, height and width that are not padding; windows lie in it.
+      size: height and width of the window, static, not above `extent`.
+
+    Returns:
+      `(image, label)` of the window.
+    """
+    room = jnp.maximum(extent - jnp.array(size) + 1, 1)
+    start = jax.random.randint(key, (2,), 0, room)
+    channels = image.shape[-1]
+    return (
+        jax.lax.dynamic_slice(image, (start[0], start[1], 0), (*size, channels)),
+        jax.lax.dynamic_slice(label, (start[0], start[1]), size),
+    )
+
+
+def dihedral(
+    key: jax.Array, image: jax.Array, label: jax.Array, *, flip: bool, turn: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Mirrors and turns image and label alike, all outcomes equally likely.
+
+    Args:
+      key: typed PRNG key.
+      image: float `[H, W, C]`.
+      label: integer `[H, W]`.
+      flip: whether to mirror top-bottom and left-right.
+      turn: whether to turn by quarters; needs H == W.
+
+    Returns:
+      `(image, label)`, shapes unchanged.
+    """
+    rows, cols, swap = jax.random.bernoulli(key, 0.5, (3,))
+    if flip:
+        image, label = (jnp.where(rows, x[::-1], x) for x in (image, label))
+        image, label = (jnp.where(cols, x[:, ::-1], x) for x in (image, label))
+    if turn:
+        # Transposing is a flip and a quarter turn; alone it is turned back by a flip.
+        if not flip:
+            image, label = (jnp.where(cols, x[::-1, ::-1], x) for x in (image, label))
+            image, label = (
+                jnp.where(swap, jnp.swapaxes(x, 0, 1)[::-1], x) for x in (image, label)
+            )
+        else:
+            image, label = (
+                jnp.where(swap, jnp.swapaxes(x, 0, 1), x) for x in (image, label)
+            )
+    return image, label
+
+
+def brightness_contrast(
+    key: jax.Array, image: jax.Array, *, brightness: float, contrast: float
+) -> jax.Array:
+    """Scales an image about its mean and adds a constant.
+
+    Args:
+      key: typed PRNG key.
+      image: float `[H, W, C]`, standardised.
+      brightness: the constant is uniform in ±brightness, in standard deviations.
+      contrast: the factor is uniform in 1 ± contrast.
+
+    Returns:
+      The image, shape and dtype unchanged.
+    """
+    shift, scale = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)
+    mean = jnp.mean(image)
+    return (image - mean) * (1 + contrast * scale) + mean + brightness * shift

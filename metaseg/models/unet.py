@@ -1,0 +1,166 @@
+"""U-Net: encoder and decoder joined by skips; imports flax and `models.layers`.
+
+Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image
+Segmentation", MICCAI 2015, in the form with batch norm and padded convolutions.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from metaseg.models import layers
+
+__all__ = ["NORMS", "UNet"]
+
+Initializer = Callable[..., jax.Array]
+
+
+class UNet(nn.Module):
+    """U-Net with two 3x3 convolutions, norm and ReLU per level.
+
+    Called as `model.apply(variables, images, train=..., mutable=["batch_stats"])`.
+    Parameters, statistics and logits are float32 whatever the compute dtype.
+
+    Attributes:
+      num_classes: K; two classes share one output channel, the foreground's logit.
+      width: channels of the first level, doubled at each pooling.
+      depth: number of poolings.
+      norm: "batch", "group" (of 8 channels) or "none".
+      dtype: dtype of activations and products.
+      kernel_init: initializer of all kernels; biases start at zero.
+    """
+
+    num_classes: int = 2
+    width: int = 64
+    depth: int = 4
+    norm: str = "batch"
+    dtype: Any = jnp.float32
+    kernel_init: Initializer = nn.initializers.he_normal()
+
+    @property
+    def stride(self) -> int:
+        """Multiple to which the sides of an image are padded inside the call."""
+        return 2**self.depth
+
+    @property
+    def channels(self) -> int:
+        """Channels of the logits: 1 for two classes, else one per class."""
+        return 1 if self.num_classes == 2 else self.num_classes
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """Maps images to logits.
+
+        Args:
+          images: `[..., H, W, C]` float; H and W of any size, since the image is
+            extended to a multiple of `stride` and the logits cropped back.
+          train: whether batch norm uses, and records, the statistics of the batch.
+
+        Returns:
+          `[..., H, W, 1]` float32 for two classes, else `[..., H, W, K]`.
+        """
+        *batch, height, width, channels = images.shape
+        x = images.reshape(-1, height, width, channels).astype(self.dtype)
+        x = _extend(x, self.stride)
+        skips = []
+        for level in range(self.depth):
+            x = self._level(x, self.width << level, f"down{level}", train)
+            skips.append(x)
+            x = layers.max_pool2x2(x)
+        x = self._level(x, self.width << self.depth, "bottom", train)
+        for level in reversed(range(self.depth)):
+            features = self.width << level
+            kernel, bias = self._weights(f"up{level}", (2, 2, x.shape[-1], features))
+            x = layers.upsample2x2(x, kernel) + bias
+            x = jnp.concatenate([skips[level], x], -1)
+            x = self._level(x, features, f"up{level}", train)
+        kernel, bias = self._weights("head", (x.shape[-1], self.channels))
+        logits = (x @ kernel + bias)[:, :height, :width].astype(jnp.float32)
+        return logits.reshape(*batch, height, width, self.channels)
+
+    def _level(self, x: jax.Array, features: int, name: str, train: bool) -> jax.Array:
+        for i in range(2):
+            kernel, bias = self._weights(
+                f"{name}_conv{i}", (3, 3, x.shape[-1], features)
+            )
+            x = layers.conv3x3(x, kernel)
+            x = NORMS[self.norm](name=f"{name}_norm{i}")(x, bias, train)
+        return x
+
+    def _weights(
+        self, name: str, shape: tuple[int, ...]
+    ) -> tuple[jax.Array, jax.Array]:
+        kernel, bias = _Weights(shape, self.kernel_init, name=name)()
+        return kernel.astype(self.dtype), bias.astype(self.dtype)
+
+
+class _Weights(nn.Module):
+    """Kernel of a convolution and the bias of its output channels."""
+
+    shape: tuple[int, ...]
+    kernel_init: Initializer
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        kernel = self.param("kernel", self.kernel_init, self.shape)
+        return kernel, self.param("bias", nn.initializers.zeros, self.shape[-1:])
+
+
+class _BatchNormRelu(nn.Module):
+    """Batch norm and ReLU of `x + offset`."""
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, offset: jax.Array, train: bool) -> jax.Array:
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        var = self.variable("batch_stats", "var", jnp.ones, shape)
+        if not train:
+            gain = scale * jax.lax.rsqrt(var.value + self.epsilon)
+            shift = bias + (offset - mean.value) * gain
+            return nn.relu(x * gain + shift).astype(x.dtype)
+        # Subtracting the mean of the batch cancels the offset, whose gradient is
+        # therefore zero: it only shows in the running mean.
+        y, batch_mean, batch_var = layers.batch_norm_relu(x, scale, bias, self.epsilon)
+        if not self.is_initializing():
+            rate = 1 - self.momentum
+            mean.value += rate * (batch_mean + offset - mean.value)
+            var.value += rate * (batch_var - var.value)
+        return y
+
+
+class _GroupNormRelu(nn.Module):
+    """Group norm, in groups of 8 channels where possible, and ReLU of `x + offset`."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, offset: jax.Array, train: bool) -> jax.Array:
+        del train
+        size = 8 if x.shape[-1] % 8 == 0 else x.shape[-1]
+        norm = nn.GroupNorm(None, size, epsilon=1e-5, dtype=x.dtype, name="group")
+        return nn.relu(norm(x + offset))
+
+
+class _Relu(nn.Module):
+    """ReLU of `x + offset`."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, offset: jax.Array, train: bool) -> jax.Array:
+        del train
+        return nn.relu(x + offset)
+
+
+NORMS = {"batch": _BatchNormRelu, "group": _GroupNormRelu, "none": _Relu}
+
+
+def _extend(x: jax.Array, stride: int) -> jax.Array:
+    """Repeats the lower and right edge until both sides are multiples of `stride`."""
+    height, width = x.shape[1:3]
+    pad = ((0, 0), (0, -height % stride), (0, -width % stride), (0, 0))
+    return jnp.pad(x, pad, mode="edge")

@@ -1,0 +1,225 @@
+"""Training history and score histograms -> SVG figures as data URIs."""
+
+import base64
+import dataclasses
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from metaseg.report import wording
+
+__all__ = ["Chart", "learning_curves", "score_histogram"]
+
+# Text stays text in the SVG and is drawn in the reader's own font, so figures and
+# page look alike; matplotlib lays it out with DejaVu Sans, which is wider.
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "metaseg",
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a9199",
+    "axes.labelcolor": "#3d444d",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e9ec",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#8a9199",
+    "ytick.color": "#8a9199",
+    "xtick.labelcolor": "#3d444d",
+    "ytick.labelcolor": "#3d444d",
+    "legend.frameon": False,
+    "legend.labelcolor": "#1f2328",
+    "lines.linewidth": 1.8,
+}
+PAGE_FONT = (
+    "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
+)
+
+TRAIN, VALIDATION = "#7b8794", "#0072b2"
+BACKGROUND, FOREGROUND = "#56b4e9", "#d55e00"
+READING_LINES = {
+    "argmax": ("#c3c9cf", "-", 5),  # wide and pale: mostly below another one
+    "analytic": ("#20242a", "-", 1.5),
+    "validation": ("#009e73", "--", 1.5),
+    "oracle": ("#a8437a", ":", 1.8),
+}
+SIZE = (5.6, 3.3)  # inches
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """A figure inside the page.
+
+    Attributes:
+        title: Its heading.
+        uri: Its `data:` URI.
+        alt: What it shows, for readers who cannot see it.
+        note: A sentence to go below it; may be empty.
+    """
+
+    title: str
+    uri: str
+    alt: str
+    note: str = ""
+
+
+def learning_curves(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """Draws loss (training and validation) and validation IoU against the step.
+
+    Args:
+        history: Rows of metrics.jsonl, each with "step" and "split".
+
+    Returns:
+        Up to two charts; none for what the history does not hold.
+    """
+    charts = []
+    losses = {split: _series(history, split, "loss") for split in ("train", "val")}
+    if any(len(steps) for steps, _ in losses.values()):
+        charts.append(_loss_chart(losses))
+    for key, name in (("iou", "IoU"), ("miou", "mean IoU")):
+        steps, values = _series(history, "val", key)
+        if len(steps):
+            charts.append(_overlap_chart(name, steps, values))
+    return charts
+
+
+def score_histogram(
+    histogram: Mapping[str, Any], thresholds: Mapping[str, Any]
+) -> Chart | None:
+    """Draws how the scores of each class's pixels are distributed.
+
+    Args:
+        histogram: "edges" `[B + 1]`, and "background" and "foreground", `[B]` counts.
+        thresholds: Threshold by reading, drawn as lines; may be empty.
+
+    Returns:
+        The chart, or None if the histogram is incomplete or empty.
+    """
+    if any(histogram.get(k) is None for k in ("edges", "background", "foreground")):
+        return None
+    edges, *counted = (
+        np.atleast_1d(np.asarray(histogram[key], float))
+        for key in ("edges", "background", "foreground")
+    )
+    fits = all(len(count) == len(edges) - 1 for count in counted)
+    if not fits or not np.isfinite(np.sum(counted)) or np.sum(counted) <= 0:
+        return None
+    counts = dict(zip(("background", "foreground"), counted, strict=True))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure()
+        colours = {"background": BACKGROUND, "foreground": FOREGROUND}
+        for name, count in counts.items():
+            share = 100 * count / max(count.sum(), 1)
+            colour = colours[name]
+            axes.stairs(share, edges, fill=True, color=colour, alpha=0.3)
+            axes.stairs(share, edges, color=colour, linewidth=1.4, label=name)
+        for reading, (colour, dash, width) in READING_LINES.items():
+            threshold = thresholds.get(reading)
+            if wording.is_number(threshold):
+                label = f"{wording.READINGS[reading].lower()}  {threshold:.3f}"
+                axes.axvline(threshold, color=colour, ls=dash, lw=width, label=label)
+        axes.set(xlim=(edges[0], edges[-1]), xlabel="foreground score")
+        axes.set(ylabel="share of the class's pixels (%)")
+        axes.set_ylim(bottom=0)
+        figure.legend(loc="outside upper left", ncols=2, fontsize=9, handlelength=2.4)
+        uri = _encode(figure)
+    medians = [
+        f"{name} {_median(edges, count):.2f}"
+        for name, count in counts.items()
+        if count.sum() > 0
+    ]
+    alt = f"Histogram of test scores by true class; medians: {', '.join(medians)}."
+    return Chart("Scores of the test pixels", uri, alt)
+
+
+def _loss_chart(losses: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Chart:
+    looks = {"train": ("training", TRAIN), "val": ("validation", VALIDATION)}
+    alts, left_out = [], 0
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure()
+        for split, (steps, values) in losses.items():
+            name, colour = looks[split]
+            left_out += int(np.sum(~np.isfinite(values)))
+            if len(steps):
+                _curve(axes, steps, values, colour, name)
+                alts.append(f"{name} {_course(values)}")
+        axes.set(xlabel="step", ylabel="loss")
+        figure.legend(loc="outside upper left", ncols=2)
+        uri = _encode(figure)
+    note = f"Not drawn because not finite: {left_out}." if left_out else ""
+    return Chart("Loss", uri, f"Loss against step: {'; '.join(alts)}.", note)
+
+
+def _overlap_chart(name: str, steps: np.ndarray, values: np.ndarray) -> Chart:
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure()
+        _curve(axes, steps, values, VALIDATION, "validation")
+        axes.set(xlabel="step", ylabel=name, ylim=(0, 1.0))
+        figure.legend(loc="outside upper left")
+        uri = _encode(figure)
+    alt = f"Validation {name} against step: {_course(values)}."
+    return Chart(f"Validation {name}", uri, alt)
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _curve(
+    axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str, label: str
+) -> None:
+    """Draws one curve; few points get markers, so that a single one is seen."""
+    marker = "o" if np.isfinite(values).sum() <= 25 else None
+    axes.plot(
+        steps, values, color=colour, label=label, marker=marker, ms=4, clip_on=False
+    )
+    axes.ticklabel_format(axis="x", style="plain", useOffset=False)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.locator_params(axis="x", integer=True)
+    if len(steps) == 1:  # matplotlib would zoom into fractions of a step
+        axes.set_xlim(0, 2 * max(int(steps[0]), 1))
+
+
+def _series(
+    history: Sequence[Mapping[str, Any]], split: str, key: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns steps and values of one metric; nan where a value is not a number."""
+    rows = [
+        (row["step"], row[key])
+        for row in history
+        if row.get("split") == split and key in row and "step" in row
+    ]
+    values = [float(v) if wording.is_number(v) else math.nan for _, v in rows]
+    return np.array([step for step, _ in rows], float), np.array(values, float)
+
+
+def _course(values: np.ndarray) -> str:
+    """Says in words how a curve goes."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return "no finite value"
+    if finite.size == 1:
+        return f"{finite[0]:.3f} at its only point"
+    return f"from {finite[0]:.3f} to {finite[-1]:.3f} in {finite.size} points"
+
+
+def _median(edges: np.ndarray, count: np.ndarray) -> float:
+    middle = np.searchsorted(np.cumsum(count), count.sum() / 2)
+    return float((edges[middle] + edges[middle + 1]) / 2)
+
+
+def _encode(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    svg = buffer.getvalue().replace("'DejaVu Sans'", PAGE_FONT)
+    code = base64.b64encode(svg.encode()).decode("ascii")
+    return f"data:image/svg+xml;base64,{code}"

@@ -1,0 +1,176 @@
+"""Arrays -> PNG data URIs, and the colours that classes, scores and errors have.
+
+The colours start from the set of Okabe and Ito (2008). Those after it, and the grey
+of void, were chosen one by one as the colour farthest (in OKLab, over normal vision
+and simulated protanopia, deuteranopia and tritanopia) from all before it.
+"""
+
+import base64
+import colorsys
+import dataclasses
+import functools
+import io
+import math
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from metaseg.report import panels
+
+__all__ = [
+    "ERROR_COLOURS",
+    "LONGEST_SIDE",
+    "SCORE_LEVELS",
+    "VOID_COLOUR",
+    "Picture",
+    "class_colours",
+    "error_picture",
+    "image_picture",
+    "label_picture",
+    "score_colours",
+    "score_picture",
+]
+
+Colour = tuple[int, int, int]
+
+LONGEST_SIDE = 384
+
+VOID_COLOUR: Colour = (0x68, 0x68, 0x68)
+DARK: Colour = (0x20, 0x24, 0x2A)
+LIGHT: Colour = (0xF4, 0xF4, 0xF1)
+VERMILION: Colour = (0xD5, 0x5E, 0x00)
+SKY: Colour = (0x56, 0xB4, 0xE9)
+
+# By the entries of `panels.error_map`, for two classes and for more.
+ERROR_COLOURS: dict[bool, list[Colour]] = {
+    True: [DARK, LIGHT, VERMILION, SKY],
+    False: [(0xDD, 0xE3, 0xE6), VERMILION],
+}
+
+MANY_CLASSES = bytes.fromhex("""
+    20242A E69F00 56B4E9 009E73 F0E442 0072B2 D55E00 CC79A7 78FFFF 002D96 5A3C00 B4C3A5
+    9678F0 87005A 964B0F A5F0A5 2D4BB4 87D2FF 78B478 5A4B87 3C005A F0C35A 4B0000 0F3C3C
+""")
+
+SCORE_LEVELS = 251  # palette entries 0..250; the next one is for scores not finite
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture inside the page.
+
+    Attributes:
+        uri: Its `data:` URI.
+        width: Pixels.
+        height: Pixels.
+    """
+
+    uri: str
+    width: int
+    height: int
+
+
+def class_colours(num_classes: int) -> list[Colour]:
+    """Returns one colour per class: dark and light for two, distinct ones for more."""
+    if num_classes <= 2:
+        return [DARK, LIGHT][:num_classes]
+    parts = iter(MANY_CLASSES[: 3 * num_classes])
+    colours: list[Colour] = list(zip(parts, parts, parts, strict=True))
+    for index in range(len(colours), num_classes):
+        hue = index * (math.sqrt(5) - 1) / 2 % 1
+        red, green, blue = colorsys.hls_to_rgb(hue, (0.35, 0.6, 0.8)[index % 3], 0.6)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return colours
+
+
+@functools.cache
+def score_colours() -> list[Colour]:
+    """Returns the colours of scores from 0 to 1, evenly spaced (viridis)."""
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 1, SCORE_LEVELS))
+    return [(int(r), int(g), int(b)) for r, g, b, _ in np.rint(255 * colours)]
+
+
+def image_picture(image: np.ndarray) -> Picture:
+    """Shows an image, its brightness stretched between its own percentiles.
+
+    Args:
+        image: `[H, W]` or `[H, W, C]` numbers of any range. Three or four channels are
+            shown as red, green and blue, any other number as their average.
+
+    Returns:
+        The picture, 8-bit grey or RGB.
+    """
+    values = np.asarray(image, np.float32)
+    if values.ndim == 3:
+        values = values[..., :3] if values.shape[-1] in (3, 4) else values.mean(axis=-1)
+    finite = values[np.isfinite(values)]
+    low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 0.0)
+    if high <= low:  # nearly constant: show what there is
+        low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    span = float(high - low)
+    scaled = (values - low) / span if span > 0 else np.full_like(values, 0.5)
+    scaled = np.clip(np.nan_to_num(scaled, nan=0.0), 0, 1)
+    picture = Image.fromarray(np.rint(255 * scaled).astype(np.uint8))
+    return _encode(_shrink(picture, Image.Resampling.BOX))
+
+
+def label_picture(labels: np.ndarray, num_classes: int) -> Picture:
+    """Shows a label map in the colours of its classes.
+
+    Args:
+        labels: `[H, W]` class ids below `num_classes`, 255 where there is no label.
+        num_classes: Number of classes K.
+
+    Returns:
+        The picture, with a palette.
+    """
+    return _paint(labels, class_colours(num_classes))
+
+
+def error_picture(
+    clean: np.ndarray, prediction: np.ndarray, num_classes: int
+) -> Picture:
+    """Shows where a prediction is wrong: see `panels.error_map`."""
+    errors = panels.error_map(clean, prediction, num_classes)
+    return _paint(errors, ERROR_COLOURS[num_classes == 2])
+
+
+def score_picture(score: np.ndarray) -> Picture:
+    """Shows scores between 0 and 1; grey where they are not finite.
+
+    Args:
+        score: `[H, W]` float.
+
+    Returns:
+        The picture, with a palette of `SCORE_LEVELS` colours.
+    """
+    values = np.asarray(score, np.float32)
+    small = np.asarray(_shrink(Image.fromarray(values), Image.Resampling.BOX))
+    known = np.isfinite(small)
+    level = np.clip(np.where(known, small, 0), 0, 1) * (SCORE_LEVELS - 1)
+    return _paint(np.where(known, np.rint(level), panels.VOID), score_colours())
+
+
+def _paint(index: np.ndarray, colours: list[Colour]) -> Picture:
+    """Paints `[H, W]` indices into `colours`, anything beyond them in the void grey."""
+    index = np.minimum(index, len(colours)).astype(np.uint8)
+    picture = Image.frombytes("P", index.shape[::-1], index.tobytes())
+    picture.putpalette([part for colour in [*colours, VOID_COLOUR] for part in colour])
+    return _encode(_shrink(picture, Image.Resampling.NEAREST))
+
+
+def _shrink(picture: Image.Image, resampling: Image.Resampling) -> Image.Image:
+    """Scales a picture down to `LONGEST_SIDE`; a smaller one stays as it is."""
+    scale = LONGEST_SIDE / max(picture.size)
+    if scale >= 1:
+        return picture
+    width, height = (max(1, round(scale * side)) for side in picture.size)
+    return picture.resize((width, height), resampling)
+
+
+def _encode(picture: Image.Image) -> Picture:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    code = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Picture(f"data:image/png;base64,{code}", *picture.size)

@@ -1,0 +1,217 @@
+"""Numbers and sentences, as the report words them."""
+
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+import numpy as np
+
+__all__ = [
+    "DASH",
+    "READINGS",
+    "READING_NOTES",
+    "duration",
+    "facts",
+    "is_number",
+    "matrix_remark",
+    "memory",
+    "noise_phrase",
+    "number",
+    "percent",
+    "summary",
+]
+
+DASH = "–"  # noqa: RUF001
+TIMES = "×"  # noqa: RUF001
+SPACE = "\N{NO-BREAK SPACE}"
+
+READINGS = {
+    "argmax": "Argmax",
+    "analytic": "Noise-aware",
+    "validation": "Validation threshold",
+    "oracle": "Oracle threshold",
+}
+READING_NOTES = {
+    "argmax": (
+        "takes the class with the highest score, as if the training labels had been "
+        "right."
+    ),
+    "analytic": (
+        "reads the same scores knowing how the noise mixes the classes: threshold or "
+        "decoding follow from the noise alone, and no label is looked at. The pictures "
+        "below show this one."
+    ),
+    "validation": "cuts the scores where IoU on the validation images is best.",
+    "oracle": (
+        "cuts the scores where IoU on the test images is best. It looks at the test "
+        "labels, so it is an upper bound to compare with and nothing that can be had "
+        "in practice."
+    ),
+}
+MODELS = {"unet": "U-Net", "deeplab": "DeepLabV3+", "hrnet": "HRNetV2"}
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Says whether a value is a finite number (and not a truth value)."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and math.isfinite(value)
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Writes a metric with fixed digits; a dash if it is not a finite number."""
+    return f"{float(value):.{digits}f}" if is_number(value) else DASH
+
+
+def percent(value: Any) -> str:
+    """Writes a share in [0, 1] as per cent, with one digit only where it matters."""
+    if not is_number(value):
+        return DASH
+    text = f"{100 * float(value):.1f}".removesuffix(".0")
+    return f"{text}{SPACE}%"
+
+
+def duration(seconds: Any) -> str:
+    """Writes seconds as a person would: "0.4 s", "48 s", "2 min 11 s", "3 h 5 min"."""
+    if not is_number(seconds):
+        return DASH
+    whole = round(float(seconds))
+    if seconds < 9.95:
+        return f"{float(seconds):.1f}{SPACE}s"
+    if whole < 60:
+        return f"{whole}{SPACE}s"
+    if whole < 3600:
+        return f"{whole // 60}{SPACE}min {whole % 60}{SPACE}s"
+    return f"{whole // 3600}{SPACE}h {whole % 3600 // 60}{SPACE}min"
+
+
+def memory(count: Any) -> str:
+    """Writes a number of bytes in MB or GB (powers of ten)."""
+    if not is_number(count):
+        return DASH
+    if count < 1e9:
+        return f"{float(count) / 1e6:.0f}{SPACE}MB"
+    return f"{float(count) / 1e9:.2f}{SPACE}GB"
+
+
+def noise_phrase(noise: Mapping[str, Any]) -> str:
+    """Says what was done to the labels, as the end of "trained on cells ...".
+
+    Args:
+        noise: "name" and what else is known: "rate", "fraction", "radius",
+            "changed_pixels".
+
+    Returns:
+        A phrase such as "with 40 % of the label pixels flipped".
+    """
+    name = noise.get("name")
+    rate, fraction, radius = (noise.get(k) for k in ("rate", "fraction", "radius"))
+    changed = noise.get("changed_pixels")
+    share = f" ({percent(changed)} of the pixels)" if is_number(changed) else ""
+    if name in (None, "", "none", "clean", "identity"):
+        return "with clean labels"
+    if name == "flip" and is_number(rate):
+        return f"with {percent(rate)} of the label pixels flipped"
+    if name == "sample" and is_number(fraction):
+        return f"with {percent(fraction)} of the labelled pixels kept"
+    if name == "random":
+        return "with random labels"
+    if name in ("dilate", "erode") and is_number(radius):
+        return f"with labels {name}d by {radius:g} pixels{share}"
+    phrases = {
+        "flip": f"with flipped labels{share}",
+        "sample": f"with sampled labels{share}",
+        "transition": f"with labels changed by a transition matrix{share}",
+        "dilate": f"with dilated labels{share}",
+        "erode": f"with eroded labels{share}",
+        "skeletonize": f"with labels thinned to skeletons{share}",
+    }
+    return phrases.get(str(name), f"with {name} label noise{share}")
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """Says in one sentence what was trained on what, and how it went.
+
+    Args:
+        results: Contents of results.json.
+
+    Returns:
+        The sentence, made of what is known.
+    """
+    model, data, test = (_part(results, k) for k in ("model", "data", "test"))
+    name = str(model.get("name") or "network")
+    trained = f"{MODELS.get(name, name)} trained"
+    if data.get("name"):
+        trained += f" on {data['name']}"
+    if results.get("noise"):
+        trained += f" {noise_phrase(_part(results, 'noise'))}"
+    scores = []
+    for key, label in (("iou", "test IoU"), ("miou", "test mean IoU")):
+        values = test.get(key)
+        values = values if isinstance(values, Mapping) else {}
+        for reading in ("analytic", "argmax"):
+            if is_number(values.get(reading)):
+                said = f"{READINGS[reading].lower()} reading"
+                scores.append(f"{label} {number(values[reading], 2)} ({said})")
+                break
+    if is_number(test.get("auc")):
+        scores.append(f"AUC {number(test['auc'], 2)}")
+    sentence = f"{trained}: {', '.join(scores)}" if scores else trained
+    return sentence[:1].upper() + sentence[1:] + "."
+
+
+def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Lists the sizes and costs of a run, each with its name; what is missing is not.
+
+    Args:
+        results: Contents of results.json.
+
+    Returns:
+        Pairs of name and value.
+    """
+    data, time = _part(results, "data"), _part(results, "time")
+    sizes = [_count(data.get(split)) for split in ("train", "val", "test")]
+    speed = time.get("images_per_second")
+    listed = {
+        "Images (train / val / test)": " / ".join(sizes),
+        "Image size": f" {TIMES} ".join(
+            _count(side) for side in np.atleast_1d(data.get("image_shape") or ())
+        ),
+        "Classes": _count(data.get("num_classes")),
+        "Parameters": _count(_part(results, "model").get("parameters")),
+        "Total time": duration(time.get("total_seconds")),
+        "Training": f"{_count(speed)} images/s" if is_number(speed) else "",
+        "Peak memory": memory(_part(results, "memory").get("peak_bytes")),
+    }
+    return [(name, text) for name, text in listed.items() if text.strip(f" /{DASH}")]
+
+
+def matrix_remark(matrix: np.ndarray) -> str:
+    """Says what the rank of a noise transition matrix means for learning.
+
+    Args:
+        matrix: `[K, K]`, rows clean and columns noisy classes.
+
+    Returns:
+        One sentence.
+    """
+    size = len(matrix)
+    rank = int(np.linalg.matrix_rank(matrix, tol=1e-6))
+    if rank == size:
+        return f"Rank {rank} of {size}: the mixing of classes can be undone."
+    if rank <= 1:
+        return f"Rank {rank} of {size}: the noisy label says nothing of the clean one."
+    return f"Rank {rank} of {size}: some classes cannot be told apart any more."
+
+
+def _part(results: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = results.get(key)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _count(value: Any) -> str:
+    if not is_number(value):
+        return DASH
+    if value < 100 and not float(value).is_integer():
+        return f"{float(value):.1f}"
+    return f"{float(value):,.0f}"

@@ -1,0 +1,61 @@
+"""Packaging of metaseg: name, version, dependencies and extras.
+
+Lower bounds say what the code needs; `requirements.lock` pins what `make` installs.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name="metaseg",
+    version="0.1.0",
+    description="Segmentation from absurdly noisy labels, in JAX and Flax.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["metaseg", "metaseg.*"]),
+    package_data={"metaseg": ["py.typed"], "metaseg.report": ["*.html.jinja"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "chex>=0.1.90",
+        "flax>=0.12",
+        "jax>=0.10",
+        "jinja2>=3.1",
+        "matplotlib>=3.9",
+        "ml_collections>=1.0",
+        "numpy>=2.0",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.30",
+        "pillow>=11.0",
+        "tensorboardX>=2.6.2",
+        "tifffile>=2024.8",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "cuda13": ["jax[cuda13]>=0.10"],
+        "tpu": ["jax[tpu]>=0.10"],
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.15",
+            "pytest>=8.3",
+            "ruff>=0.12",
+            "scikit-image>=0.25",
+            "scipy>=1.14",
+            "setuptools>=77",
+            "types-tqdm",
+        ],
+        "bench": ["torch>=2.6"],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,21 @@
+"""Eight virtual CPU devices for every test, and compilation that does not optimise.
+
+Almost all of the suite's time is compilation, so the compiler's backend is told not to
+optimise; what is compared here does not depend on it.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+_FLAGS = (
+    "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",
+)
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+# Entry points are scripts, not a package: `experiments/` is on the path as it is when
+# one of them runs, the root for `configs`.
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]

@@ -1,0 +1,87 @@
+"""The primitives against jax.lax and flax: values and gradients."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metaseg.models import layers
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def draw(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def assert_same(function, reference, *arguments):
+    """Equal values and equal gradients of a random projection of them."""
+    expected = reference(*arguments)
+    weights = draw(9, *expected.shape)
+
+    def project(f):
+        every = tuple(range(len(arguments)))
+        return jax.jit(jax.grad(lambda *a: (f(*a) * weights).sum(), every))
+
+    np.testing.assert_allclose(
+        jax.jit(function)(*arguments), expected, rtol=1e-4, atol=1e-4
+    )
+    gradients = project(function)(*arguments), project(reference)(*arguments)
+    for ours, theirs in zip(*gradients, strict=True):
+        scale = float(jnp.abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * scale)
+
+
+def conv3x3(x, kernel):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=DIMENSIONS
+    )
+
+
+@pytest.mark.parametrize("sides", [(6, 8), (5, 7)])
+@pytest.mark.parametrize("channels", [(1, 4), (5, 8), (3, 16)])
+def test_conv3x3_is_the_same_convolution(sides, channels):
+    x, kernel = draw(0, 2, *sides, channels[0]), draw(1, 3, 3, *channels)
+    assert_same(layers.conv3x3, conv3x3, x, kernel)
+
+
+def test_conv3x3_under_vmap_is_the_same_convolution():
+    x, kernels = draw(0, 2, 4, 4, 3), draw(1, 3, 3, 3, 3, 2)
+    ours = jax.vmap(layers.conv3x3, (None, 0))(x, kernels)
+    theirs = jnp.stack([conv3x3(x, kernel) for kernel in kernels])
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_upsample2x2_is_a_transposed_convolution():
+    def reference(x, kernel):
+        return jax.lax.conv_transpose(
+            x, kernel[::-1, ::-1], (2, 2), "VALID", dimension_numbers=DIMENSIONS
+        )
+
+    assert_same(layers.upsample2x2, reference, draw(0, 2, 3, 4, 5), draw(1, 2, 2, 5, 3))
+
+
+def test_max_pool2x2_is_max_pooling_also_where_pixels_tie():
+    def reference(x):
+        return nn.max_pool(x, (2, 2), (2, 2))
+
+    assert_same(layers.max_pool2x2, reference, draw(0, 2, 6, 4, 3))
+    tied = jnp.round(draw(1, 2, 6, 4, 3))
+    assert_same(layers.max_pool2x2, reference, tied)
+
+
+def test_batch_norm_relu_is_batch_norm_then_relu():
+    x, scale, bias = 2 + 3 * draw(0, 4, 5, 6, 7), draw(1, 7), draw(2, 7)
+
+    def reference(x, scale, bias):
+        mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        return nn.relu(scale * (x - mean) / jnp.sqrt(var + 1e-5) + bias)
+
+    def ours(x, scale, bias):
+        return layers.batch_norm_relu(x, scale, bias)[0]
+
+    assert_same(ours, reference, x, scale, bias)
+    _, mean, var = layers.batch_norm_relu(x, scale, bias)
+    np.testing.assert_allclose(mean, x.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(var, x.var((0, 1, 2)), rtol=1e-4)

@@ -1,0 +1,250 @@
+"""What holds for every registered noise, and how configs name them."""
+
+import inspect
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from metaseg import noise, ntm
+from metaseg.errors import InputError
+from metaseg.labels import VOID
+from metaseg.noise import compose
+
+KEY = jax.random.key(3)
+K = 3
+CLEAN = np.random.default_rng(0).choice([0, 1, 2, VOID], size=(16, 33, 40))
+CLEAN = CLEAN.astype(np.uint8)
+IDS = jnp.arange(16) * 7 + 2
+
+# A value for each parameter that some noise cannot do without.
+VALUES = {
+    "rate": 0.4,
+    "fraction": 0.3,
+    "prior": (0.5, 0.2, 0.3),
+    "matrix": ((0.8, 0.1, 0.1), (0.3, 0.7, 0.0), (0.0, 0.5, 0.5)),
+    "radius": 1,
+}
+
+
+def config_of(name, **more):
+    parameters = inspect.signature(noise.NOISES[name].fn).parameters
+    needed = [p.name for p in parameters.values() if p.default is p.empty][2:]
+    return {"name": name} | {field: VALUES[field] for field in needed} | more
+
+
+@cache
+def compiled(name):
+    return jax.jit(noise.per_example(noise.build(config_of(name), K)))
+
+
+every_noise = pytest.mark.parametrize("name", noise.NOISES)
+
+
+@every_noise
+def test_void_shape_and_dtype_are_kept(name):
+    noisy = compiled(name)(KEY, CLEAN, IDS)
+    assert noisy.shape == CLEAN.shape
+    assert noisy.dtype == CLEAN.dtype
+    np.testing.assert_array_equal(noisy == VOID, CLEAN == VOID)
+    assert set(np.unique(noisy)) <= {0, 1, 2, VOID}
+    assert (np.asarray(noisy) != CLEAN).any() == (name != "none")
+
+
+@every_noise
+def test_jit_and_vmap_agree_with_eager_and_another_dtype(name):
+    noise_fn = noise.build(config_of(name), K)
+    wide = jnp.asarray(CLEAN[5], jnp.int32)
+    eager = noise_fn(jax.random.fold_in(KEY, IDS[5]), wide)
+    assert eager.dtype == jnp.int32
+    np.testing.assert_array_equal(compiled(name)(KEY, CLEAN, IDS)[5], eager)
+
+
+@every_noise
+def test_batch_order_and_size_change_no_bit(name):
+    expected = np.asarray(compiled(name)(KEY, CLEAN, IDS))
+    order = np.random.default_rng(1).permutation(16)
+    shuffled = compiled(name)(KEY, CLEAN[order], IDS[order])
+    np.testing.assert_array_equal(shuffled, expected[order])
+    smaller = compiled(name)(KEY, CLEAN[8:11], IDS[8:11])
+    np.testing.assert_array_equal(smaller, expected[8:11])
+
+
+@every_noise
+def test_eight_devices_change_no_bit(name):
+    devices = jax.devices()
+    assert len(devices) == 8
+    expected = compiled(name)(KEY, CLEAN, IDS)
+    split = NamedSharding(Mesh(np.array(devices), ("data",)), PartitionSpec("data"))
+    noisy = compiled(name)(
+        KEY, jax.device_put(CLEAN, split), jax.device_put(IDS, split)
+    )
+    assert len(noisy.sharding.device_set) == 8
+    np.testing.assert_array_equal(noisy, expected)
+
+
+@every_noise
+def test_noise_differs_between_ids_and_keys_if_it_draws_at_all(name):
+    same = np.broadcast_to(CLEAN[:1], (16, *CLEAN.shape[1:]))
+    noisy = np.asarray(compiled(name)(KEY, same, IDS))
+    other_key = np.asarray(compiled(name)(jax.random.key(4), same, IDS))
+    draws = name not in ("none", "dilate", "erode", "skeletonize")
+    assert (noisy[0] != noisy[1]).any() == draws
+    assert (noisy != other_key).any() == draws
+
+
+@every_noise
+def test_noisy_labels_follow_the_matrix_of_the_config(name):
+    matrix = noise.build_matrix(config_of(name), K)
+    if matrix is None:
+        assert name in ("dilate", "erode", "skeletonize")
+        return
+    counts = np.asarray(ntm.joint_counts(CLEAN, compiled(name)(KEY, CLEAN, IDS), K))
+    n, p = counts.sum(1, keepdims=True), np.asarray(matrix, np.float64).round(7)
+    assert (abs(counts - n * p) <= 5 * np.sqrt(n * p * (1 - p)) + 1e-2).all()
+
+
+@every_noise
+def test_every_parameter_has_a_check(name):
+    taken = set(compose._parameters(noise.NOISES[name].fn)) - {"num_classes"}
+    assert taken <= set(compose._CHECKS)
+
+
+def test_chain_applies_in_order_with_a_key_each():
+    labels = jnp.asarray(CLEAN[0])
+    first, second = (
+        jax.jit(noise.build(config_of(name), K)) for name in ("flip", "dilate")
+    )
+    expected = second(KEY, first(jax.random.fold_in(KEY, 0), labels))
+    np.testing.assert_array_equal(noise.chain(first, second)(KEY, labels), expected)
+    again = noise.chain(first, first)(KEY, labels)
+    by_hand = first(
+        jax.random.fold_in(KEY, 1), first(jax.random.fold_in(KEY, 0), labels)
+    )
+    np.testing.assert_array_equal(again, by_hand)
+    np.testing.assert_array_equal(noise.chain()(KEY, labels), labels)
+
+
+def test_build_reads_a_config_dict_and_skips_none_and_run_fields():
+    config = ConfigDict(
+        {
+            "name": "sample",
+            "online": False,
+            "seed": 5,
+            "fraction": [0.1, 0.9],
+            "classes": (2, 1),
+            "fill": VOID,
+            "exact": True,
+            "rate": None,
+            "matrix": None,
+        }
+    )
+    labels = jnp.asarray(CLEAN[0])
+    sample = partial(
+        noise.sample, fraction=(0.1, 0.9), classes=(2, 1), fill=VOID, exact=True
+    )
+    expected = jax.jit(sample)(KEY, labels)
+    built = jax.jit(noise.build(config, K))(KEY, labels)
+    np.testing.assert_array_equal(built, expected)
+    matrix = noise.build_matrix(config, K)
+    np.testing.assert_allclose(matrix, np.diag([1, 0.9, 0.1]), atol=1e-6)
+
+
+def test_build_matrix_of_binary_noises():
+    for config, expected in [
+        ({"name": "none"}, np.eye(2)),
+        ({"name": "flip", "rate": (0.1, 0.3)}, [[0.9, 0.1], [0.3, 0.7]]),
+        ({"name": "sample", "fraction": 0.1}, [[1, 0], [0.9, 0.1]]),
+        ({"name": "random", "prior": 0.3}, [[0.7, 0.3], [0.7, 0.3]]),
+    ]:
+        matrix = noise.build_matrix(config, 2)
+        np.testing.assert_allclose(matrix, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"name": "flipp"},
+            "name: unknown noise 'flipp', expected one of none, flip, .*, skeletonize",
+        ),
+        ({"rate": 0.1}, "name: unknown noise None, expected one of none, flip, .*"),
+        (
+            {"name": "dilate", "radius": 2, "rate": 0.1},
+            "rate: noise 'dilate' takes radius; set it to None",
+        ),
+        (
+            {"name": "none", "rate": 0.1},
+            "rate: noise 'none' takes no parameters; set it to None",
+        ),
+        (
+            {"name": "flip", "rate": 0.1, "num_classes": 3},
+            "num_classes: noise 'flip' takes rate, exact; set it to None",
+        ),
+        ({"name": "flip", "rate": None}, "rate: missing, noise 'flip' needs it"),
+        ({"name": "flip", "rate": 1.2}, r"rate: got 1.2, expected values in \[0, 1\]"),
+        ({"name": "flip", "rate": -0.1}, "rate: got -0.1, expected values in .*"),
+        ({"name": "flip", "rate": float("nan")}, "rate: got nan, expected values .*"),
+        ({"name": "flip", "rate": "x"}, "rate: got 'x', expected a number or 3 .*"),
+        (
+            {"name": "flip", "rate": (0.1, 0.2)},
+            r"rate: got \(0.1, 0.2\), expected a number or 3 of them in \[0, 1\]",
+        ),
+        (
+            {"name": "flip", "rate": 0.1, "exact": 1},
+            "exact: got 1, expected True or .*",
+        ),
+        ({"name": "sample", "fraction": 2}, "fraction: got 2, expected values in .*"),
+        (
+            {"name": "sample", "fraction": (0.1, 0.2, 0.3)},
+            "fraction: got .*, expected a number or 2 of them .*",
+        ),
+        (
+            {"name": "sample", "fraction": (0.1, 0.2), "classes": (1,)},
+            "fraction: got .*, expected a number or 1 of them .*",
+        ),
+        (
+            {"name": "sample", "fraction": 0.1, "classes": (1, 3)},
+            r"classes: got \(1, 3\), expected class ids in 0..2",
+        ),
+        (
+            {"name": "sample", "fraction": 0.1, "classes": (1, 1)},
+            r"classes: got \(1, 1\), expected each class once",
+        ),
+        (
+            {"name": "sample", "fraction": 0.1, "classes": 1},
+            "classes: got 1, expected class ids in 0..2",
+        ),
+        (
+            {"name": "sample", "fraction": 0.1, "fill": 3},
+            r"fill: got 3, expected a class id in 0..2 or 255 \(void\)",
+        ),
+        ({"name": "random", "prior": 0.4}, "prior: got 0.4, expected 3 values, .*"),
+        (
+            {"name": "random", "prior": (0.5, 0.5, 0.5)},
+            "prior: sums to 1.5, expected 1",
+        ),
+        (
+            {"name": "transition", "matrix": ((1, 0), (0, 1))},
+            r"matrix: shape \(2, 2\), expected 3 x 3 numbers",
+        ),
+        (
+            {"name": "transition", "matrix": ((1, 0, 0), (0, 1, 0), (0, 1, 0.5))},
+            "matrix: row 2 sums to 1.5, expected rows to sum to 1",
+        ),
+        (
+            {"name": "erode", "radius": -1},
+            "radius: got -1, expected an integer >= 0 .*",
+        ),
+        ({"name": "erode", "radius": 1.5}, "radius: got 1.5, expected an integer .*"),
+        ({"name": "erode", "radius": True}, "radius: got True, expected an integer .*"),
+    ],
+)
+def test_bad_configs_are_named(config, message):
+    for build in (noise.build, noise.build_matrix):
+        with pytest.raises(InputError, match=f"^config.noise.{message}$"):
+            build(ConfigDict(config), K)

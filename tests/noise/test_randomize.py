@@ -1,0 +1,177 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metaseg import noise, ntm
+from metaseg.labels import VOID
+
+KEY = jax.random.key(1)
+BINARY = np.random.default_rng(0).choice(
+    [0, 1, VOID], p=[0.6, 0.3, 0.1], size=(3, 90, 110)
+)
+BINARY = BINARY.astype(np.uint8)
+MANY = np.random.default_rng(1).choice([0, 1, 2, 3, 4, VOID], size=(3, 90, 110))
+MANY = MANY.astype(np.int32)
+
+
+@partial(jax.jit, static_argnames=("num_classes", "exact"))
+def flip(labels, rate, num_classes=2, exact=False):
+    return noise.flip(KEY, labels, rate=rate, num_classes=num_classes, exact=exact)
+
+
+@partial(jax.jit, static_argnames=("classes", "fill", "exact"))
+def sample(labels, fraction, classes=None, fill=0, exact=False):
+    return noise.sample(
+        KEY, labels, fraction=fraction, classes=classes, fill=fill, exact=exact
+    )
+
+
+@jax.jit
+def transition(labels, matrix):
+    return noise.transition(KEY, labels, matrix=matrix)
+
+
+def joint(clean, noisy):
+    """Counts of each (clean, noisy) pair of ids, void included."""
+    cells = clean.astype(int) * 256 + np.asarray(noisy).astype(int)
+    return np.bincount(cells.ravel(), minlength=256 * 256).reshape(256, 256)
+
+
+def assert_follows(clean, noisy, matrix):
+    """Each pixel's label was drawn from its class's row; void stayed void."""
+    counts = joint(clean, noisy)
+    num_classes = len(matrix)
+    totals = counts.sum(1)[:num_classes, None]
+    matrix = np.asarray(matrix, np.float64).round(7)  # 0 and 1 are to be exactly that
+    bound = 5 * np.sqrt(totals * matrix * (1 - matrix))
+    drawn = counts[:num_classes, :num_classes]
+    assert (abs(drawn - totals * matrix) <= bound + 1e-2).all()
+    np.testing.assert_array_equal(drawn.sum(1), totals[:, 0])
+    assert counts[VOID, VOID] == counts[VOID].sum() == (clean == VOID).sum()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9, 1.0, (0.05, 0.7)])
+def test_binary_flip_follows_its_matrix(rate):
+    noisy = flip(BINARY, jnp.array(rate))
+    assert_follows(BINARY, noisy, ntm.symmetric(2, rate))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0, (0.0, 0.1, 0.5, 0.9, 1.0)])
+def test_multi_class_flip_follows_its_matrix(rate):
+    noisy = flip(MANY, jnp.array(rate), num_classes=5)
+    assert_follows(MANY, noisy, ntm.symmetric(5, rate))
+
+
+def test_exact_flip_flips_the_ceiling_of_each_class_of_each_map():
+    rate = (0.3, 0.07)
+    noisy = flip(BINARY, jnp.array(rate), exact=True)
+    for clean_map, noisy_map in zip(BINARY, noisy, strict=True):
+        counts = joint(clean_map, noisy_map)
+        for class_id, share in enumerate(rate):
+            flipped = counts[class_id, 1 - class_id]
+            assert flipped == np.ceil(np.round(counts[class_id].sum() * share, 6))
+        assert counts[VOID, VOID] == (clean_map == VOID).sum()
+
+
+def test_exact_multi_class_flip_spreads_over_the_other_classes():
+    noisy = flip(MANY, jnp.array(0.4), num_classes=5, exact=True)
+    counts = joint(MANY, noisy)[:5, :5]
+    for clean_map, noisy_map in zip(MANY, noisy, strict=True):
+        drawn = joint(clean_map, noisy_map)[:5, :5]
+        expected = np.ceil(np.round(drawn.sum(1) * 0.4, 6))
+        np.testing.assert_array_equal(drawn.sum(1) - np.diag(drawn), expected)
+    flipped = (counts.sum(1) - np.diag(counts))[:, None]
+    off = ~np.eye(5, dtype=bool)
+    bound = 5 * np.sqrt(flipped * 3 / 16)
+    assert (abs(counts - flipped / 4) < bound)[off].all()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("labels", [BINARY, MANY], ids=["binary", "many"])
+def test_sample_follows_its_matrix(labels, fraction):
+    num_classes = 2 if labels is BINARY else 5
+    noisy = sample(labels, jnp.array(fraction))
+    assert_follows(labels, noisy, ntm.sampling(num_classes, fraction))
+
+
+@pytest.mark.parametrize(
+    ("fraction", "classes", "fill"),
+    [
+        (0.3, (2, 4), 1),
+        ((0.2, 0.9), (3, 0), 1),
+        ((0.1, 0.2, 0.3, 0.4), None, 0),
+    ],
+)
+def test_sample_of_chosen_classes_follows_its_matrix(fraction, classes, fill):
+    noisy = sample(MANY, jnp.array(fraction), classes=classes, fill=fill)
+    assert_follows(MANY, noisy, ntm.sampling(5, fraction, classes, fill))
+
+
+def test_sample_to_void_leaves_what_the_diagonal_matrix_says():
+    noisy = sample(BINARY, jnp.array(0.2), fill=VOID)
+    counts = joint(BINARY, noisy)
+    n = counts[1].sum()
+    assert counts[0, 0] == counts[0].sum()
+    assert counts[1, 1] + counts[1, VOID] == n
+    assert abs(counts[1, 1] - 0.2 * n) < 5 * np.sqrt(n * 0.2 * 0.8)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "classes"),
+    [(0.1, None), ((0.07, 0.3), (4, 0)), (0.0, None), (1.0, None)],
+)
+def test_exact_sample_keeps_the_ceiling_of_each_class_of_each_map(fraction, classes):
+    noisy = sample(MANY, jnp.array(fraction), classes=classes, fill=VOID, exact=True)
+    chosen = (1, 2, 3, 4) if classes is None else classes
+    shares = dict(zip(chosen, np.broadcast_to(fraction, len(chosen)), strict=True))
+    for clean_map, noisy_map in zip(MANY, noisy, strict=True):
+        counts = joint(clean_map, noisy_map)
+        for class_id in range(5):
+            n = counts[class_id].sum()
+            expected = np.ceil(np.round(n * shares.get(class_id, 1.0), 6))
+            assert counts[class_id, class_id] == expected
+            assert counts[class_id, VOID] == n - expected
+
+
+MATRICES = {
+    "symmetric": ntm.symmetric(5, 0.4),
+    "pair": ntm.pair(5, 0.3),
+    "sampling": ntm.sampling(5, 0.1),
+    "uniform": ntm.uniform(5, (0.1, 0.2, 0.3, 0.4, 0.0)),
+    "composed": ntm.compose(ntm.pair(5, 0.3), ntm.sampling(5, 0.5)),
+    "identity": jnp.eye(5),
+    "cycle": ntm.pair(5, 1.0),
+}
+
+
+@pytest.mark.parametrize("matrix", MATRICES.values(), ids=MATRICES)
+def test_transition_follows_every_matrix(matrix):
+    assert_follows(MANY, transition(MANY, matrix), matrix)
+
+
+@pytest.mark.parametrize("matrix", [ntm.binary(0.3, 0.1), ntm.sampling(2, 0.1)])
+def test_binary_transition_follows_its_matrix(matrix):
+    assert_follows(BINARY, transition(BINARY, matrix), matrix)
+
+
+def test_expected_one_hot_is_clean_one_hot_through_the_matrix():
+    matrix = np.asarray(MATRICES["composed"])
+    clean = jnp.asarray(MANY[0, :6, :7])
+    keys = jax.random.split(KEY, 2000)
+    draw = jax.jit(jax.vmap(lambda key: noise.transition(key, clean, matrix=matrix)))
+    draws = draw(keys)
+    mean = jax.nn.one_hot(draws, 5).mean(0)
+    expected = jax.nn.one_hot(clean, 5) @ matrix
+    bound = 5 * jnp.sqrt(expected * (1 - expected) / 2000) + 1e-6
+    assert (abs(mean - expected) <= bound).all()
+
+
+def test_a_curve_of_rates_is_one_compiled_program():
+    rates = jnp.linspace(0, 1, 5)
+    labels = jnp.asarray(BINARY[0])
+    curve = jax.jit(jax.vmap(lambda rate: noise.flip(KEY, labels, rate=rate)))(rates)
+    for rate, noisy in zip(rates.tolist(), curve, strict=True):
+        np.testing.assert_array_equal(noisy, flip(labels, jnp.array(rate)))

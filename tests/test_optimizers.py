@@ -1,0 +1,88 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import default
+from metaseg import optimizers
+from metaseg.errors import InputError
+
+
+def _config(**changes):
+    config = default.get_config().optimizer
+    config.update(changes)
+    return config
+
+
+def test_cosine_starts_at_the_rate_and_ends_at_zero():
+    rate = optimizers.schedule(_config(schedule="cosine", learning_rate=0.2), 100)
+    steps = np.array([0, 50, 100])
+    expected = 0.1 * (1 + np.cos(np.pi * steps / 100))
+    np.testing.assert_allclose([rate(s) for s in steps], expected, atol=1e-7)
+
+
+def test_step_schedule_is_a_staircase():
+    config = _config(schedule="step", learning_rate=1.0, step_every=10, step_factor=0.1)
+    rate = optimizers.schedule(config, 100)
+    np.testing.assert_allclose(
+        [rate(s) for s in (0, 9, 10, 25)], [1, 1, 0.1, 0.01], rtol=1e-5
+    )
+
+
+def test_warmup_rises_linearly_to_the_schedule():
+    config = _config(schedule="constant", learning_rate=0.4, warmup=4)
+    rate = optimizers.schedule(config, 100)
+    np.testing.assert_allclose(
+        [rate(s) for s in (0, 1, 2, 4, 50)], [0, 0.1, 0.2, 0.4, 0.4], rtol=1e-5
+    )
+
+
+def test_sgd_adds_weight_decay_before_momentum():
+    config = _config(
+        learning_rate=0.1, momentum=0.9, weight_decay=0.01, schedule="constant"
+    )
+    optimizer = optimizers.build(config, 10)
+    weight, gradient = jnp.array([2.0]), jnp.array([1.0])
+    state, velocity, expected = optimizer.init(weight), 0.0, 2.0
+    for _ in range(3):
+        updates, state = optimizer.update(gradient, state, weight)
+        weight = optax.apply_updates(weight, updates)
+        velocity = 0.9 * velocity + (1.0 + 0.01 * expected)
+        expected -= 0.1 * velocity
+        np.testing.assert_allclose(weight, [expected], rtol=1e-5)
+
+
+def test_clip_bounds_the_gradient_norm():
+    config = _config(
+        learning_rate=1.0, momentum=0.0, weight_decay=0.0, schedule="constant", clip=0.5
+    )
+    optimizer = optimizers.build(config, 10)
+    weight = jnp.array([0.0, 0.0])
+    updates, _ = optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(weight), weight)
+    np.testing.assert_allclose(updates, [-0.3, -0.4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(optimizers.METHODS))
+def test_every_method_goes_downhill(name):
+    optimizer = optimizers.build(_config(name=name, learning_rate=0.05), 50)
+    weight = jnp.array([1.0])
+    state = optimizer.init(weight)
+    for _ in range(30):
+        updates, state = optimizer.update(2 * weight, state, weight)
+        weight = optax.apply_updates(weight, updates)
+    assert abs(float(weight[0])) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "sdg"}, r"config.optimizer.name: unknown 'sdg'; known: adam.*sgd"),
+        ({"schedule": "cos"}, r"config.optimizer.schedule: .*cosine"),
+        ({"learning_rate": 0.0}, r"config.optimizer.learning_rate: .*> 0"),
+        ({"momentum": -0.1}, r"config.optimizer.momentum: .*at least 0"),
+        ({"warmup": 100}, r"config.optimizer.warmup: .*99"),
+    ],
+)
+def test_wrong_values_are_named(changes, message):
+    with pytest.raises(InputError, match=message):
+        optimizers.build(_config(**changes), 100)

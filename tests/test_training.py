@@ -1,0 +1,164 @@
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from metaseg import losses, noise, training
+
+
+class _Pixelwise(nn.Module):
+    """The smallest network: one weight per channel."""
+
+    channels: int = 1
+
+    @nn.compact
+    def __call__(self, images, train):
+        return nn.Dense(self.channels)(images)
+
+
+def _keep(key, image, label, extent):
+    del key, extent
+    return image, label
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return training.Step(
+        model=_Pixelwise(),
+        optimizer=optax.sgd(0.5),
+        loss=losses.cross_entropy,
+        noise=partial(noise.flip, rate=0.3),
+        augment=_keep,
+    )
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    label = (rng.random((6, 8, 8)) < 0.4).astype(np.uint8)
+    image = (label[..., None] + 0.1 * rng.normal(size=(6, 8, 8, 1))).astype(np.float32)
+    ids = np.array([11, 5, 7, 3, 900, 2**31], np.uint32)
+    return training.Data(image, label, ids, np.full((6, 2), 8, np.int32))
+
+
+def _state(parts, **kwargs):
+    return training.create_state(
+        jax.random.key(0), parts.model, parts.optimizer, (8, 8, 1), **kwargs
+    )
+
+
+def _keys():
+    return jax.random.key(1), jax.random.key(2)
+
+
+def test_a_step_is_one_gradient_step_on_the_noisy_labels(parts, data):
+    state = _state(parts)
+    noise_key, augment_key = _keys()
+    after, loss = jax.jit(partial(training.train_step, parts))(
+        state, data, noise_key, augment_key
+    )
+    noisy = np.stack(
+        [
+            noise.flip(jax.random.fold_in(noise_key, i), jnp.asarray(y), rate=0.3)
+            for i, y in zip(data.id, data.label, strict=True)
+        ]
+    )
+    w = float(state.params["Dense_0"]["kernel"][0, 0])
+    p = 1 / (1 + np.exp(-w * data.image[..., 0]))
+    expected = -np.mean(np.where(noisy == 1, np.log(p), np.log1p(-p)))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    gradient = np.mean((p - noisy) * data.image[..., 0])
+    np.testing.assert_allclose(
+        after.params["Dense_0"]["kernel"], [[w - 0.5 * gradient]], rtol=1e-5
+    )
+    assert after.step == 1
+
+
+def test_many_steps_in_one_dispatch_equal_single_steps(parts, data):
+    rows = np.array([[0, 1], [2, 3], [4, 5], [1, 0]], np.int32)
+    keys = _keys()
+    data = jax.device_put(data)
+    one = jax.jit(partial(training.train_step, parts))
+    single, total = _state(parts), 0.0
+    for row in rows[:3]:
+        batch = jax.tree.map(lambda x, row=row: x[row], data)
+        single, loss = one(single, batch, *keys)
+        total += float(loss)
+    many = jax.jit(partial(training.train_steps, parts))
+    first, alone = many(_state(parts), data, rows[:1], 1, *keys)
+    assert first.step == 1
+    np.testing.assert_allclose(
+        alone, one(_state(parts), jax.tree.map(lambda x: x[rows[0]], data), *keys)[1]
+    )
+    joint, summed = many(_state(parts), data, rows, 3, *keys)
+    assert joint.step == 3
+    np.testing.assert_allclose(summed, total, rtol=1e-6)
+    np.testing.assert_allclose(
+        joint.params["Dense_0"]["kernel"],
+        single.params["Dense_0"]["kernel"],
+        rtol=1e-6,
+    )
+
+
+def test_fixed_noise_does_not_depend_on_the_batch_and_online_noise_on_the_step(
+    parts, data
+):
+    keys = _keys()
+    look = jax.jit(training._corrupt_and_augment, static_argnums=0)
+    _, whole = look(parts, data, *keys)
+    order = np.array([3, 0, 5])
+    _, part = look(parts, jax.tree.map(lambda x: x[order], data), *keys)
+    np.testing.assert_array_equal(part, np.asarray(whole)[order])
+    assert (np.asarray(whole) != data.label).mean() == pytest.approx(0.3, abs=0.12)
+
+    def loss(online, step):
+        state = _state(parts).replace(step=jnp.asarray(step))
+        return float(
+            training.train_step(parts._replace(online=online), state, data, *keys)[1]
+        )
+
+    assert loss(False, 0) == loss(False, 1)
+    assert loss(True, 0) != loss(True, 1)
+
+
+def test_the_average_lies_between_old_and_new_weights_and_is_evaluated(parts, data):
+    parts = parts._replace(average=0.9)
+    state = _state(parts, average=True)
+    before = state.params["Dense_0"]["kernel"]
+    after, _ = training.train_step(parts, state, data, *_keys())
+    new = after.params["Dense_0"]["kernel"]
+    decay = min(0.9, 1 / 10)  # nearly the plain mean at first
+    np.testing.assert_allclose(
+        after.variables()["params"]["Dense_0"]["kernel"],
+        decay * before + (1 - decay) * new,
+        rtol=1e-6,
+    )
+
+
+def test_batches_cover_a_split_once_and_fill_up_with_void(data):
+    cut = training.batches(data, 4)
+    assert [b.image.shape[0] for b in cut] == [4, 4]
+    label = np.concatenate([b.label for b in cut])
+    np.testing.assert_array_equal(label[:6], data.label)
+    assert (label[6:] == 255).all()
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(parts, data):
+    variables = _state(parts).variables()
+    step = jax.jit(partial(training.eval_step, parts, matrix=None))
+    results = [
+        training.evaluate(step, variables, training.batches(data, n), 6, keep=5)
+        for n in (2, 4, 6)
+    ]
+    for found, probability in results:
+        assert found.statistics.argmax.shape == (6, 2, 2)
+        assert found.statistics.argmax.sum() == 6 * 64
+        assert probability.shape == (5, 8, 8, 2)
+        np.testing.assert_array_equal(
+            found.statistics.histogram, results[0][0].statistics.histogram
+        )
+        np.testing.assert_allclose(found.loss, results[0][0].loss, rtol=1e-5)
