@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from metaseg import host
+
 Run = Callable[[int], None]
 
 
@@ -35,6 +37,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+host.keep_freed_memory()
 ARGS = parse() if __name__ == "__main__" else argparse.Namespace(threads=2)
 if hasattr(os, "sched_setaffinity"):  # before any thread pool asks how many there are
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: ARGS.threads])

@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from metaseg import host
 from metaseg.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,6 +101,7 @@ def main(argv: Sequence[str]) -> int:
     workdir = _WORKDIR.value or _fresh_workdir(
         config_flags.get_config_filename(flags.FLAGS["config"])
     )
+    host.keep_freed_memory()
     import train  # late: jax starts only once the flags are known to be right
 
     try:

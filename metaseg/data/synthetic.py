@@ -152,7 +152,7 @@ def cells(
     inside = level < 1.0
 
     # Brightness spreads over a factor of five; a cell is brightest in its middle.
-    light = jnp.exp(0.45 * z_cells[:, 0])
+    light = jnp.exp(0.4 * z_cells[:, 0] + 0.1)
     dome = light[:, None, None] * (1.0 - 0.35 * jnp.clip(level, 0.0, 1.0) ** 2)
     emission = jnp.max(jnp.where(inside, dome, 0.0), axis=0)
     texture = _smooth_field(z_texture.reshape(grid_shape), height, width)
@@ -160,7 +160,7 @@ def cells(
 
     field = _smooth_field(z_field.reshape(field_shape), height, width)
     haze = _glows(
-        u_haze[:, :2], 9 + 11 * u_haze[:, 2], 0.65 * u_haze[:, 3], height, width
+        u_haze[:, :2], 9 + 11 * u_haze[:, 2], 0.8 * u_haze[:, 3], height, width
     )
     drawn = jnp.arange(n_debris) < 3 + (n_debris - 2) * u_debris_count
     debris = _glows(
@@ -170,10 +170,10 @@ def cells(
         height,
         width,
     )
-    uneven = 0.30 * jnp.exp(0.45 * field)
+    uneven = 0.35 * jnp.exp(0.5 * field)
     photons = _blur(emission + debris, _PSF_SIGMA) + uneven + haze
 
-    gain = jnp.exp(3.8 + 1.0 * u_gain)
+    gain = jnp.exp(4.2 + 1.0 * u_gain)
     shot = jax.random.poisson(k_shot, gain * photons).astype(jnp.float32)
     image = shot + _READ_NOISE * jax.random.normal(k_read, (height, width))
     return image[..., None], jnp.any(inside, axis=0).astype(jnp.uint8)

@@ -2,8 +2,9 @@
 
 Pure functions of arrays, channels last; imports jax only. Each is a textbook operation
 written so that XLA's CPU backend compiles it to fast code; the comments say what that
-gained in one training step of the width-8 U-Net (128 x 128, batch 8, two AVX2 cores),
-and `benchmarks/throughput.py` measures the sum.
+gained, where it was measured alone: wall time of one training step of the width-8 U-Net
+(128 x 128, batch 8) on two busy AVX2 cores, best of interleaved rounds.
+`benchmarks/throughput.py` measures the sum.
 """
 
 from functools import partial
@@ -20,8 +21,8 @@ __all__ = [
 ]
 
 # For `jax.jit(step, compiler_options=...)`. XLA's CPU backend hands convolutions to
-# YNNPACK by default; its own run on more threads and are better at the gradient of the
-# weights: 221 against 283 ms a step. Without effect on other backends.
+# YNNPACK by default; its own spread over more threads: 221 instead of 283 ms a step at
+# equal CPU time.
 COMPILER_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -39,8 +40,8 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       `[N, H, W, D]`, of the dtype of `x`.
     """
-    # XLA's CPU convolution is slow below 16 output channels: 7.9 against 4.6 ms for
-    # 8 -> 8 channels, 10.3 against 6.6 ms for 16 -> 8 (CPU time, forward).
+    # XLA's CPU convolution is slow below 16 output channels: in pairs of columns a step
+    # takes 283 instead of 313 ms.
     few_channels = kernel.shape[-1] <= 8 and x.shape[2] % 2 == 0
     if few_channels and jax.default_backend() == "cpu":
         return _conv3x3_in_pairs(x, kernel)
@@ -114,7 +115,8 @@ def _max_pool2x2_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]
 def _max_pool2x2_backward(
     residuals: tuple[jax.Array, ...], g: jax.Array
 ) -> tuple[jax.Array]:
-    # XLA's own gradient, select-and-scatter, runs on one thread on the CPU.
+    # JAX's gradient of the maximum compares, counts ties and divides in passes of their
+    # own: 298 instead of 283 ms a step.
     x, y = residuals
     taken = jnp.zeros(y.shape, bool)
     rows = []
@@ -177,8 +179,8 @@ def _batch_norm_relu_forward(
 def _batch_norm_relu_backward(
     epsilon: float, residuals: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    # Written out, dx is one pass `p g + q x + r` with numbers per channel; derived by
-    # JAX it is several, each of which the CPU backend stores in memory.
+    # Written out, dx is one pass `p g + q x + r` with numbers per channel; what JAX
+    # derives from the forward pass is several. Not measured alone.
     del epsilon
     x, y, scale, mean, inverse = residuals
     axes = tuple(range(x.ndim - 1))

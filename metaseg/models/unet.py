@@ -161,6 +161,9 @@ NORMS = {"batch": _BatchNormRelu, "group": _GroupNormRelu, "none": _Relu}
 
 def _extend(x: jax.Array, stride: int) -> jax.Array:
     """Repeats the lower and right edge until both sides are multiples of `stride`."""
-    height, width = x.shape[1:3]
-    pad = ((0, 0), (0, -height % stride), (0, -width % stride), (0, 0))
-    return jnp.pad(x, pad, mode="edge")
+    for axis in (1, 2):
+        missing = -x.shape[axis] % stride
+        if missing:  # only these axes are touched: the others may be sharded
+            edge = jax.lax.slice_in_dim(x, x.shape[axis] - 1, None, axis=axis)
+            x = jnp.concatenate([x, jnp.repeat(edge, missing, axis)], axis)
+    return x

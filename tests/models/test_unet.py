@@ -57,8 +57,11 @@ def test_parameter_count_at_width_64_is_the_sources():
 )
 def test_logits_have_the_sides_of_the_image(shape, num_classes, channels):
     model = models.build(config(), num_classes)
-    images, variables = initialised(model, *shape)
-    logits, _ = apply(model, variables, images, train=False)
+    logits, _ = jax.eval_shape(
+        lambda key, images: model.init_with_output(key, images, train=False),
+        jax.random.key(0),
+        jnp.zeros(shape),
+    )
     assert logits.shape == (*shape[:-1], channels)
     assert logits.dtype == jnp.float32
 
@@ -74,10 +77,10 @@ def test_padding_extends_the_edge():
 
 @pytest.mark.parametrize(
     ("norm", "dtype"),
-    [("batch", "bfloat16"), ("group", "bfloat16"), ("none", "float32")],
+    [("batch", "bfloat16"), ("group", "float32"), ("none", "float32")],
 )
 def test_parameters_logits_and_gradients_are_finite_float32(norm, dtype):
-    model = models.build(config(norm=norm, dtype=dtype, width=8), num_classes=3)
+    model = models.build(config(norm=norm, dtype=dtype), num_classes=3)
     images, variables = initialised(model, 2, 8, 8, 1)
 
     def loss(params):

@@ -1,0 +1,99 @@
+"""Draws the picture at the top of the README from finished runs on the built-in cells.
+
+    python docs/front_picture.py runs/CLEAN runs/FLIP runs/SAMPLE runs/RANDOM
+
+Every row is one run: an image of the test split, the label as a network of that run
+would be given it, the score of the network, and its noise-aware prediction.
+"""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
+
+import train  # noqa: E402
+
+from metaseg import checkpoint, noise, readings, training  # noqa: E402
+
+EXAMPLE = 1  # of the test split
+TITLES = {
+    "none": "clean labels",
+    "flip": "{rate:.0%} of the pixels flipped",
+    "sample": "{fraction:.0%} of the cell pixels kept",
+    "random": "random labels",
+}
+
+
+def row(workdir: Path) -> tuple[str, list[np.ndarray]]:
+    """Title and pictures of one run."""
+    config = ConfigDict(json.loads((workdir / "config.json").read_text()))
+    results = json.loads((workdir / "results.json").read_text())
+    parts = train.build_step(config)
+    config.data.train_size = config.data.val_size = 1
+    data = train.load_data(config)
+    state = training.create_state(
+        jax.random.key(0),
+        parts.model,
+        parts.optimizer,
+        (*train.window(config, data), data.channels),
+        average=parts.average > 0,
+    )
+    step = str(config.training.steps)
+    state = checkpoint.restore(workdir / "checkpoints" / step, state)
+    test = data.test
+    logits = jax.jit(partial(parts.model.apply, train=False))(
+        state.variables(), test.images[EXAMPLE][None]
+    )
+    probability = readings.probabilities(logits)
+    matrix = noise.build_matrix(config.noise, 2)
+    noisy = train.noisy_labels(config, parts, test, EXAMPLE + 1)[EXAMPLE]
+    prediction = readings.predict(probability, matrix)[0]
+    name = TITLES[config.noise.name].format(**config.noise.to_dict())
+    title = f"{name}\ntest IoU {results['test']['iou']['analytic']:.2f}"
+    return title, [
+        test.images[EXAMPLE, ..., 0],
+        noisy,
+        np.asarray(probability[0, ..., 1]),
+        np.asarray(prediction),
+    ]
+
+
+def main() -> None:
+    """Draws one row per run given."""
+    rows = [row(Path(name)) for name in sys.argv[1:]]
+    if not rows:
+        sys.exit(__doc__)
+    figure = Figure(figsize=(8.2, 1.95 * len(rows) + 0.3), layout="constrained")
+    axes = figure.subplots(len(rows), 4, squeeze=False)
+    heads = ("image", "label it is trained on", "its score", "its prediction")
+    for i, (title, pictures) in enumerate(rows):
+        for j, (axis, picture) in enumerate(zip(axes[i], pictures, strict=True)):
+            low, high = np.percentile(picture, [0.5, 99.5]) if j in (0, 2) else (0, 1)
+            colours = "viridis" if j == 2 else "gray"
+            axis.imshow(
+                picture, cmap=colours, vmin=low, vmax=high, interpolation="nearest"
+            )
+            axis.set_xticks([])
+            axis.set_yticks([])
+            for spine in axis.spines.values():
+                spine.set_visible(False)
+            if i == 0:
+                axis.set_title(heads[j], fontsize=10)
+        axes[i][0].set_ylabel(
+            title, rotation=0, ha="right", va="center", fontsize=10, labelpad=8
+        )
+    path = ROOT / "docs" / "front.png"
+    figure.savefig(path, dpi=110)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

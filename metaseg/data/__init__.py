@@ -1,0 +1,1 @@
+"""Where examples come from: built-in families, folders, batches and augmentation."""
