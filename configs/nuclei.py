@@ -14,6 +14,8 @@ def get_config() -> ConfigDict:
     """A folder of nuclei with clean labels."""
     config = default.get_config()
     config.data.name = "folder"
-    config.training.steps = 1_500
-    config.training.eval_every = 250
+    config.augment.crop = 96
+    config.training.batch_size = 8
+    config.training.steps = 1_200
+    config.training.eval_every = 200
     return config

@@ -155,7 +155,7 @@ def summary(results: Mapping[str, Any]) -> str:
                 scores.append(f"{label} {number(values[reading], 2)} ({said})")
                 break
     if is_number(test.get("auc")):
-        scores.append(f"AUC {number(test['auc'], 2)}")
+        scores.append(f"AUC {number(test['auc'], 3)}")
     sentence = f"{trained}: {', '.join(scores)}" if scores else trained
     return sentence[:1].upper() + sentence[1:] + "."
 

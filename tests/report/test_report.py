@@ -282,7 +282,7 @@ def test_readings_thresholds_and_summary_are_written(tmp_path):
     text = _write(tmp_path / "report.html", results=results)
     sentence = (
         "U-Net trained on cells with 40 % of the label pixels flipped: "
-        "test IoU 0.91 (noise-aware reading), AUC 0.99."
+        "test IoU 0.91 (noise-aware reading), AUC 0.991."
     )
     assert sentence in text.replace("\N{NO-BREAK SPACE}", " ")
     assert text.count('<span class="tag">inverted</span>') == 1
