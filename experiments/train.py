@@ -14,7 +14,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -83,7 +83,7 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     logs.write_json(workdir / "results.json", results)
     report.write_report(
         workdir / "report.html",
-        title=f"{config.model.name} on {data.name}, noise: {config.noise.name}",
+        title=f"{data.name}, {noise_name(config)}",
         config=config.to_dict(),
         environment=environment(),
         history=log.history,
@@ -94,6 +94,11 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     log.say(summary(results))
     log.close()
     return workdir / "report.html"
+
+
+def noise_name(config: ConfigDict) -> str:
+    """The noise in a word."""
+    return "clean labels" if config.noise.name == "none" else config.noise.name
 
 
 def check(config: ConfigDict) -> None:
@@ -191,12 +196,78 @@ def examples(split: Split) -> training.Data:
     return training.Data(split.images, split.labels, split.ids, split.sizes)
 
 
+class Programs(NamedTuple):
+    """The compiled steps of a run, with the arrays that they take every time.
+
+    Attributes:
+      step: `(state, data, rows, count, noise_key, augment_key) -> (state, loss)`.
+      evaluate: `(variables, batch) -> (evaluation, probability)`.
+      data: the training split, on device.
+      keys: the keys of noise and augmentation.
+      rows_shape: steps per dispatch and examples per step.
+    """
+
+    step: Any
+    evaluate: Any
+    data: training.Data
+    keys: tuple[jax.Array, jax.Array]
+    rows_shape: tuple[int, int]
+
+
 def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """Compiles with the options that suit the networks, where the compiler has them."""
     try:
         return lowered.compile(dict(models.COMPILER_OPTIONS))
     except jax.errors.JaxRuntimeError:  # the options differ between XLA's versions
         return lowered.compile()
+
+
+def compile_programs(
+    config: ConfigDict,
+    parts: training.Step,
+    matrix: chex.Array | None,
+    data: Dataset,
+    val_batch: training.Data,
+) -> tuple[training.TrainState, Programs]:
+    """Draws the initial state and compiles the steps for it."""
+    weights_key, augment_key = jax.random.split(jax.random.key(config.seed))
+    keys = (jax.random.key(config.noise.seed), augment_key)
+    state = training.create_state(
+        weights_key,
+        parts.model,
+        parts.optimizer,
+        (*window(config, data), data.channels),
+        average=parts.average > 0,
+    )
+    c = config.training
+    per_dispatch = c.steps_per_dispatch or training.default_steps_per_dispatch()
+    rows = np.zeros((per_dispatch, c.batch_size), np.int32)
+    on_device = jax.device_put(examples(data.train))
+    step = jax.jit(partial(training.train_steps, parts), donate_argnums=0)
+    evaluate = jax.jit(partial(training.eval_step, parts, matrix=matrix))
+    return state, Programs(
+        step=compiled(step.lower(state, on_device, rows, 1, *keys)),
+        evaluate=compiled(evaluate.lower(state.variables(), val_batch)),
+        data=on_device,
+        keys=keys,
+        rows_shape=rows.shape,
+    )
+
+
+def take_steps(
+    programs: Programs, state: training.TrainState, order: np.ndarray
+) -> tuple[training.TrainState, float]:
+    """Takes the steps whose batches are the rows of `order`; returns the mean loss."""
+    losses_so_far = []
+    per_dispatch = programs.rows_shape[0]
+    for first in range(0, len(order), per_dispatch):
+        part = order[first : first + per_dispatch]
+        rows = np.resize(part, programs.rows_shape)  # a shorter rest is filled up
+        state, total = programs.step(
+            state, programs.data, rows, len(part), *programs.keys
+        )
+        losses_so_far.append(total)
+    return state, sum(float(x) for x in losses_so_far) / len(order)
 
 
 def train(
@@ -212,58 +283,22 @@ def train(
     Returns:
       The final state and the compiled evaluation step.
     """
-    c = config.training
-    root = jax.random.key(config.seed)
-    k_weights, k_augment = jax.random.split(root)
-    k_noise = jax.random.key(config.noise.seed)
-    train_data = jax.device_put(examples(data.train))
+    c, size = config.training, len(data.train)
+    began = time.perf_counter()
     val_batches = training.batches(examples(data.val), c.eval_batch_size)
-    state = training.create_state(
-        k_weights,
-        parts.model,
-        parts.optimizer,
-        (*window(config, data), data.channels),
-        average=parts.average > 0,
-    )
-
-    began = time.perf_counter()
-    per_dispatch = c.steps_per_dispatch or training.default_steps_per_dispatch()
-    rows = np.zeros((per_dispatch, c.batch_size), np.int32)
-    step_fn = compiled(
-        jax.jit(partial(training.train_steps, parts), donate_argnums=0).lower(
-            state, train_data, rows, 1, k_noise, k_augment
-        )
-    )
-    evaluator = compiled(
-        jax.jit(partial(training.eval_step, parts, matrix=matrix)).lower(
-            state.variables(), val_batches[0]
-        )
-    )
+    log.say("compiling the training step")
+    state, programs = compile_programs(config, parts, matrix, data, val_batches[0])
     clock["compile_seconds"] = time.perf_counter() - began
+    learning_rate = optimizers.schedule(config.optimizer, c.steps)
 
-    began = time.perf_counter()
-    stepping = 0.0
+    began, stepping, step = time.perf_counter(), 0.0, 0
     log.begin()
-    step = 0
     while step < c.steps:
-        count = min(
-            c.log_every - step % c.log_every,
-            c.eval_every - step % c.eval_every,
-            c.steps - step,
-        )
-        order = pipeline.batch_indices(
-            config.seed, step, count, c.batch_size, len(data.train)
-        )
+        until = (c.log_every - step % c.log_every, c.eval_every - step % c.eval_every)
+        count = min(*until, c.steps - step)
+        order = pipeline.batch_indices(config.seed, step, count, c.batch_size, size)
         tick = time.perf_counter()
-        losses_so_far = []
-        for first in range(0, count, per_dispatch):
-            part = order[first : first + per_dispatch]
-            rows = np.resize(part, rows.shape)  # a shorter rest is filled up
-            state, total = step_fn(
-                state, train_data, rows, len(part), k_noise, k_augment
-            )
-            losses_so_far.append(total)
-        loss = sum(float(x) for x in losses_so_far) / count
+        state, loss = take_steps(programs, state, order)
         seconds = time.perf_counter() - tick
         stepping += seconds
         step += count
@@ -276,18 +311,19 @@ def train(
             step,
             "train",
             loss=loss,
+            learning_rate=float(learning_rate(step - 1)),
             images_per_second=count * c.batch_size / seconds,
         )
         shown = {"loss": f"{loss:.4f}"}
         if step % c.eval_every == 0 or step == c.steps:
-            values = validate(evaluator, state, val_batches, len(data.val))
+            values = validate(programs.evaluate, state, val_batches, len(data.val))
             log.write(step, "val", **values)
             measure = "iou" if "iou" in values else "miou"
             shown[f"val {measure}"] = f"{values[measure]:.4f}"
         log.progress(step, force=len(shown) > 1, **shown)
     clock["train_seconds"] = time.perf_counter() - began
     clock["images_per_second"] = c.steps * c.batch_size / stepping
-    return state, evaluator
+    return state, programs.evaluate
 
 
 def validate(

@@ -1,0 +1,45 @@
+"""IoU of a per-image Otsu threshold on the test split: what needs no training.
+
+python benchmarks/otsu.py --config=configs/cell_clean.py
+python benchmarks/otsu.py --config=configs/nuclei_clean.py --config.data.dir=DIR
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import app
+from ml_collections import config_flags
+from skimage.filters import threshold_otsu
+
+from metaseg.data import folder, synthetic
+from metaseg.errors import InputError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Whose data to threshold.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints the IoU over pooled pixels and its mean over images."""
+    del argv
+    config = _CONFIG.value.data
+    load = folder.load if config.name == "folder" else synthetic.load
+    try:
+        test = load(config).test
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    masks = np.stack([x > threshold_otsu(x) for x in test.images.mean(axis=-1)])
+    masks &= test.labels != 255
+    truth = test.labels == 1
+    both, either = (
+        f(masks, truth).sum((1, 2)) for f in (np.logical_and, np.logical_or)
+    )
+    print(
+        f"Otsu on {len(test)} test images: IoU {both.sum() / either.sum():.3f} pooled, "
+        f"{np.mean(both / np.maximum(either, 1)):.3f} mean over images"
+    )
+
+
+if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+    app.run(main)
