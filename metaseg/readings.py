@@ -182,7 +182,8 @@ def table(
 
     Returns:
       `(measures, cuts, image_iou)`: `measures[name][reading]` and, for two classes,
-      `measures["auc"]`; the cut of each reading (two classes only); and per reading
+      `measures["auc"]`, of the scores turned as the noise-aware reading turns them; the
+      cut of each reading (two classes only); and per reading
       the IoU `[N]` of each image (mean over classes if K > 2).
     """
     matrices: dict[str, np.ndarray] = {
@@ -207,7 +208,8 @@ def table(
     columns = {reading: measure(m) for reading, m in matrices.items()}
     measures: dict[str, object] = _transpose(columns)
     if binary:
-        measures["auc"] = metrics.auc(pooled)
+        area = metrics.auc(pooled)
+        measures["auc"] = 1 - area if cuts["analytic"].inverted else area
     return measures, cuts, {r: _image_iou(m) for r, m in matrices.items()}
 
 
