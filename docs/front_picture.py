@@ -1,6 +1,6 @@
 """Draws the picture at the top of the README from finished runs on the built-in cells.
 
-    python docs/front_picture.py runs/CLEAN runs/FLIP runs/SAMPLE runs/RANDOM
+    python docs/front_picture.py runs/RUN [runs/RUN ...]
 
 Every row is one run: an image of the test split, the label as a network of that run
 would be given it, the score of the network, and its noise-aware prediction.
@@ -71,9 +71,9 @@ def main() -> None:
     rows = [row(Path(name)) for name in sys.argv[1:]]
     if not rows:
         sys.exit(__doc__)
-    figure = Figure(figsize=(8.2, 1.95 * len(rows) + 0.3), layout="constrained")
+    figure = Figure(figsize=(8.2, 1.56 * len(rows) + 0.25), layout="constrained")
     axes = figure.subplots(len(rows), 4, squeeze=False)
-    heads = ("image", "label it is trained on", "its score", "its prediction")
+    heads = ("image", "label", "score (stretched)", "prediction")
     for i, (title, pictures) in enumerate(rows):
         for j, (axis, picture) in enumerate(zip(axes[i], pictures, strict=True)):
             low, high = np.percentile(picture, [0.5, 99.5]) if j in (0, 2) else (0, 1)
