@@ -39,7 +39,11 @@ def test_warmup_rises_linearly_to_the_schedule():
 
 def test_sgd_adds_weight_decay_before_momentum():
     config = _config(
-        learning_rate=0.1, momentum=0.9, weight_decay=0.01, schedule="constant"
+        name="sgd",
+        learning_rate=0.1,
+        momentum=0.9,
+        weight_decay=0.01,
+        schedule="constant",
     )
     optimizer = optimizers.build(config, 10)
     weight, gradient = jnp.array([2.0]), jnp.array([1.0])
@@ -54,7 +58,7 @@ def test_sgd_adds_weight_decay_before_momentum():
 
 def test_clip_bounds_the_gradient_norm():
     config = _config(
-        learning_rate=1.0, momentum=0.0, weight_decay=0.0, schedule="constant", clip=0.5
+        name="sgd", learning_rate=1.0, momentum=0.0, schedule="constant", clip=0.5
     )
     optimizer = optimizers.build(config, 10)
     weight = jnp.array([0.0, 0.0])
