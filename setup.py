@@ -40,7 +40,6 @@ setup(
         "cuda13": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
         "test": [
-            "hypothesis>=6.100",
             "mypy>=1.15",
             "pytest>=8.3",
             "ruff>=0.12",

@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     config.augment.crop = 64  # pixels a side; 0 = whole images
     config.augment.flip = True
     config.augment.turn = True  # by quarters
-    config.augment.brightness = 0.2  # standard deviations of the image
+    config.augment.brightness = 0.2  # added; in units of the normalised image
     config.augment.contrast = 0.2
 
     config.model = ConfigDict()

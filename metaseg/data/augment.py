@@ -78,8 +78,8 @@ def brightness_contrast(
 
     Args:
       key: typed PRNG key.
-      image: float `[H, W, C]`, standardised.
-      brightness: the constant is uniform in ±brightness, in standard deviations.
+      image: float `[H, W, C]`, normalised.
+      brightness: the constant is uniform in ±brightness, in the image's own units.
       contrast: the factor is uniform in 1 ± contrast.
 
     Returns:
