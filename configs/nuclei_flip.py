@@ -2,7 +2,7 @@
 
     python experiments/main.py --config=configs/nuclei_flip.py --config.data.dir=DIR
 
-About 4 minutes on two CPU cores. Test IoU 0.803 in the noise-aware reading (clean
+4 to 6 minutes on two CPU cores. Test IoU 0.803 in the noise-aware reading (clean
 labels: 0.810; 90 % flipped: 0.802).
 """
 
