@@ -250,8 +250,8 @@ def default_steps_per_dispatch() -> int:
     """Steps that `train_steps` should take at once on the default backend.
 
     A loop of steps saves the host's part of each step, but XLA's CPU backend runs
-    convolutions inside loops seven to eleven times slower than outside, while its dispatch
-    costs nothing beside a step: there, one.
+    convolutions inside loops seven to eleven times slower than outside, while its
+    dispatch costs nothing beside a step: there, one.
     """
     return 1 if jax.default_backend() == "cpu" else 20
 
