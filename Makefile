@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 CONFIG ?= configs/cell_flip.py
 ARGS ?=
 
-.PHONY: help setup run test lint format lock clean
+.PHONY: help setup run test lint format docs lock clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -37,6 +37,9 @@ lint: $(STAMP)   ## ruff check, ruff format --check, mypy
 format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP)   ## write docs/noise.md and its pictures anew
+	$(BIN)/python docs/noise_pages.py
 
 # Needs uv (pip install uv); one set of versions for every Python and platform.
 lock:            ## pin anew from setup.py

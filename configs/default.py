@@ -30,21 +30,42 @@ def get_config() -> ConfigDict:
     config.data.dir = ""
     config.data.normalize = "zscore"  # "percentile", "none": of each image
 
-    # `python -c "from metaseg import noise; help(noise)"` says which noise takes what;
-    # what is None is not given.
+    # `python -m metaseg.noise` lists every noise, what it takes and its defaults; what
+    # is None here is not given.
     config.noise = ConfigDict()
     config.noise.name = "none"
     config.noise.seed = 0
     config.noise.online = False  # True: drawn anew each step
     for parameter in (
-        "rate",  # flip: share of each class; one number or one per class
+        "rate",  # flip, omit, add, merge: a share; one number or one per class
         "fraction",  # sample: share of each class that is kept
-        "classes",  # sample: which classes; default all but 0
-        "fill",  # sample: what the others become, 0 or 255 (void)
+        "classes",  # sample: which classes; default all but 0. only: which it sees
+        "fill",  # what takes the place of what is lost: a class id, or 255 (void)
         "exact",  # sample, flip: exact counts rather than independent pixels
         "matrix",  # transition: K rows of K that sum to 1
         "prior",  # random: foreground probability, or one per class
-        "radius",  # dilate, erode: pixels
+        "radius",  # dilate, erode, random_boundary, shift_pixels, merge, ...: pixels
+        "shape",  # dilate, erode: "disk", "square", "cross"
+        "per",  # random_boundary: "image", "object"
+        "steps",  # markov: how often the boundary moves
+        "theta1",  # markov: probability that it moves outwards
+        "theta2",  # markov: probability that a boundary pixel flips
+        "theta3",  # markov: probability that any pixel flips in the end
+        "blur",  # markov: standard deviation in pixels
+        "factor",  # coarsen: pixels a side of a block
+        "shift",  # translate, affine: pixels at most
+        "angle",  # affine: degrees at most
+        "scale",  # affine: relative change at most
+        "shear",  # affine: degrees at most
+        "amplitude",  # elastic: root mean square displacement in pixels
+        "wavelength",  # elastic: shortest, in pixels
+        "sigma",  # jitter_vertices: standard deviation in pixels
+        "tolerance",  # jitter_vertices, simplify: pixels
+        "count",  # points: of each object
+        "background",  # points, scribbles: how many there
+        "length",  # scribbles: pixels
+        "noises",  # chain, choose, only: ({"name": ..., ...}, ...)
+        "weights",  # choose: odds of each
     ):
         config.noise[parameter] = config_dict.placeholder(object)
 

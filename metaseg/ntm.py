@@ -2,8 +2,10 @@
 
 A matrix is float32 `[K, K]`: row = clean class, column = noisy class,
 `T[i, j] = P(noisy = j | clean = i)`, so rows sum to 1; where noise turns pixels into
-void the void column is dropped and rows sum to less. Builders take rates that may be
-traced. Imports `metaseg.labels` and `metaseg.errors` only.
+void the void column is dropped and rows sum to less. Rates may be traced. A parameter
+that is out of range or of the wrong shape is an `InputError` that names it; values are
+looked at on the host, so those of traced ones are not. Imports `metaseg.labels`,
+`metaseg.checks` and `metaseg.errors` only.
 
 Source of the noises: Luo et al., "Deep Neural Networks Learn Meta-Structures from Noisy
 Labels in Semantic Segmentation", AAAI 2022; that one matrix describes them, and how
@@ -11,24 +13,35 @@ scores are read with it, is our formulation.
 """
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from metaseg import checks
 from metaseg.errors import InputError
-from metaseg.labels import VOID
+from metaseg.labels import VOID, one_hot
 
 __all__ = [
+    "Estimate",
+    "ScoreSums",
     "binary",
+    "block",
     "compose",
+    "condition_number",
     "decode",
     "estimate",
+    "estimate_from_scores",
+    "from_counts",
+    "from_score_sums",
     "joint_counts",
     "pair",
     "rank",
     "sampling",
+    "score_sums",
+    "singular_values",
     "symmetric",
     "threshold",
     "uniform",
@@ -43,7 +56,7 @@ def symmetric(num_classes: int, rate: ArrayLike) -> jax.Array:
       num_classes: K, at least 2.
       rate: flip probability, scalar or one per clean class `[K]`; may be traced.
     """
-    flipped = jnp.broadcast_to(jnp.asarray(rate, jnp.float32), (num_classes,))[:, None]
+    flipped = _rates(num_classes, rate)
     stays = jnp.eye(num_classes, dtype=bool)
     return jnp.where(stays, 1 - flipped, flipped / (num_classes - 1))
 
@@ -55,13 +68,43 @@ def pair(num_classes: int, rate: ArrayLike) -> jax.Array:
       num_classes: K, at least 2.
       rate: flip probability, scalar or one per clean class `[K]`; may be traced.
     """
-    flipped = jnp.broadcast_to(jnp.asarray(rate, jnp.float32), (num_classes,))[:, None]
+    flipped = _rates(num_classes, rate)
     stays = jnp.eye(num_classes, dtype=jnp.float32)
     return (1 - flipped) * stays + flipped * jnp.roll(stays, 1, axis=1)
 
 
+def block(
+    num_classes: int, groups: Sequence[Sequence[int]], rate: ArrayLike
+) -> jax.Array:
+    """Matrix of flipping each pixel to any other class of its own super-class alike.
+
+    The super-class noise of Patrini et al., "Making Deep Neural Networks Robust to
+    Label Noise", CVPR 2017, but for the class flipped to: there it is the next one.
+
+    Args:
+      num_classes: K, at least 2.
+      groups: the super-classes, each the ids of its classes. A class that is alone in
+        its group, or in none, keeps its label whatever its rate.
+      rate: flip probability, scalar or one per clean class `[K]`; may be traced.
+    """
+    flipped = _rates(num_classes, rate)
+    for group in groups:
+        checks.class_ids("groups", group, num_classes)
+    checks.class_ids("groups", [i for group in groups for i in group], num_classes)
+    other = np.zeros((num_classes, num_classes), bool)
+    for group in groups:
+        other[np.ix_(group, group)] = True
+    np.fill_diagonal(other, False)
+    choices = other.sum(axis=1, keepdims=True)
+    flipped = jnp.where(choices > 0, flipped, 0)
+    spread = flipped * other / np.maximum(choices, 1)
+    return jnp.where(np.eye(num_classes, dtype=bool), 1 - flipped, spread)
+
+
 def binary(foreground: ArrayLike, background: ArrayLike) -> jax.Array:
     """2 x 2 matrix from the flip probabilities of foreground and background."""
+    checks.number("foreground", foreground, 0, 1)
+    checks.number("background", background, 0, 1)
     return symmetric(2, jnp.stack([jnp.asarray(background), jnp.asarray(foreground)]))
 
 
@@ -74,13 +117,17 @@ def sampling(
     """Matrix of keeping a fraction of some classes, the rest turned into `fill`.
 
     Args:
-      num_classes: K.
+      num_classes: K, at least 2.
       fraction: share kept, scalar or one per class of `classes`; may be traced.
       classes: which classes are sampled; by default all but 0.
       fill: the class that pixels not kept become, or `VOID`: then the matrix is
         diagonal and sub-stochastic, its rows being what is left of each class.
     """
-    chosen = tuple(range(1, num_classes)) if classes is None else tuple(classes)
+    checks.num_classes("num_classes", num_classes)
+    chosen = range(1, num_classes) if classes is None else classes
+    checks.class_ids("classes", chosen, num_classes)
+    checks.shares("fraction", fraction, len(chosen))
+    checks.fill("fill", fill, num_classes)
     share = jnp.asarray(fraction, jnp.float32)
     kept = jnp.ones(num_classes, jnp.float32).at[np.asarray(chosen, int)].set(share)
     matrix = jnp.diag(kept)
@@ -91,10 +138,13 @@ def uniform(num_classes: int, prior: ArrayLike | None = None) -> jax.Array:
     """Rank-one matrix of labels drawn with no reference to the clean ones.
 
     Args:
-      num_classes: K.
+      num_classes: K, at least 2.
       prior: class probabilities `[K]`, or for K = 2 the foreground's alone; by default
         all classes alike. May be traced.
     """
+    checks.num_classes("num_classes", num_classes)
+    if prior is not None:
+        checks.prior("prior", prior, num_classes)
     row = jnp.asarray(1 / num_classes if prior is None else prior, jnp.float32)
     if row.ndim == 0 and prior is not None:
         row = jnp.stack([1 - row, row])
@@ -103,6 +153,9 @@ def uniform(num_classes: int, prior: ArrayLike | None = None) -> jax.Array:
 
 def compose(first: ArrayLike, second: ArrayLike) -> jax.Array:
     """Matrix `first @ second` of one noise applied after another, independently."""
+    first, second = _square("first", first), _square("second", second)
+    if first.shape[-1] != second.shape[-1]:
+        raise InputError(f"second: shape {second.shape}, expected that of first")
     return jnp.matmul(first, second, precision="highest")
 
 
@@ -118,8 +171,13 @@ def decode(probabilities: ArrayLike, matrix: ArrayLike) -> jax.Array:
       probabilities: predicted class probabilities, float `[..., K]`.
       matrix: T, `[K, K]`.
     """
-    inverse = jnp.linalg.pinv(jnp.asarray(matrix, jnp.float32))
-    return jnp.matmul(probabilities, inverse, precision="highest")
+    inverse = jnp.linalg.pinv(_square("matrix", matrix))
+    shape, num_classes = np.shape(probabilities), inverse.shape[-1]
+    if shape[-1:] != (num_classes,):
+        raise InputError(
+            f"probabilities: shape {shape}, expected [..., {num_classes}], as matrix"
+        )
+    return jnp.matmul(jnp.asarray(probabilities), inverse, precision="highest")
 
 
 def threshold(matrix: ArrayLike) -> tuple[jax.Array, jax.Array]:
@@ -138,46 +196,219 @@ def threshold(matrix: ArrayLike) -> tuple[jax.Array, jax.Array]:
       foreground is `s > t`, or `s < t` if inverted. A singular T, whose scores say
       nothing, counts as not inverted.
     """
-    (t00, t01), (t10, t11) = jnp.asarray(matrix, jnp.float32)
+    (t00, t01), (t10, t11) = _square("matrix", matrix, 2)
     return (t01 + t11) / (t00 + t01 + t10 + t11), t11 * t00 < t01 * t10
 
 
+def singular_values(matrix: ArrayLike) -> jax.Array:
+    """Singular values, float32 `[K]`, largest first.
+
+    Args:
+      matrix: `[K, K]`.
+    """
+    return jnp.linalg.svd(_square("matrix", matrix), compute_uv=False)
+
+
 def rank(matrix: ArrayLike, tol: float = 1e-6) -> jax.Array:
-    """Number of singular values above `tol`, int32; below K the noise loses classes."""
-    values = jnp.linalg.svd(jnp.asarray(matrix, jnp.float32), compute_uv=False)
-    return jnp.sum(values > tol, dtype=jnp.int32)
+    """Number of singular values above `tol`, int32; below K the noise loses classes.
+
+    None counts that float32 does not tell from 0: K times its relative precision, times
+    the largest value.
+    """
+    values = singular_values(matrix)
+    return jnp.sum(values > _floor(values, tol), axis=-1, dtype=jnp.int32)
 
 
-def joint_counts(clean: jax.Array, noisy: jax.Array, num_classes: int) -> jax.Array:
+def condition_number(matrix: ArrayLike, tol: float = 1e-6) -> jax.Array:
+    """Largest singular value over the smallest, float32 scalar; at least 1.
+
+    Of scores with a relative error e, `decode` has one of up to this number times e.
+    Infinite where `rank`, with the same `tol`, is below K.
+    """
+    values = singular_values(matrix)
+    regular = values[..., -1] > _floor(values, tol)[..., 0]
+    return jnp.where(regular, values[..., 0] / values[..., -1], jnp.inf)
+
+
+def joint_counts(clean: ArrayLike, noisy: ArrayLike, num_classes: int) -> jax.Array:
     """Pixels of each (clean, noisy) class pair, int32 `[K, K]`.
+
+    Counts of several batches add up.
 
     Args:
       clean: class ids, integer, any shape; pixels void here or in `noisy` are left out.
       noisy: class ids, integer, the shape of `clean`.
       num_classes: K.
     """
-    clean, noisy = clean.astype(jnp.int32).ravel(), noisy.astype(jnp.int32).ravel()
-    labelled = (clean < num_classes) & (noisy < num_classes)
+    checks.num_classes("num_classes", num_classes)
+    clean, noisy = _class_ids("clean", clean), _class_ids("noisy", noisy)
+    if clean.shape != noisy.shape:
+        raise InputError(
+            f"noisy: shape {noisy.shape}, expected {clean.shape}, as clean"
+        )
+    clean, noisy = clean.ravel(), noisy.ravel()
+    # A signed map may mark void by -1, which `bincount` takes for 0.
+    lowest, highest = jnp.minimum(clean, noisy), jnp.maximum(clean, noisy)
+    labelled = (lowest >= 0) & (highest < num_classes)
     left_out = num_classes**2
     cell = jnp.where(labelled, clean * num_classes + noisy, left_out)
     counts = jnp.bincount(cell, length=left_out + 1)[:left_out]
     return counts.astype(jnp.int32).reshape(num_classes, num_classes)
 
 
-def estimate(clean: jax.Array, noisy: jax.Array, num_classes: int) -> jax.Array:
+def estimate(clean: ArrayLike, noisy: ArrayLike, num_classes: int) -> jax.Array:
     """Matrix estimated from pixels whose clean and noisy labels are both known.
 
     The row of a class without such a pixel is the identity's: nothing is claimed to
-    happen to it. `joint_counts` tells how many pixels stand behind each row.
+    happen to it. `from_counts` tells how far each entry can be trusted.
 
     Args:
       clean: class ids, integer, any shape; pixels void here or in `noisy` are left out.
       noisy: class ids, integer, the shape of `clean`.
       num_classes: K.
     """
-    counts = joint_counts(clean, noisy, num_classes)
-    total = counts.sum(axis=1, keepdims=True)
-    return jnp.where(total > 0, counts / jnp.maximum(total, 1), jnp.eye(num_classes))
+    return _normalised(joint_counts(clean, noisy, num_classes))
+
+
+class Estimate(NamedTuple):
+    """An estimated matrix and how far its entries can be trusted, each `[..., K, K]`.
+
+    Attributes:
+      matrix: the estimate, float32; the identity's row for a class without pixels.
+      counts: pixels behind each entry, int32.
+      low: lower end of each entry's confidence interval, float32 in [0, 1].
+      high: upper end, float32 in [0, 1].
+    """
+
+    matrix: jax.Array
+    counts: jax.Array
+    low: jax.Array
+    high: jax.Array
+
+
+def from_counts(counts: ArrayLike, *, confidence: ArrayLike = 0.95) -> Estimate:
+    """Matrix and Wilson score intervals from the pixels of each class pair.
+
+    With k of a row's n pixels in an entry and z the normal quantile of
+    `(1 + confidence) / 2`, the ends are the two p with `(k - n p)^2 = z^2 n p (1-p)`:
+
+        (2k + z^2 -+ z sqrt(z^2 + 4k (n-k) / n)) / (2 (n + z^2)),
+
+    and 0 and 1 where n = 0. Pixels are taken as independent, as they are where noise
+    strikes each by itself; where neighbours err together the intervals are too narrow.
+    Each holds for its entry alone, not for all entries at once. Source: Wilson,
+    "Probable Inference", Journal of the American Statistical Association, 1927.
+
+    Args:
+      counts: integer `[..., K, K]`, row = clean class, below 2^31: of `joint_counts`,
+        summed over batches, or any confusion matrix of labels against a reference.
+      confidence: probability, in (0, 1), that an interval holds its entry; may be
+        traced.
+    """
+    _check_counts(counts)
+    checks.number("confidence", confidence, 0, 1, open_ends=True)
+    matrix = _normalised(counts)
+    k = jnp.asarray(counts, jnp.float32)
+    n = k.sum(axis=-1, keepdims=True)
+    # From 1 - confidence, as float32 is finer near 0 than near 1.
+    z = -jax.scipy.special.ndtri(jnp.asarray((1 - confidence) / 2, jnp.float32))
+    share = k / jnp.maximum(n, 1)
+    upper = 2 * k + z**2 + z * jnp.sqrt(z**2 + 4 * share * (n - k))
+    high = upper / (2 * (n + z**2))
+    low = 2 * k * share / upper  # high * low = k^2 / (n (n + z^2)): nothing cancels
+    # Rounding of huge counts must not put the estimate outside its interval.
+    low, high = jnp.minimum(low, matrix), jnp.clip(high, matrix, 1)
+    return Estimate(matrix, jnp.asarray(counts, jnp.int32), low, high)
+
+
+def estimate_from_scores(
+    probabilities: ArrayLike, clean: ArrayLike, *, unmix: bool = False
+) -> jax.Array:
+    """Matrix estimated from a model of the noisy labels and a few clean ones.
+
+    `from_score_sums` of `score_sums`, where the formulas and their limits are.
+
+    Args:
+      probabilities: of the noisy classes, as predicted by a network trained on noisy
+        labels, for images that it was not trained on; float `[..., H, W, K]`.
+      clean: class ids, integer `[..., H, W]`; void pixels are left out.
+      unmix: whether to undo the mixing of rows by uncertain pixels.
+    """
+    return from_score_sums(score_sums(probabilities, clean), unmix=unmix)
+
+
+class ScoreSums(NamedTuple):
+    """Sums over labelled pixels; those of several batches add up.
+
+    Attributes:
+      joint: `sum_x [clean(x) = i] p~_j(x)`, float32 `[K, K]`.
+      square: `sum_x p~_i(x) p~_j(x)`, float32 `[K, K]`.
+    """
+
+    joint: jax.Array
+    square: jax.Array
+
+
+def score_sums(probabilities: ArrayLike, clean: ArrayLike) -> ScoreSums:
+    """What `from_score_sums` needs to know of a batch.
+
+    Args:
+      probabilities: of the noisy classes, float `[..., H, W, K]`.
+      clean: class ids, integer `[..., H, W]`; void pixels are left out.
+    """
+    probabilities, clean = jnp.asarray(probabilities), _class_ids("clean", clean)
+    if not jnp.issubdtype(probabilities.dtype, jnp.floating):
+        raise InputError(f"probabilities: dtype {probabilities.dtype}, expected floats")
+    if probabilities.shape[:-1] != clean.shape or probabilities.shape[-1:] < (2,):
+        raise InputError(
+            f"probabilities: shape {probabilities.shape}, expected [..., K], K >= 2, "
+            f"on the {clean.shape} of clean"
+        )
+    num_classes = probabilities.shape[-1]
+    indicator = one_hot(clean, num_classes).reshape(-1, num_classes)
+    scores = probabilities.reshape(-1, num_classes).astype(jnp.float32)
+    # Not by a product with 0, as scores of void pixels may be NaN.
+    scores = jnp.where(indicator.any(axis=-1, keepdims=True), scores, 0)
+    joint, square = (
+        jnp.matmul(left.T, scores, precision="highest") for left in (indicator, scores)
+    )
+    _check_score_sums(joint, square)
+    return ScoreSums(joint, square)
+
+
+def from_score_sums(sums: ScoreSums, *, unmix: bool = False) -> jax.Array:
+    """Matrix from the scores of a model of the noisy labels, on clean pixels.
+
+    Row i is the mean of `p~` over the pixels of clean class i. Source: "gold loss
+    correction", Hendrycks et al., "Using Trusted Data to Train Deep Networks on Labels
+    Corrupted by Severe Noise", NeurIPS 2018. A calibrated model scores `p~ = p @ T`, p
+    being the clean posterior given what the model sees, so that the mean estimates
+    `M @ T` with `M[i, k] = E[p_k | clean = i]`. That is T itself only if p is 0 or 1
+    everywhere; else rows are mixed, and look more alike than they are.
+
+    `unmix` undoes this (our derivation). The clean indicator y has, given the scores,
+    the mean `p~ @ inv(T)`; so inv(T) is the regression of y on `p~`, and
+
+        T = inv(E[p~' p~]^-1 E[p~' y]) = inv(E[p~' y]) E[p~' p~] = inv(joint') square.
+
+    It needs classes that the scores tell apart, and a T of full rank: errors grow with
+    their condition numbers. Entries that come out below 0 are set to 0. Where T is
+    singular or the model not calibrated, nothing says that it is nearer than the mean.
+
+    A row sums to 1, and is the identity's if its class has no pixel. Neither way fits
+    noise that makes void, under which `p~` is not linear in p.
+
+    Args:
+      sums: of `score_sums`, added over batches.
+      unmix: whether to undo the mixing of rows by uncertain pixels.
+    """
+    joint = _square("sums.joint", sums.joint)
+    if not unmix:
+        return _normalised(joint)
+    square = _square("sums.square", sums.square, joint.shape[-1])
+    unmixed = jnp.matmul(jnp.linalg.pinv(joint.mT), square, precision="highest")
+    seen = joint.sum(axis=-1, keepdims=True) > 0
+    return _normalised(jnp.where(seen, jnp.maximum(unmixed, 0), 0))
 
 
 def validate(
@@ -211,3 +442,72 @@ def validate(
             raise InputError(
                 f"{where}: row {index} sums to {row.sum():g}, expected rows to sum to 1"
             )
+
+
+def _normalised(joint: ArrayLike) -> jax.Array:
+    """Rows divided by their sums, float32 `[..., K, K]`; identity's where that is 0."""
+    joint = jnp.asarray(joint, jnp.float32)
+    total = joint.sum(axis=-1, keepdims=True)
+    seen = total > 0
+    return jnp.where(seen, joint / jnp.where(seen, total, 1), jnp.eye(joint.shape[-1]))
+
+
+def _rates(num_classes: int, rate: ArrayLike) -> jax.Array:
+    """The rate of each clean class as a column, float32 `[K, 1]`."""
+    checks.num_classes("num_classes", num_classes)
+    checks.shares("rate", rate, num_classes)
+    return jnp.broadcast_to(jnp.asarray(rate, jnp.float32), (num_classes,))[:, None]
+
+
+def _square(name: str, matrix: ArrayLike, num_classes: int | None = None) -> jax.Array:
+    """`matrix` as float32 `[..., K, K]`."""
+    size = num_classes or "K"
+    expected = f"expected {size} x {size} numbers"
+    try:
+        values = jnp.asarray(matrix, jnp.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: got {matrix!r}, {expected}") from error
+    rows, columns = values.shape[-2:] if values.ndim > 1 else (0, 0)
+    if not rows == columns > 0 or num_classes not in (None, rows):
+        raise InputError(f"{name}: shape {values.shape}, {expected}")
+    return values
+
+
+def _floor(values: jax.Array, tol: float) -> jax.Array:
+    """What singular values `[..., K]` must exceed not to count as 0, `[..., 1]`."""
+    checks.number("tol", tol, 0)
+    resolved = values.shape[-1] * jnp.finfo(values.dtype).eps * values[..., :1]
+    return jnp.maximum(tol, resolved)
+
+
+def _class_ids(name: str, labels: ArrayLike) -> jax.Array:
+    """`labels` as int32, of any shape."""
+    ids = jnp.asarray(labels)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise InputError(f"{name}: dtype {ids.dtype}, expected integer class ids")
+    return ids.astype(jnp.int32)
+
+
+def _check_counts(counts: Any) -> None:
+    _square("counts", counts)
+    if checks.is_traced(counts):
+        return
+    values = np.asarray(counts)
+    if values.dtype.kind not in "iu":
+        raise InputError(f"counts: dtype {values.dtype}, expected integers")
+    wrong = (values < 0) | (values >= 2**31)
+    if wrong.any():
+        raise InputError(f"counts: got {values[wrong][0]}, expected 0..2^31 - 1")
+
+
+def _check_score_sums(joint: jax.Array, square: jax.Array) -> None:
+    """Raise if sums show that scores were no probabilities, but logits, say, or NaN."""
+    if checks.is_traced((joint, square)):
+        return
+    mass, mass_of_square = np.asarray(joint).sum(axis=0), np.asarray(square).sum(axis=1)
+    # If each p~ sums to 1, then sum_j p~_i p~_j = p~_i; 1 % leaves room for bfloat16.
+    normalised = np.allclose(mass_of_square, mass, rtol=1e-2, atol=1e-2 * mass.sum())
+    if not (np.asarray(joint) >= 0).all() or not normalised:
+        raise InputError(
+            "probabilities: negative or not summing to 1, expected those of K classes"
+        )

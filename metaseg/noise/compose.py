@@ -1,24 +1,32 @@
-"""Noises put together: chained, per example, and by name from a config.
+"""Noises put together: chained, chosen from, per example, and by name from a config.
 
 A noise is any pure `(key, labels) -> labels`. To add one: write the function, with its
-parameters keyword-only, and give it a line in `NOISES`; a parameter of a new kind also
-gets a line in `_CHECKS`.
+parameters keyword-only and decorated with `parameters.checked`, and give it a line in
+`NOISES`; a parameter of a new name also gets a line in `parameters.CHECKS`.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
-from functools import partial
-from numbers import Integral
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.typing import ArrayLike
+from ml_collections import ConfigDict
 
 from metaseg import ntm
 from metaseg.errors import InputError
 from metaseg.labels import VOID
-from metaseg.noise import perturb, randomize, structureless
+from metaseg.noise import (
+    draw,
+    objects,
+    parameters,
+    perturb,
+    polygons,
+    randomize,
+    structureless,
+    warp,
+)
 
 __all__ = [
     "NOISES",
@@ -27,7 +35,9 @@ __all__ = [
     "build",
     "build_matrix",
     "chain",
+    "choose",
     "clean",
+    "only",
     "per_example",
 ]
 
@@ -40,12 +50,19 @@ class Noise(NamedTuple):
     Attributes:
       fn: `(key, labels, *, parameters) -> labels`; a parameter `num_classes` is filled
         in by `build`.
-      matrix: `(num_classes, *, parameters) -> [K, K]`, its noise transition matrix;
-        None if what happens to a pixel depends on where it is.
+      matrix: `(num_classes, *, parameters) -> [K, K]`, its noise transition matrix, or
+        None, if what happens to a pixel depends on where it is.
     """
 
     fn: Callable[..., jax.Array]
-    matrix: Callable[..., jax.Array] | None = None
+    matrix: Callable[..., jax.Array | None] | None = None
+
+
+class _Built(NamedTuple):
+    """A noise inside another one, its parameters bound."""
+
+    fn: NoiseFn
+    matrix: jax.Array | None
 
 
 def clean(key: jax.Array, labels: jax.Array) -> jax.Array:
@@ -63,6 +80,55 @@ def chain(*noise_fns: NoiseFn) -> NoiseFn:
         return labels
 
     return chained
+
+
+def choose(*noise_fns: NoiseFn, weights: ArrayLike | None = None) -> NoiseFn:
+    """One of several noises, drawn anew at each call: per example in `per_example`.
+
+    Where calls are batched, as in `per_example`, all of the noises are computed.
+
+    Args:
+      *noise_fns: what to choose from.
+      weights: their odds, >= 0, not all 0; by default all alike. May be traced.
+
+    Raises:
+      InputError: no noise at all, or wrong weights.
+    """
+    if not noise_fns:
+        raise InputError("noise_fns: got none, expected at least one noise")
+    if weights is not None:
+        parameters.check({"noises": noise_fns, "weights": weights}, None)
+
+    def chosen(key: jax.Array, labels: jax.Array) -> jax.Array:
+        pick, inner = jax.random.split(key)
+        odds = _odds(weights, len(noise_fns))
+        index = draw.categorical(pick, jnp.int32(0), odds[None])
+        return jax.lax.switch(index.astype(jnp.int32), noise_fns, inner, labels)
+
+    return chosen
+
+
+def only(classes: Sequence[int], noise_fn: NoiseFn) -> NoiseFn:
+    """A noise that sees pixels of some classes; all others are void to it, and stay.
+
+    So `only((2,), flip)` flips class 2 alone; `only((0, 2), dilate)` grows class 2 into
+    background, as the noise needs to see both sides of a border to move it.
+
+    Args:
+      classes: class ids, static.
+      noise_fn: the noise.
+
+    Raises:
+      InputError: `classes` are not class ids, each once.
+    """
+    parameters.check({"classes": classes}, None)
+
+    def restricted(key: jax.Array, labels: jax.Array) -> jax.Array:
+        seen = reduce(jnp.logical_or, [labels == class_id for class_id in classes])
+        noisy = noise_fn(key, jnp.where(seen, labels, jnp.full_like(labels, VOID)))
+        return jnp.where(seen, noisy, labels)
+
+    return restricted
 
 
 def per_example(
@@ -103,15 +169,109 @@ def _transition_matrix(num_classes: int, *, matrix: Any) -> jax.Array:
     return jnp.asarray(matrix, jnp.float32)
 
 
+def _constant_matrix(num_classes: int, *, fill: int = 0) -> jax.Array:
+    if fill == VOID:
+        return jnp.zeros((num_classes, num_classes))
+    return ntm.uniform(num_classes, jax.nn.one_hot(fill, num_classes))
+
+
+def _omit_matrix(num_classes: int, *, rate: Any, fill: int = 0) -> jax.Array:
+    """Pixels of an object go together, but each one's chance is in the matrix."""
+    kept = 1 - jnp.broadcast_to(jnp.asarray(rate, jnp.float32), (num_classes,))
+    return ntm.sampling(num_classes, kept[1:], fill=fill)
+
+
+def _chain_from(
+    key: jax.Array, labels: jax.Array, *, noises: Sequence[_Built]
+) -> jax.Array:
+    """One noise after the other: `chain`."""
+    return chain(*(noise.fn for noise in noises))(key, labels)
+
+
+def _chain_matrix(num_classes: int, *, noises: Sequence[_Built]) -> jax.Array | None:
+    matrices = [noise.matrix for noise in noises]
+    known = [matrix for matrix in matrices if matrix is not None]
+    if len(known) < len(matrices):
+        return None
+    return reduce(ntm.compose, known, jnp.eye(num_classes))
+
+
+def _choose_from(
+    key: jax.Array,
+    labels: jax.Array,
+    *,
+    noises: Sequence[_Built],
+    weights: ArrayLike | None = None,
+) -> jax.Array:
+    """One of several noises, drawn per example: `choose`."""
+    return choose(*(noise.fn for noise in noises), weights=weights)(key, labels)
+
+
+def _choose_matrix(
+    num_classes: int, *, noises: Sequence[_Built], weights: ArrayLike | None = None
+) -> jax.Array | None:
+    del num_classes
+    known = [noise.matrix for noise in noises if noise.matrix is not None]
+    if len(known) < len(noises):
+        return None
+    return jnp.einsum("n,nij->ij", _odds(weights, len(known)), jnp.stack(known))
+
+
+def _only_from(
+    key: jax.Array,
+    labels: jax.Array,
+    *,
+    classes: Sequence[int],
+    noises: Sequence[_Built],
+) -> jax.Array:
+    """Noises, chained, that see some classes alone: `only`."""
+    return only(classes, chain(*(noise.fn for noise in noises)))(key, labels)
+
+
+def _only_matrix(
+    num_classes: int, *, classes: Sequence[int], noises: Sequence[_Built]
+) -> jax.Array | None:
+    matrix = _chain_matrix(num_classes, noises=noises)
+    if matrix is None:
+        return None
+    seen = jnp.isin(jnp.arange(num_classes), jnp.asarray(classes))
+    return jnp.where(seen[:, None], matrix, jnp.eye(num_classes))
+
+
+def _odds(weights: ArrayLike | None, count: int) -> jax.Array:
+    odds = jnp.ones(count) if weights is None else jnp.asarray(weights, jnp.float32)
+    return odds / jnp.sum(odds)
+
+
 NOISES: dict[str, Noise] = {
     "none": Noise(clean, jnp.eye),
     "flip": Noise(randomize.flip, _flip_matrix),
     "sample": Noise(randomize.sample, _sample_matrix),
     "transition": Noise(randomize.transition, _transition_matrix),
-    "random": Noise(structureless.random, ntm.uniform),
     "dilate": Noise(perturb.dilate),
     "erode": Noise(perturb.erode),
+    "random_boundary": Noise(perturb.random_boundary),
     "skeletonize": Noise(perturb.skeletonize),
+    "shift_pixels": Noise(perturb.shift_pixels),
+    "markov": Noise(perturb.markov),
+    "coarsen": Noise(perturb.coarsen),
+    "translate": Noise(warp.translate),
+    "affine": Noise(warp.affine),
+    "elastic": Noise(warp.elastic),
+    "jitter_vertices": Noise(polygons.jitter_vertices),
+    "simplify": Noise(polygons.simplify),
+    "omit": Noise(objects.omit, _omit_matrix),
+    "add": Noise(objects.add),
+    "merge": Noise(objects.merge),
+    "boxes": Noise(objects.boxes),
+    "points": Noise(objects.points),
+    "scribbles": Noise(objects.scribbles),
+    "random": Noise(structureless.random, ntm.uniform),
+    "shuffle": Noise(structureless.shuffle),
+    "constant": Noise(structureless.constant, _constant_matrix),
+    "chain": Noise(_chain_from, _chain_matrix),
+    "choose": Noise(_choose_from, _choose_matrix),
+    "only": Noise(_only_from, _only_matrix),
 }
 
 # Fields of config.noise that say when and how to draw, whatever the noise.
@@ -130,10 +290,7 @@ def build(config: Mapping[str, Any], num_classes: int) -> NoiseFn:
     Raises:
       InputError: unknown name, a parameter that is missing, not taken, or out of range.
     """
-    noise, parameters = _read(config, num_classes)
-    if "num_classes" in _parameters(noise.fn):
-        parameters["num_classes"] = num_classes
-    return partial(noise.fn, **parameters)
+    return _build(config, num_classes).fn
 
 
 def build_matrix(config: Mapping[str, Any], num_classes: int) -> jax.Array | None:
@@ -150,20 +307,22 @@ def build_matrix(config: Mapping[str, Any], num_classes: int) -> jax.Array | Non
     Raises:
       InputError: as in `build`.
     """
-    noise, parameters = _read(config, num_classes)
-    return None if noise.matrix is None else noise.matrix(num_classes, **parameters)
+    return _build(config, num_classes).matrix
 
 
-def _read(config: Mapping[str, Any], num_classes: int) -> tuple[Noise, dict[str, Any]]:
-    """Look up the noise and check its parameters, on the host."""
+def _build(
+    config: Mapping[str, Any], num_classes: int, where: str = "config.noise"
+) -> _Built:
+    """Look up the noise, check its parameters on the host, and bind them."""
     name = config.get("name")
     if name not in NOISES:
         raise InputError(
-            f"config.noise.name: unknown noise {name!r}, expected one of "
+            f"{where}.name: unknown noise {name!r}, expected one of "
             + ", ".join(NOISES)
         )
-    known = _parameters(NOISES[name].fn)
-    known.pop("num_classes", None)
+    noise = NOISES[name]
+    known = parameters.keyword_only(noise.fn)
+    takes_classes = known.pop("num_classes", None) is not None
     given = {
         field: _plain(value)
         for field, value in config.items()
@@ -173,23 +332,31 @@ def _read(config: Mapping[str, Any], num_classes: int) -> tuple[Noise, dict[str,
         if field not in known:
             takes = ", ".join(known) or "no parameters"
             raise InputError(
-                f"config.noise.{field}: noise {name!r} takes {takes}; set it to None"
+                f"{where}.{field}: noise {name!r} takes {takes}; set it to None"
             )
     for field, parameter in known.items():
         if field not in given and parameter.default is parameter.empty:
-            raise InputError(f"config.noise.{field}: missing, noise {name!r} needs it")
-    for field, check in _CHECKS.items():
-        if field in given:
-            check(f"config.noise.{field}", given[field], num_classes, given)
-    return NOISES[name], given
+            raise InputError(f"{where}.{field}: missing, noise {name!r} needs it")
+    if "noises" in given:
+        given["noises"] = _build_each(given["noises"], num_classes, f"{where}.noises")
+    parameters.check(given, num_classes, prefix=f"{where}.")
+    matrix = None if noise.matrix is None else noise.matrix(num_classes, **given)
+    if takes_classes:
+        given["num_classes"] = num_classes
+    return _Built(partial(noise.fn, **given), matrix)
 
 
-def _parameters(fn: Callable[..., jax.Array]) -> dict[str, inspect.Parameter]:
-    return {
-        name: parameter
-        for name, parameter in inspect.signature(fn).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+def _build_each(configs: Any, num_classes: int, where: str) -> tuple[_Built, ...]:
+    """The noises inside another one, each described as `config.noise` is."""
+    if not isinstance(configs, tuple) or not configs:
+        raise InputError(f"{where}: got {configs!r}, expected one mapping per noise")
+    for config in configs:
+        if not isinstance(config, Mapping | ConfigDict):
+            raise InputError(f"{where}: got {config!r}, expected a mapping with a name")
+    return tuple(
+        _build(config, num_classes, f"{where}[{index}]")
+        for index, config in enumerate(configs)
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -197,96 +364,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_plain(item) for item in value)
     return value
-
-
-def _check_shares(where: str, value: Any, count: int | None) -> np.ndarray:
-    """Numbers in [0, 1]: a scalar, or `count` of them (None: a scalar only)."""
-    expected = "expected a number" + (f" or {count} of them" if count else "")
-    try:
-        shares = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: got {value!r}, {expected} in [0, 1]") from error
-    if shares.shape not in ((), (count,)):
-        raise InputError(f"{where}: got {value!r}, {expected} in [0, 1]")
-    if not ((shares >= 0) & (shares <= 1)).all():
-        raise InputError(f"{where}: got {value!r}, expected values in [0, 1]")
-    return shares
-
-
-def _check_rate(where: str, value: Any, num_classes: int, given: Any) -> None:
-    del given
-    _check_shares(where, value, num_classes)
-
-
-def _check_fraction(where: str, value: Any, num_classes: int, given: Any) -> None:
-    classes = given.get("classes")
-    count = num_classes - 1
-    if isinstance(classes, tuple):
-        count = len(classes)
-    _check_shares(where, value, count)
-
-
-def _check_prior(where: str, value: Any, num_classes: int, given: Any) -> None:
-    del given
-    shares = _check_shares(where, value, num_classes)
-    if shares.ndim == 0 and num_classes != 2:
-        raise InputError(
-            f"{where}: got {value!r}, expected {num_classes} values, one per class"
-        )
-    if shares.ndim == 1 and abs(shares.sum() - 1) > 1e-5:
-        raise InputError(f"{where}: sums to {shares.sum():g}, expected 1")
-
-
-def _check_matrix(where: str, value: Any, num_classes: int, given: Any) -> None:
-    del given
-    ntm.validate(value, num_classes, where)
-
-
-def _check_radius(where: str, value: Any, num_classes: int, given: Any) -> None:
-    del num_classes, given
-    if not _is_integer(value) or value < 0:
-        raise InputError(f"{where}: got {value!r}, expected an integer >= 0 (pixels)")
-
-
-def _check_classes(where: str, value: Any, num_classes: int, given: Any) -> None:
-    del given
-    known = range(num_classes)
-    if not isinstance(value, tuple) or not all(
-        _is_integer(item) and item in known for item in value
-    ):
-        raise InputError(
-            f"{where}: got {value!r}, expected class ids in 0..{num_classes - 1}"
-        )
-    if not value or len(set(value)) < len(value):
-        raise InputError(f"{where}: got {value!r}, expected each class once")
-
-
-def _check_fill(where: str, value: Any, num_classes: int, given: Any) -> None:
-    del given
-    if not _is_integer(value) or not (0 <= value < num_classes or value == VOID):
-        raise InputError(
-            f"{where}: got {value!r}, "
-            f"expected a class id in 0..{num_classes - 1} or {VOID} (void)"
-        )
-
-
-def _check_exact(where: str, value: Any, num_classes: int, given: Any) -> None:
-    del num_classes, given
-    if not isinstance(value, bool):
-        raise InputError(f"{where}: got {value!r}, expected True or False")
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-_CHECKS: dict[str, Callable[[str, Any, int, Mapping[str, Any]], None]] = {
-    "classes": _check_classes,  # first, as the number of fractions depends on it
-    "rate": _check_rate,
-    "fraction": _check_fraction,
-    "prior": _check_prior,
-    "matrix": _check_matrix,
-    "radius": _check_radius,
-    "fill": _check_fill,
-    "exact": _check_exact,
-}

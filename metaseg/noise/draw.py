@@ -5,30 +5,73 @@ always, a class of probability 0 is never drawn, and a pixel costs one random wo
 Imports jax only.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.extend.random import threefry_2x32
 from jax.typing import ArrayLike
 
-__all__ = ["by_class", "categorical", "exact_counts", "to_cut", "words"]
+__all__ = [
+    "IDS",
+    "ONE",
+    "by_class",
+    "categorical",
+    "exact_counts",
+    "integers",
+    "smallest",
+    "to_cut",
+    "words",
+]
 
 _BITS = 24
-_ONE = 1 << _BITS
+ONE = 1 << _BITS
 _DIGIT = 4  # bits that a step of the selection looks at
 _RADIX = 1 << _DIGIT
-_IDS = 256  # class ids and void
+IDS = 256  # class ids and void
 
 
 def words(key: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Independent uniform integers in `0..2^24 - 1`, uint32, one per pixel."""
-    return jax.random.bits(key, shape, jnp.uint32) >> (32 - _BITS)
+    """Uniform integers in `0..2^24 - 1`, uint32, one per pixel.
+
+    Random bits are what noise costs, so two pixels, a quarter of a map or more apart,
+    share 32 of them: one reads them from the top, the other from the middle. Each is
+    exactly uniform; what one says of the other is less than one part in 2^16. The bits
+    are Threefry-2x32's (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+    SC'11), both words of each block, of which `jax.random.bits` keeps only the XOR.
+
+    Args:
+      key: PRNG key.
+      shape: of the result, `[..., H, W]`.
+    """
+    size, batch = math.prod(shape[-2:]), math.prod(shape[:-2])
+    blocks = batch * -(-size // 4)
+    seed = jax.random.bits(key, (2,), jnp.uint32)
+    drawn = threefry_2x32(seed, jax.lax.iota(jnp.uint32, 2 * blocks))
+    # Stacked in fours: XLA's CPU backend runs other layouts three times slower.
+    first, second = drawn.reshape(2, batch, -1)
+    parts = [first, _half_turn(first), second, _half_turn(second)]
+    quarters = jnp.stack(parts, axis=1) >> (32 - _BITS)
+    return quarters.reshape(batch, -1)[:, :size].reshape(tuple(shape))
+
+
+def _half_turn(word: jax.Array) -> jax.Array:
+    return (word << 16) | (word >> 16)
 
 
 def to_cut(probability: ArrayLike) -> jax.Array:
     """Integer c, uint32, such that `words < c` with this probability."""
-    scaled = jnp.asarray(probability, jnp.float32) * _ONE
+    scaled = jnp.asarray(probability, jnp.float32) * ONE
     return jnp.round(scaled).astype(jnp.uint32)
+
+
+def integers(word: jax.Array, count: ArrayLike) -> jax.Array:
+    """Words as uniform integers in `0..count - 1`, int32; count below 2^16."""
+    half = _BITS // 2
+    count = jnp.asarray(count, jnp.uint32)
+    high, low = word >> half, word & ((1 << half) - 1)
+    return ((high * count + ((low * count) >> half)) >> half).astype(jnp.int32)
 
 
 def by_class(
@@ -77,7 +120,7 @@ def categorical(key: jax.Array, rows: jax.Array, matrix: jax.Array) -> jax.Array
     # Binary search for the number of cuts that the word has reached.
     steps = (num_classes - 1).bit_length()
     padding = ((0, 0), (0, (1 << steps) - num_classes))
-    table = jnp.pad(last, padding, constant_values=_ONE).ravel()
+    table = jnp.pad(last, padding, constant_values=ONE).ravel()
     first = rows.astype(jnp.uint32) * ((1 << steps) - 1)
     reached = jnp.zeros(rows.shape, jnp.uint32)
     for step in reversed(range(steps)):
@@ -90,7 +133,7 @@ def categorical(key: jax.Array, rows: jax.Array, matrix: jax.Array) -> jax.Array
 def _cumulative_cuts(matrix: jax.Array) -> jax.Array:
     """Right ends of each row's classes in `0..2^24`; empty where a class has none."""
     shares = to_cut(matrix).astype(jnp.int32)
-    rounding = _ONE - shares.sum(axis=1)
+    rounding = ONE - shares.sum(axis=1)
     largest = jnp.argmax(shares, axis=1)
     shares = shares.at[jnp.arange(matrix.shape[0]), largest].add(rounding)
     return jnp.cumsum(shares, axis=1).astype(jnp.uint32)
@@ -115,18 +158,24 @@ def exact_counts(
     Returns:
       Boolean `[..., H, W]`, true where chosen.
     """
-    share = by_class(jnp.arange(_IDS), fraction, classes)
+    share = by_class(jnp.arange(IDS), fraction, classes)
     maps = labels.reshape(-1, labels.shape[-2] * labels.shape[-1]).astype(jnp.int32)
-    chosen = jax.vmap(_smallest, (0, 0, None))(maps, words(key, maps.shape), share)
-    return chosen.reshape(labels.shape)
+
+    def choose(ids: jax.Array, drawn: jax.Array) -> jax.Array:
+        pixels = jnp.zeros(IDS, jnp.int32).at[ids].add(1)
+        return smallest(ids, drawn, _ceil_share(pixels, share))
+
+    drawn = words(key, labels.shape).reshape(maps.shape)
+    return jax.vmap(choose)(maps, drawn).reshape(labels.shape)
 
 
 # Turn, chosen pixels, pixels still tied, and what each class may still choose.
 _State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
-def _smallest(ids: jax.Array, drawn: jax.Array, share: jax.Array) -> jax.Array:
-    """Where the smallest words of each class are; equal words go by place.
+@jax.jit  # so that eager calls compile the loop only once
+def smallest(ids: jax.Array, drawn: jax.Array, quota: jax.Array) -> jax.Array:
+    """Where the `quota` smallest words of each class are; equal words go by place.
 
     Digit by digit from the highest: pixels below the digit at which their class's
     quota runs out are chosen, those above are not, those at it go on to the next.
@@ -134,7 +183,10 @@ def _smallest(ids: jax.Array, drawn: jax.Array, share: jax.Array) -> jax.Array:
     Args:
       ids: class ids of one map, int32 `[N]`.
       drawn: random words, uint32 `[N]`.
-      share: of each class, scalar or `[256]`.
+      quota: how many of each class, int32 `[256]`, no more than there are.
+
+    Returns:
+      Boolean `[N]`.
     """
     size = ids.shape[0]
     place = jnp.arange(size, dtype=jnp.uint32)
@@ -142,10 +194,6 @@ def _smallest(ids: jax.Array, drawn: jax.Array, share: jax.Array) -> jax.Array:
     word_digits = _BITS // _DIGIT
     shifts = [*reversed(range(word_digits)), *reversed(range(place_digits))]
     shift_of = jnp.array(shifts, jnp.uint32) * _DIGIT
-
-    def count(cell: jax.Array, weight: ArrayLike, length: int) -> jax.Array:
-        empty = jnp.zeros(length, jnp.int32)
-        return empty.at[cell].add(weight, mode="promise_in_bounds")
 
     def unsettled(state: _State) -> jax.Array:
         turn, _, _, quota = state
@@ -155,8 +203,10 @@ def _smallest(ids: jax.Array, drawn: jax.Array, share: jax.Array) -> jax.Array:
         turn, chosen, tied, quota = state
         number = jnp.where(turn < word_digits, drawn, place)
         digit = ((number >> shift_of[turn]) % _RADIX).astype(jnp.int32)
-        pixels = count(ids * _RADIX + digit, tied.astype(jnp.int32), _IDS * _RADIX)
-        up_to = jnp.cumsum(pixels.reshape(_IDS, _RADIX), axis=1)
+        pixels = jnp.zeros(IDS * _RADIX, jnp.int32)
+        cell = ids * _RADIX + digit
+        pixels = pixels.at[cell].add(tied, mode="promise_in_bounds")
+        up_to = jnp.cumsum(pixels.reshape(IDS, _RADIX), axis=1)
         within = up_to <= quota[:, None]
         last = within.sum(axis=1, dtype=jnp.int32)
         spent = jnp.max(jnp.where(within, up_to, 0), axis=1)
@@ -164,7 +214,6 @@ def _smallest(ids: jax.Array, drawn: jax.Array, share: jax.Array) -> jax.Array:
         tied &= digit == last[ids]
         return turn + 1, chosen, tied, quota - spent
 
-    quota = _ceil_share(count(ids, 1, _IDS), share)
     nobody, everybody = jnp.zeros(size, bool), jnp.ones(size, bool)
     start = (jnp.array(0), nobody, everybody, quota)
     return jax.lax.while_loop(unsettled, next_digit, start)[1]
@@ -185,6 +234,6 @@ def _ceil_share(count: jax.Array, fraction: ArrayLike) -> jax.Array:
     middle = count_high * units_low + count_low * units_high
     rest = ((middle & low) << half) + count_low * units_low
     whole = count_high * units_high + (middle >> half) + (rest >> _BITS)
-    above = (rest & (_ONE - 1)) > count - count // 4
+    above = (rest & (ONE - 1)) > count - count // 4
     share = (whole + above).astype(jnp.int32)
     return jnp.where((count > 0) & (fraction > 0), jnp.maximum(share, 1), 0)

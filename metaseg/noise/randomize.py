@@ -2,8 +2,9 @@
 
 Every function is `(key, labels, *, ...) -> labels` on integer maps `[..., H, W]`, keeps
 shape and dtype, and leaves void alone. Rates and matrices may be traced, so that one
-compiled program serves a whole noise curve. Source: Luo et al., "Deep Neural Networks
-Learn Meta-Structures from Noisy Labels in Semantic Segmentation", AAAI 2022.
+compiled program serves a whole noise curve; an invalid one that is not traced raises an
+`InputError`, which is a ValueError, that names it. Source: Luo et al., "Deep Neural
+Networks Learn Meta-Structures from Noisy Labels in Semantic Segmentation", AAAI 2022.
 """
 
 from collections.abc import Sequence
@@ -14,10 +15,12 @@ from jax.typing import ArrayLike
 
 from metaseg.labels import is_void
 from metaseg.noise import draw
+from metaseg.noise.parameters import checked
 
 __all__ = ["flip", "sample", "transition"]
 
 
+@checked
 def sample(
     key: jax.Array,
     labels: jax.Array,
@@ -54,6 +57,7 @@ def sample(
     return jnp.where(sampled & ~kept, jnp.asarray(fill, labels.dtype), labels)
 
 
+@checked
 def flip(
     key: jax.Array,
     labels: jax.Array,
@@ -91,6 +95,7 @@ def flip(
     return jnp.where(flipped & (labels < num_classes), other, labels)
 
 
+@checked
 def transition(key: jax.Array, labels: jax.Array, *, matrix: ArrayLike) -> jax.Array:
     """Draw each pixel's label from its class's row of a noise transition matrix.
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from metaseg import noise, ntm
 from metaseg.errors import InputError
 from metaseg.labels import VOID
-from metaseg.noise import compose
+from metaseg.noise import parameters
 
 KEY = jax.random.key(3)
 K = 3
@@ -28,13 +28,38 @@ VALUES = {
     "prior": (0.5, 0.2, 0.3),
     "matrix": ((0.8, 0.1, 0.1), (0.3, 0.7, 0.0), (0.0, 0.5, 0.5)),
     "radius": 1,
+    "factor": 5,
+    "shift": 4,
+    "amplitude": 2.0,
+    "sigma": 1.0,
+    "tolerance": 1.0,
+    "classes": (0, 2),
+    "noises": ({"name": "flip", "rate": 0.3}, {"name": "sample", "fraction": 0.5}),
+}
+# And for some that would do nothing, or take long, if only these were given.
+MORE = {
+    "markov": {"steps": 4},
+    "affine": {"angle": 20.0, "scale": 0.1},
+    "constant": {"fill": 2},
+    "merge": {"rate": 0.5},
+}
+KEEPS_ALL = {"none"}
+DRAWS_NOTHING = KEEPS_ALL | {
+    *("dilate", "erode", "skeletonize", "coarsen", "simplify", "boxes", "constant")
+}
+MAKES_VOID = {"points", "scribbles"}
+DEPENDS_ON_PLACE = {
+    *("dilate", "erode", "random_boundary", "skeletonize", "shift_pixels", "markov"),
+    *("coarsen", "translate", "affine", "elastic", "jitter_vertices", "simplify"),
+    *("add", "merge", "boxes", "points", "scribbles", "shuffle"),
 }
 
 
 def config_of(name, **more):
     parameters = inspect.signature(noise.NOISES[name].fn).parameters
     needed = [p.name for p in parameters.values() if p.default is p.empty][2:]
-    return {"name": name} | {field: VALUES[field] for field in needed} | more
+    values = {field: VALUES[field] for field in needed} | MORE.get(name, {})
+    return {"name": name} | values | more
 
 
 @cache
@@ -50,9 +75,11 @@ def test_void_shape_and_dtype_are_kept(name):
     noisy = compiled(name)(KEY, CLEAN, IDS)
     assert noisy.shape == CLEAN.shape
     assert noisy.dtype == CLEAN.dtype
-    np.testing.assert_array_equal(noisy == VOID, CLEAN == VOID)
+    void = np.asarray(noisy == VOID)
+    assert void[CLEAN == VOID].all()
+    assert void[CLEAN != VOID].any() == (name in MAKES_VOID)
     assert set(np.unique(noisy)) <= {0, 1, 2, VOID}
-    assert (np.asarray(noisy) != CLEAN).any() == (name != "none")
+    assert (np.asarray(noisy) != CLEAN).any() == (name not in KEEPS_ALL)
 
 
 @every_noise
@@ -92,7 +119,7 @@ def test_noise_differs_between_ids_and_keys_if_it_draws_at_all(name):
     same = np.broadcast_to(CLEAN[:1], (16, *CLEAN.shape[1:]))
     noisy = np.asarray(compiled(name)(KEY, same, IDS))
     other_key = np.asarray(compiled(name)(jax.random.key(4), same, IDS))
-    draws = name not in ("none", "dilate", "erode", "skeletonize")
+    draws = name not in DRAWS_NOTHING
     assert (noisy[0] != noisy[1]).any() == draws
     assert (noisy != other_key).any() == draws
 
@@ -100,8 +127,8 @@ def test_noise_differs_between_ids_and_keys_if_it_draws_at_all(name):
 @every_noise
 def test_noisy_labels_follow_the_matrix_of_the_config(name):
     matrix = noise.build_matrix(config_of(name), K)
-    if matrix is None:
-        assert name in ("dilate", "erode", "skeletonize")
+    assert (matrix is None) == (name in DEPENDS_ON_PLACE)
+    if matrix is None or name == "omit":  # its pixels go together
         return
     counts = np.asarray(ntm.joint_counts(CLEAN, compiled(name)(KEY, CLEAN, IDS), K))
     n, p = counts.sum(1, keepdims=True), np.asarray(matrix, np.float64).round(7)
@@ -110,8 +137,8 @@ def test_noisy_labels_follow_the_matrix_of_the_config(name):
 
 @every_noise
 def test_every_parameter_has_a_check(name):
-    taken = set(compose._parameters(noise.NOISES[name].fn)) - {"num_classes"}
-    assert taken <= set(compose._CHECKS)
+    taken = set(parameters.keyword_only(noise.NOISES[name].fn))
+    assert taken - {"num_classes", "noises"} <= set(parameters.CHECKS)
 
 
 def test_chain_applies_in_order_with_a_key_each():
@@ -170,12 +197,12 @@ def test_build_matrix_of_binary_noises():
     [
         (
             {"name": "flipp"},
-            "name: unknown noise 'flipp', expected one of none, flip, .*, skeletonize",
+            "name: unknown noise 'flipp', expected one of none, flip, .*, only",
         ),
         ({"rate": 0.1}, "name: unknown noise None, expected one of none, flip, .*"),
         (
             {"name": "dilate", "radius": 2, "rate": 0.1},
-            "rate: noise 'dilate' takes radius; set it to None",
+            "rate: noise 'dilate' takes radius, shape; set it to None",
         ),
         (
             {"name": "none", "rate": 0.1},

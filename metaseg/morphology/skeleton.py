@@ -1,7 +1,4 @@
-"""Binary morphology on device: dilate, erode, skeletonize.
-
-Masks are boolean `[..., H, W]`; all functions are pure, keep the shape, treat leading
-axes as a batch and never call the host. Imports jax only.
+"""Skeletons by Zhang and Suen's thinning.
 
 Work is done on bits: a word of 32 bits holds one pixel of each of 32 horizontal strips
 of the image, so that a step to the side is an array shift, a step up or down is an
@@ -9,52 +6,14 @@ array shift whose outermost row moves one bit (to the next strip), and one instr
 works on 32 pixels.
 """
 
-import math
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
-__all__ = ["dilate", "disk_maximum", "erode", "skeletonize", "skeletonize_classes"]
+from metaseg import checks
+
+__all__ = ["skeletonize", "skeletonize_classes"]
 
 _STRIPS = 32
-
-
-def dilate(mask: jax.Array, radius: int) -> jax.Array:
-    """Every pixel within Euclidean distance `radius` of the mask.
-
-    Equal to `scipy.ndimage.binary_dilation` and scikit-image's `dilation` with
-    footprint `disk(radius)`; outside the image is background.
-
-    Args:
-      mask: boolean `[..., H, W]`.
-      radius: pixels, a static integer >= 0.
-    """
-    words = _disk(_pack(mask), radius, jnp.bitwise_or, _packed_vertical, _horizontal)
-    return _unpack(words, mask.shape[-2])
-
-
-def erode(mask: jax.Array, radius: int) -> jax.Array:
-    """Every pixel whose neighbours within `radius` are all in the mask.
-
-    Equal to `scipy.ndimage.binary_erosion` with `border_value=1` and scikit-image's
-    `erosion`, with footprint `disk(radius)`: outside the image does not erode.
-
-    Args:
-      mask: boolean `[..., H, W]`.
-      radius: pixels, a static integer >= 0.
-    """
-    return ~dilate(~mask, radius)
-
-
-def disk_maximum(values: jax.Array, radius: int) -> jax.Array:
-    """Highest value within Euclidean distance `radius`, inside the image.
-
-    Args:
-      values: unsigned integers or booleans `[..., H, W]`.
-      radius: pixels, a static integer >= 0.
-    """
-    return _disk(values, radius, jnp.maximum, _vertical, _horizontal)
 
 
 def skeletonize(mask: jax.Array) -> jax.Array:
@@ -65,7 +24,11 @@ def skeletonize(mask: jax.Array) -> jax.Array:
 
     Args:
       mask: boolean `[..., H, W]`.
+
+    Raises:
+      InputError: wrong mask.
     """
+    checks.masks("mask", mask)
     every = jnp.uint32(0xFFFFFFFF)
     return _unpack(_thin(_pack(mask), [every] * 8), mask.shape[-2])
 
@@ -78,7 +41,11 @@ def skeletonize_classes(classes: jax.Array) -> jax.Array:
 
     Args:
       classes: class ids, integer `[..., H, W]`; 0 has no skeleton.
+
+    Raises:
+      InputError: wrong classes.
     """
+    checks.label_maps("classes", classes)
     height, width = classes.shape[-2:]
     framed = _pad(classes, (1, 1), (1, 1))
     same = [
@@ -145,6 +112,7 @@ def _look_up(table: tuple[bool, ...], bits: list[jax.Array]) -> jax.Array:
     return expand(table, len(bits) - 1)
 
 
+@jax.jit  # so that eager calls compile the loop only once
 def _thin(words: jax.Array, same: list[jax.Array]) -> jax.Array:
     """Zhang-Suen thinning of packed masks until nothing changes.
 
@@ -172,35 +140,6 @@ def _thin(words: jax.Array, same: list[jax.Array]) -> jax.Array:
     return thinned
 
 
-_Merge = Callable[[jax.Array, jax.Array], jax.Array]
-_Shifts = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
-
-
-def _disk(
-    values: jax.Array,
-    radius: int,
-    merge: _Merge,
-    vertical: _Shifts,
-    horizontal: _Shifts,
-) -> jax.Array:
-    """Merge each pixel's neighbours within `radius` by steps of one pixel.
-
-    A disk is a stack of rows, the row at height dy reaching floor(sqrt(r^2 - dy^2)) to
-    either side. From the poles to the equator: widen what was gathered by one row up
-    (down), then merge in the row of the next width.
-    """
-    widths = [math.isqrt(radius**2 - dy**2) for dy in range(radius + 1)]
-    rows = [values]
-    for _ in range(radius):
-        left, right = horizontal(rows[-1])
-        rows.append(merge(rows[-1], merge(left, right)))
-    up = down = rows[widths[radius]]
-    for dy in range(radius - 1, -1, -1):
-        row = rows[widths[dy]]
-        up, down = merge(vertical(up)[1], row), merge(vertical(down)[0], row)
-    return merge(up, down)
-
-
 def _pad(values: jax.Array, rows: tuple[int, int], cols: tuple[int, int]) -> jax.Array:
     return jnp.pad(values, [(0, 0)] * (values.ndim - 2) + [rows, cols])
 
@@ -212,15 +151,8 @@ def _horizontal(values: jax.Array) -> tuple[jax.Array, jax.Array]:
     return left, right
 
 
-def _vertical(values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The upper and the lower neighbour of each pixel, 0 outside."""
-    upper = _pad(values[..., :-1, :], (1, 0), (0, 0))
-    lower = _pad(values[..., 1:, :], (0, 1), (0, 0))
-    return upper, lower
-
-
 def _packed_vertical(words: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`_vertical` of packed pixels: across strips by one bit."""
+    """The upper and the lower neighbour, 0 outside: across strips by one bit."""
     upper = jnp.concatenate([words[..., -1:, :] << 1, words[..., :-1, :]], axis=-2)
     lower = jnp.concatenate([words[..., 1:, :], words[..., :1, :] >> 1], axis=-2)
     return upper, lower

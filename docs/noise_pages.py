@@ -1,0 +1,397 @@
+"""Writes docs/noise.md and its pictures: every noise at three strengths.
+
+    make docs            # or: python docs/noise_pages.py
+
+Every picture shows the noise on a built-in image of cells and on a map of four classes
+with a void corner; the clean outline is drawn over noises that change the shape.
+"""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from metaseg import noise, ntm
+from metaseg.data import synthetic
+from metaseg.labels import VOID
+from metaseg.noise.parameters import keyword_only
+
+DOCS = Path(__file__).resolve().parent
+KEY = jax.random.key(1)
+CLASSES = 4
+# Okabe and Ito's colours, which colour-blind readers can tell apart, on dark grey.
+COLOURS = ("#3b3b3b", "#e69f00", "#56b4e9", "#009e73")
+VOID_COLOUR = "#ffffff"
+
+LUO = "Luo et al., AAAI 2022"
+YAO = "Yao et al. (SpatialCorrection), ICLR 2023"
+KIMHI = "Kimhi et al. (COCO-N), 2024"
+Parameters = Mapping[str, Any]
+
+
+class Page(NamedTuple):
+    """What is said of a noise, and the strengths at which it is shown."""
+
+    formula: str
+    source: str
+    strengths: tuple[Parameters, Parameters, Parameters]
+    code: str
+    outline: bool = True
+
+
+def _steps(name: str, *values: Any, **fixed: Any) -> tuple[Parameters, ...]:
+    return tuple({name: value, **fixed} for value in values)
+
+
+PAGES: dict[str, dict[str, Page]] = {
+    "Pixels drawn independently of place": {
+        "flip": Page(
+            "P(ỹ = j | y = i) = 1 − r for j = i, r / (K − 1) otherwise; with "
+            "`exact=True`, ⌈n r⌉ of the n pixels of a class",
+            LUO,
+            _steps("rate", 0.1, 0.4, 0.9),
+            "noise.flip(key, labels, rate=0.4, num_classes=4)",
+            outline=False,
+        ),
+        "sample": Page(
+            "a pixel of a sampled class stays with probability a, else becomes `fill`; "
+            "with `exact=True`, ⌈n a⌉ of n stay",
+            LUO,
+            _steps("fraction", 0.5, 0.1, 0.01),
+            "noise.sample(key, labels, fraction=0.1, fill=255)",
+            outline=False,
+        ),
+        "transition": Page(
+            "P(ỹ = j | y = i) = T[i, j]; shown: each class to the next one, `ntm.pair`",
+            "the general form of the two above; COCO-N's class confusion",
+            _steps("matrix", 0.1, 0.3, 0.6),
+            "noise.transition(key, labels, matrix=ntm.pair(4, 0.3))",
+            outline=False,
+        ),
+    },
+    "Shapes changed": {
+        "dilate": Page(
+            "background within `radius` of the foreground takes the highest class in "
+            "reach",
+            f"{LUO}; {KIMHI} with `shape='square'`",
+            _steps("radius", 1, 3, 6),
+            "noise.dilate(key, labels, radius=3)",
+        ),
+        "erode": Page(
+            "foreground within `radius` of background becomes background",
+            f"{LUO}; {KIMHI} with `shape='square'`",
+            _steps("radius", 1, 3, 6),
+            "noise.erode(key, labels, radius=3)",
+        ),
+        "random_boundary": Page(
+            "dilation (ρ > 0) or erosion (ρ < 0) by ρ ~ Uniform{−r, …, r}, per image "
+            "or per object; a pixel goes to the object of lowest d² − ρ²",
+            YAO,
+            _steps("radius", 2, 4, 8, per="object"),
+            'noise.random_boundary(key, labels, radius=4, per="object")',
+        ),
+        "skeletonize": Page(
+            "Zhang–Suen thinning of each class; shown: as it is, and dilated by 1 and "
+            "by 2",
+            LUO,
+            ({}, {"then": 1}, {"then": 2}),
+            "noise.skeletonize(key, labels)",
+        ),
+        "shift_pixels": Page(
+            "every foreground pixel moves by independent uniform integers in [−r, r] "
+            "along both axes",
+            LUO,
+            _steps("radius", 1, 3, 6),
+            "noise.shift_pixels(key, labels, radius=3)",
+        ),
+        "markov": Page(
+            "`steps` times: with probability θ₁ the outer boundary, else the inner "
+            "one, flips with probability θ₂ a pixel; then every pixel with θ₃; then a "
+            "blur and the heaviest class",
+            YAO,
+            _steps("steps", 20, 60, 180, theta1=0.8),
+            "noise.markov(key, labels, steps=60, theta1=0.8)",
+        ),
+        "coarsen": Page(
+            "every block of `factor` pixels a side takes its most frequent class",
+            "labels drawn at a lower resolution",
+            _steps("factor", 2, 4, 8),
+            "noise.coarsen(key, labels, factor=4, num_classes=4)",
+        ),
+        "jitter_vertices": Page(
+            "outlines as polygons (Douglas–Peucker), each vertex + N(0, σ²) a side; on "
+            "the host",
+            f"{KIMHI}: localization",
+            _steps("sigma", 0.5, 1.5, 3.0),
+            "noise.jitter_vertices(key, labels, sigma=1.5)",
+        ),
+        "simplify": Page(
+            "outlines as polygons (Douglas–Peucker) to within `tolerance`; on the host",
+            f"{KIMHI}: approximation",
+            _steps("tolerance", 1.0, 3.0, 6.0),
+            "noise.simplify(key, labels, tolerance=3.0)",
+        ),
+    },
+    "Labels that lie beside their image": {
+        "translate": Page(
+            "ỹ(x) = y(x − t), t uniform in {−s, …, s}²",
+            "mis-registration",
+            _steps("shift", 3, 8, 20),
+            "noise.translate(key, labels, shift=8)",
+        ),
+        "affine": Page(
+            "ỹ(x) = y(z R S (x − c) + c + t): a turn R, a shear S, a scale z, a move t",
+            "mis-registration",
+            (
+                {"angle": 5, "scale": 0.05, "shear": 3, "shift": 2},
+                {"angle": 15, "scale": 0.15, "shear": 8, "shift": 5},
+                {"angle": 45, "scale": 0.3, "shear": 15, "shift": 10},
+            ),
+            "noise.affine(key, labels, angle=15, scale=0.15, shear=8, shift=5)",
+        ),
+        "elastic": Page(
+            "ỹ(x) = y(x + u(x)), u a stationary field of root mean square `amplitude` "
+            "without waves shorter than `wavelength`",
+            "Simard et al., ICDAR 2003, with a field cut off in frequency",
+            _steps("amplitude", 1.0, 3.0, 8.0),
+            "noise.elastic(key, labels, amplitude=3.0, wavelength=32.0)",
+        ),
+    },
+    "Whole objects": {
+        "omit": Page(
+            "each object (8-connected component) becomes `fill` with probability r",
+            "annotators miss objects",
+            _steps("rate", 0.2, 0.5, 0.8),
+            "noise.omit(key, labels, rate=0.5)",
+        ),
+        "add": Page(
+            "each object is copied, with probability r, to a place drawn uniformly",
+            "annotators invent objects",
+            _steps("rate", 0.2, 0.5, 1.0),
+            "noise.add(key, labels, rate=0.5)",
+        ),
+        "merge": Page(
+            "background within `radius` of two objects of one class becomes that class",
+            "annotators merge objects that touch",
+            _steps("radius", 2, 5, 10),
+            "noise.merge(key, labels, radius=5)",
+        ),
+        "boxes": Page(
+            "every object becomes its bounding box; shown: after erosion by 0, 2 and 4",
+            "weak labels",
+            ({}, {"first": 2}, {"first": 4}),
+            "noise.boxes(key, labels, num_classes=4)",
+        ),
+        "points": Page(
+            "`count` random pixels of each object and `background` of the background "
+            "stay; the rest is void",
+            "weak labels; Bearman et al., ECCV 2016",
+            _steps("radius", 0, 1, 3),
+            "noise.points(key, labels, count=1, background=10, radius=1)",
+        ),
+        "scribbles": Page(
+            "the skeleton of each object and of the background within `length` / 2 of "
+            "a random point of it stays, widened; the rest is void",
+            "weak labels; Lin et al. (ScribbleSup), CVPR 2016",
+            _steps("length", 10.0, 40.0, 120.0),
+            "noise.scribbles(key, labels, length=40.0)",
+        ),
+    },
+    "No reference to the clean label": {
+        "random": Page(
+            "P(ỹ = j) = π_j",
+            LUO,
+            _steps("prior", 0.1, 0.3, 0.5),
+            "noise.random(key, labels, prior=0.3)",
+            outline=False,
+        ),
+        "shuffle": Page(
+            "the labels of each map in a random order: the same counts, no structure; "
+            "shown: three draws",
+            "a control with each image's own class shares",
+            _steps("draw", 1, 2, 3),
+            "noise.shuffle(key, labels, num_classes=4)",
+            outline=False,
+        ),
+        "constant": Page(
+            "ỹ = c",
+            "a control; where iGTT starts",
+            _steps("fill", 0, 1, VOID),
+            "noise.constant(key, labels, fill=0)",
+            outline=False,
+        ),
+    },
+}
+
+
+def maps() -> tuple[tuple[jax.Array, int], tuple[jax.Array, int]]:
+    """A cell mask and a map of four classes, each with its K."""
+    _, cells = synthetic.cells(jax.random.key(5))
+    grid = jax.random.normal(jax.random.key(2), (9, 9, CLASSES))
+    grid = grid.at[..., 0].add(0.4)  # background has the largest share
+    fields = jax.image.resize(grid, (128, 128, CLASSES), "cubic")
+    regions = jnp.argmax(fields, axis=-1).astype(jnp.uint8)
+    return (cells, 2), (regions.at[100:, 96:].set(VOID), CLASSES)
+
+
+def corrupted(
+    name: str, shown: Parameters, labels: jax.Array, num_classes: int
+) -> jax.Array:
+    """The map under the noise at one strength."""
+    parameters, key = dict(shown), KEY
+    if name == "transition":
+        parameters["matrix"] = ntm.pair(num_classes, shown["matrix"]).tolist()
+    if name == "random":
+        foreground = shown["prior"] / (num_classes - 1)
+        share = [1 - shown["prior"]] + [foreground] * (num_classes - 1)
+        parameters["prior"] = share
+    first, then = parameters.pop("first", 0), parameters.pop("then", 0)
+    key = jax.random.fold_in(key, parameters.pop("draw", 0))
+    fn = noise.build({"name": name, **parameters}, num_classes)
+    noisy = fn(key, noise.erode(key, labels, radius=first))
+    return noise.dilate(key, noisy, radius=then)
+
+
+def caption(name: str, shown: Parameters) -> str:
+    """The parameters that vary, short."""
+    if name == "transition":
+        return f"pair(K, {shown['matrix']})"
+    if name == "random" and shown:
+        return f"foreground {shown['prior']}"
+    fixed = {"theta1", "per"}
+    words = {"first": "erode", "then": "dilate"}
+    parts = [f"{words.get(k, k)} {v:g}" for k, v in shown.items() if k not in fixed]
+    return parts[0] + (", …" if len(parts) > 1 else "") if parts else "as it is"
+
+
+def show(axis: Axes, labels: np.ndarray, title: str, clean: np.ndarray | None) -> None:
+    """Draw one map, and the outlines of the clean one."""
+    colours = np.array([to_rgb(colour) for colour in COLOURS])
+    picture = colours[np.minimum(labels, CLASSES - 1)]
+    picture[labels == VOID] = to_rgb(VOID_COLOUR)
+    axis.imshow(picture, interpolation="nearest")
+    if clean is not None:
+        for class_id in range(1, CLASSES):
+            if (clean == class_id).any():
+                axis.contour(clean == class_id, [0.5], colors="#d62728", linewidths=0.7)
+    axis.set_title(title, fontsize=8, pad=3)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_color("#999999")
+
+
+def draw_row(name: str, page: Page, path: Path) -> None:
+    """Picture of one noise: two clean maps, each with three strengths."""
+    figure = Figure(figsize=(10.4, 1.5), layout="constrained")
+    axes = figure.subplots(1, 8)
+    for half, (labels, num_classes) in enumerate(maps()):
+        row = axes[4 * half : 4 * half + 4]
+        clean = np.asarray(labels)
+        show(row[0], clean, "clean", None)
+        for axis, shown in zip(row[1:], page.strengths, strict=True):
+            noisy = np.asarray(corrupted(name, shown, labels, num_classes))
+            outline = clean if page.outline else None
+            show(axis, noisy, caption(name, shown), outline)
+    figure.savefig(path, dpi=100, metadata={"Software": ""})
+
+
+def signature(name: str) -> str:
+    """`name(parameters)` with defaults."""
+    shown = [
+        str(parameter.replace(annotation=parameter.empty))
+        for parameter in keyword_only(getattr(noise, name)).values()
+    ]
+    return f"{name}({', '.join(shown)})"
+
+
+HEAD = """# The noises
+
+Written by `make docs` (`docs/noise_pages.py`); do not edit by hand.
+
+Every noise is a pure function `(key, labels, *, ...) -> labels` on integer maps
+`[..., H, W]`. It keeps shape and dtype, leaves void (255) alone, works under `jit`,
+`vmap` and sharding, and decides in integers: the same key gives the same bits eager and
+compiled, in any batch, on any number of devices. An invalid parameter raises a
+`ValueError` that names it.
+
+```python
+import jax
+from metaseg import noise, ntm
+
+key = jax.random.key(0)
+noisy = noise.flip(key, labels, rate=0.4)  # labels: [..., H, W], integer
+```
+
+In a config, `config.noise.name` is the heading and `config.noise.PARAMETER` its
+parameters; `python -m metaseg.noise` lists them in the terminal. Pictures: cells
+(K = 2, left) and four classes with a void corner (right); dark grey is class 0, white
+is void, a red line the clean outline.
+
+"""
+
+TAIL = """## Put together
+
+```python
+from functools import partial
+
+both = noise.chain(
+    partial(noise.dilate, radius=2), partial(noise.flip, rate=0.2)
+)
+either = noise.choose(both, noise.skeletonize, weights=(3, 1))  # per example
+some = noise.only((0, 2), both)  # classes 1 and 3 stay as they are
+batch = noise.per_example(either)(key, labels, ids)  # [B, H, W] and ids [B]
+```
+
+In a config, `noises` is a tuple of such descriptions:
+
+```
+--config.noise.name=chain
+--config.noise.noises="({'name': 'dilate', 'radius': 2}, {'name': 'flip', 'rate': 0.2})"
+```
+
+`chain`, `choose` (with `weights`) and `only` (with `classes`) nest.
+
+## Which of them a matrix describes
+
+`noise.build_matrix(config.noise, num_classes)` gives the noise transition matrix T
+where `E[one_hot(noisy)] = one_hot(clean) @ T` at every pixel: `none`, `flip`, `sample`,
+`transition`, `omit`, `random`, `constant`, and what is put together from these. For the
+others it is None: what happens to a pixel depends on its place.
+"""
+
+
+def main() -> None:
+    """Writes the page and its pictures."""
+    known = [name for group in PAGES.values() for name in group]
+    missing = set(noise.NOISES) - {*known, "none", "chain", "choose", "only"}
+    if missing:
+        raise SystemExit(f"PAGES: {', '.join(sorted(missing))} not described")
+    pictures = DOCS / "noise"
+    pictures.mkdir(exist_ok=True)
+    text = HEAD
+    for title, group in PAGES.items():
+        text += f"## {title}\n\n"
+        for name, page in group.items():
+            draw_row(name, page, pictures / f"{name}.png")
+            summary = (inspect.getdoc(getattr(noise, name)) or "").partition("\n")[0]
+            text += (
+                f"### `{signature(name)}`\n\n{summary}\n\n"
+                f"![{name} at three strengths](noise/{name}.png)\n\n"
+                f"- Formula: {page.formula}.\n- Source: {page.source}.\n"
+                f"- Code: `{page.code}`\n\n"
+            )
+            print(name, flush=True)
+    (DOCS / "noise.md").write_text(text + TAIL)
+    print(DOCS / "noise.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""What arguments must be, said in one line that names the argument.
+
+Every function takes `where`, the name to put first in the message. Traced values pass:
+what they hold is not known yet. Imports `metaseg.errors` and `metaseg.labels` only.
+"""
+
+from collections.abc import Collection
+from numbers import Integral, Real
+from typing import Any
+
+import jax
+import numpy as np
+
+from metaseg.errors import InputError
+from metaseg.labels import VOID
+
+__all__ = [
+    "choice",
+    "class_ids",
+    "fill",
+    "flag",
+    "integer",
+    "is_integer",
+    "is_traced",
+    "label_maps",
+    "masks",
+    "num_classes",
+    "number",
+    "prior",
+    "shares",
+]
+
+
+def is_traced(value: Any) -> bool:
+    """Whether any part of `value` is an abstract value inside a transformation."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+
+
+def is_integer(value: Any) -> bool:
+    """Whether `value` is a whole number, and not a bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def integer(where: str, value: Any, low: int, unit: str = "") -> None:
+    """A static integer of at least `low`."""
+    if not is_integer(value) or value < low:
+        unit = f" ({unit})" if unit else ""
+        raise InputError(f"{where}: got {value!r}, expected an integer >= {low}{unit}")
+
+
+def number(
+    where: str,
+    value: Any,
+    low: float,
+    high: float = np.inf,
+    unit: str = "",
+    *,
+    open_ends: bool = False,
+) -> None:
+    """A finite number in [low, high], or in (low, high)."""
+    if is_traced(value):
+        return
+    scalar = isinstance(value, Real) or getattr(value, "shape", None) == ()
+    right = scalar and not isinstance(value, bool) and np.isfinite(value)
+    if not right or not (low < value < high if open_ends else low <= value <= high):
+        ends = "()" if open_ends else "[]"
+        bounds = f"in {ends[0]}{low:g}, {high:g}{ends[1]}"
+        bounds = bounds if np.isfinite(high) else f">= {low:g}"
+        unit = f" ({unit})" if unit else ""
+        raise InputError(f"{where}: got {value!r}, expected a number {bounds}{unit}")
+
+
+def shares(where: str, value: Any, count: int | None) -> np.ndarray | None:
+    """Numbers in [0, 1]: one, or `count` of them (None: any number of them).
+
+    Returns:
+      The numbers, or None if they are traced.
+    """
+    if is_traced(value):
+        return None
+    expected = "expected a number" + (f" or {count} of them" if count else "")
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: got {value!r}, {expected} in [0, 1]") from error
+    if numbers.ndim > 1 or (numbers.ndim and count not in (None, len(numbers))):
+        raise InputError(f"{where}: got {value!r}, {expected} in [0, 1]")
+    if not ((numbers >= 0) & (numbers <= 1)).all():
+        raise InputError(f"{where}: got {value!r}, expected values in [0, 1]")
+    return numbers
+
+
+def prior(where: str, value: Any, num_classes: int | None) -> None:
+    """Class probabilities: K that sum to 1, or the foreground's alone for K = 2."""
+    numbers = shares(where, value, num_classes)
+    if numbers is not None and numbers.ndim == 0 and num_classes not in (None, 2):
+        raise InputError(
+            f"{where}: got {value!r}, expected {num_classes} values, one per class"
+        )
+    if numbers is not None and numbers.ndim == 1 and abs(numbers.sum() - 1) > 1e-5:
+        raise InputError(f"{where}: sums to {numbers.sum():g}, expected 1")
+
+
+def num_classes(where: str, value: Any) -> None:
+    """K, a static integer that leaves room for void."""
+    if not is_integer(value) or not 2 <= value <= VOID:
+        raise InputError(f"{where}: got {value!r}, expected an integer in 2..{VOID}")
+
+
+def class_ids(where: str, value: Any, num_classes: int | None) -> None:
+    """Static class ids below K, each once, at least one (None: K is not known)."""
+    known = range(VOID if num_classes is None else num_classes)
+    if not isinstance(value, tuple | list | range) or not all(
+        is_integer(item) and item in known for item in value
+    ):
+        raise InputError(
+            f"{where}: got {value!r}, expected class ids in 0..{known[-1]}"
+        )
+    if not value or len(set(value)) < len(value):
+        raise InputError(f"{where}: got {value!r}, expected each class once")
+
+
+def fill(where: str, value: Any, num_classes: int | None) -> None:
+    """A static class id below K, or void (None: K is not known)."""
+    known = range(VOID if num_classes is None else num_classes)
+    if not is_integer(value) or not (value in known or value == VOID):
+        raise InputError(
+            f"{where}: got {value!r}, "
+            f"expected a class id in 0..{known[-1]} or {VOID} (void)"
+        )
+
+
+def choice(where: str, value: Any, known: Collection[str]) -> None:
+    """One of some names."""
+    if not isinstance(value, str) or value not in known:
+        raise InputError(f"{where}: got {value!r}, expected one of {', '.join(known)}")
+
+
+def flag(where: str, value: Any) -> None:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{where}: got {value!r}, expected True or False")
+
+
+def masks(where: str, value: Any) -> None:
+    """Boolean arrays `[..., H, W]`."""
+    _arrays(where, value, "b", "booleans")
+
+
+def label_maps(where: str, value: Any) -> None:
+    """Integer arrays `[..., H, W]` that can hold void, 255."""
+    _arrays(where, value, "iu", "integer class ids")
+    if np.iinfo(value.dtype).max < VOID:
+        raise InputError(
+            f"{where}: dtype {value.dtype}, expected one that holds {VOID}"
+        )
+
+
+def _arrays(where: str, value: Any, kinds: str, expected: str) -> None:
+    dtype, ndim = getattr(value, "dtype", None), getattr(value, "ndim", 0)
+    if dtype is None or np.dtype(dtype).kind not in kinds:
+        got = type(value).__name__ if dtype is None else f"dtype {dtype}"
+        raise InputError(f"{where}: {got}, expected an array of {expected}")
+    if ndim < 2:
+        raise InputError(f"{where}: shape {value.shape}, expected [..., H, W]")

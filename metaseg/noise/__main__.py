@@ -1,0 +1,52 @@
+"""Lists every noise that configs can name, with its parameters and their defaults.
+
+    python -m metaseg.noise [NAME ...]
+
+With names, the whole documentation of these noises.
+"""
+
+import argparse
+import inspect
+import sys
+
+from metaseg.noise.compose import NOISES
+from metaseg.noise.parameters import keyword_only
+
+
+def _signature(name: str) -> str:
+    shown = [
+        str(parameter.replace(annotation=parameter.empty))
+        for field, parameter in keyword_only(NOISES[name].fn).items()
+        if field != "num_classes"
+    ]
+    return f"{name}({', '.join(shown)})"
+
+
+def main() -> int:
+    """Prints the list; 2 for a name that is unknown."""
+    parser = argparse.ArgumentParser(
+        prog="python -m metaseg.noise", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="show all about these")
+    names = parser.parse_args().names
+    for name in names:
+        if name not in NOISES:
+            known = ", ".join(NOISES)
+            print(f"error: NAME: unknown noise '{name}'; {known}", file=sys.stderr)
+            return 2
+        print(f"{_signature(name)}\n\n{inspect.getdoc(NOISES[name].fn)}\n")
+    if names:
+        return 0
+    for name, noise in NOISES.items():
+        print(_signature(name))
+        print(f"    {(inspect.getdoc(noise.fn) or '').partition(chr(10))[0]}")
+    print(
+        "\nIn a config: config.noise.name and config.noise.PARAMETER; `noises` is a "
+        "tuple of such\nmappings. A parameter without a default must be given. "
+        "`python -m metaseg.noise NAME`\nsays more."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

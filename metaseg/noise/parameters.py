@@ -1,0 +1,186 @@
+"""What the parameters of noises must be: one check per name, shared by all noises.
+
+A noise decorated with `checked` names an invalid parameter before it does anything;
+`check` does the same for the fields of a config. Traced values pass.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec
+
+import jax
+import numpy as np
+
+from metaseg import checks, morphology, ntm
+from metaseg.errors import InputError
+
+__all__ = ["CHECKS", "check", "checked", "keyword_only"]
+
+P = ParamSpec("P")
+
+
+def checked(noise: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
+    """A noise `(key, labels, *, ...)` that first checks labels and parameters."""
+    signature = inspect.signature(noise)
+
+    @functools.wraps(noise)
+    def call(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = {k: v for k, v in bound.arguments.items() if v is not None}
+        checks.label_maps("labels", given["labels"])
+        num_classes = given.get("num_classes")
+        if num_classes is not None:
+            checks.num_classes("num_classes", num_classes)
+        check(given, num_classes)
+        return noise(*args, **kwargs)
+
+    return call
+
+
+def check(given: Mapping[str, Any], num_classes: int | None, prefix: str = "") -> None:
+    """Check parameters by name.
+
+    Args:
+      given: parameters; those without a check pass.
+      num_classes: K, or None if it is not known.
+      prefix: what messages put before a parameter's name.
+
+    Raises:
+      InputError: names the first parameter that is out of range.
+    """
+    for name, check_one in CHECKS.items():
+        if name in given and not checks.is_traced(given[name]):
+            check_one(prefix + name, given[name], num_classes, given)
+
+
+def keyword_only(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a noise, which are those that only keywords can give."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(fn).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+_Check = Callable[[str, Any, int | None, Mapping[str, Any]], None]
+
+
+def _shares(where: str, value: Any, num_classes: int | None, given: Any) -> None:
+    del given
+    checks.shares(where, value, num_classes)
+
+
+def _share(where: str, value: Any, num_classes: int | None, given: Any) -> None:
+    del num_classes, given
+    checks.number(where, value, 0, 1)
+
+
+def _fraction(
+    where: str, value: Any, num_classes: int | None, given: Mapping[str, Any]
+) -> None:
+    classes = given.get("classes")
+    count = None if num_classes is None else num_classes - 1
+    if classes is not None:
+        count = len(classes)
+    checks.shares(where, value, count)
+
+
+def _prior(where: str, value: Any, num_classes: int | None, given: Any) -> None:
+    del given
+    checks.prior(where, value, num_classes)
+
+
+def _matrix(where: str, value: Any, num_classes: int | None, given: Any) -> None:
+    del given
+    if num_classes is None:
+        num_classes = len(value) if np.ndim(value) else 2
+    ntm.validate(value, num_classes, where)
+
+
+def _classes(where: str, value: Any, num_classes: int | None, given: Any) -> None:
+    del given
+    checks.class_ids(where, value, num_classes)
+
+
+def _fill(where: str, value: Any, num_classes: int | None, given: Any) -> None:
+    del given
+    checks.fill(where, value, num_classes)
+
+
+def _flag(where: str, value: Any, num_classes: int | None, given: Any) -> None:
+    del num_classes, given
+    checks.flag(where, value)
+
+
+def _integer(low: int, unit: str = "") -> _Check:
+    def check_one(where: str, value: Any, num_classes: int | None, given: Any) -> None:
+        del num_classes, given
+        checks.integer(where, value, low, unit)
+
+    return check_one
+
+
+def _number(low: float, high: float = np.inf, unit: str = "") -> _Check:
+    def check_one(where: str, value: Any, num_classes: int | None, given: Any) -> None:
+        del num_classes, given
+        checks.number(where, value, low, high, unit)
+
+    return check_one
+
+
+def _choice(*known: str) -> _Check:
+    def check_one(where: str, value: Any, num_classes: int | None, given: Any) -> None:
+        del num_classes, given
+        checks.choice(where, value, known)
+
+    return check_one
+
+
+def _weights(
+    where: str, value: Any, num_classes: int | None, given: Mapping[str, Any]
+) -> None:
+    del num_classes
+    count = len(given["noises"])
+    try:
+        weights = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        weights = np.zeros(0)
+    if weights.shape != (count,) or not (weights >= 0).all() or not weights.sum() > 0:
+        raise InputError(
+            f"{where}: got {value!r}, expected {count} numbers >= 0, one per noise, "
+            "not all of them 0"
+        )
+
+
+CHECKS: dict[str, _Check] = {
+    "classes": _classes,  # first, as the number of fractions depends on it
+    "rate": _shares,
+    "fraction": _fraction,
+    "prior": _prior,
+    "matrix": _matrix,
+    "fill": _fill,
+    "exact": _flag,
+    "radius": _integer(0, "pixels"),
+    "shape": _choice(*morphology.SHAPES),
+    "per": _choice("image", "object"),
+    "shift": _integer(0, "pixels"),
+    "angle": _number(0, 180, "degrees"),
+    "scale": _number(0, 0.9),
+    "shear": _number(0, 60, "degrees"),
+    "amplitude": _number(0, 256, "pixels"),
+    "wavelength": _number(2, unit="pixels"),
+    "steps": _integer(0),
+    "theta1": _share,
+    "theta2": _share,
+    "theta3": _share,
+    "blur": _number(0, unit="pixels"),
+    "sigma": _number(0, unit="pixels"),
+    "tolerance": _number(0, unit="pixels"),
+    "factor": _integer(1, "pixels"),
+    "count": _integer(0),
+    "background": _integer(0),
+    "length": _number(0, unit="pixels"),
+    "weights": _weights,
+}
