@@ -303,6 +303,26 @@ def draw_row(name: str, page: Page, path: Path) -> None:
     figure.savefig(path, dpi=100, metadata={"Software": ""})
 
 
+# What the README shows of all this: a noise and which of its strengths.
+OVERVIEW = (
+    *(("flip", 1), ("sample", 1), ("dilate", 1), ("skeletonize", 0), ("markov", 1)),
+    *(("elastic", 1), ("omit", 1), ("boxes", 0), ("scribbles", 1), ("shuffle", 0)),
+)
+
+
+def draw_overview(path: Path) -> None:
+    """One cell mask under ten noises, in two rows."""
+    figure = Figure(figsize=(8.2, 3.5), layout="constrained")
+    axes = figure.subplots(2, 5)
+    pages = {name: page for group in PAGES.values() for name, page in group.items()}
+    (labels, num_classes), _ = maps()
+    for axis, (name, index) in zip(axes.flat, OVERVIEW, strict=True):
+        noisy = corrupted(name, pages[name].strengths[index], labels, num_classes)
+        outline = np.asarray(labels) if pages[name].outline else None
+        show(axis, np.asarray(noisy), name, outline)
+    figure.savefig(path, dpi=110, metadata={"Software": ""})
+
+
 def signature(name: str) -> str:
     """`name(parameters)` with defaults."""
     shown = [
@@ -376,6 +396,7 @@ def main() -> None:
         raise SystemExit(f"PAGES: {', '.join(sorted(missing))} not described")
     pictures = DOCS / "noise"
     pictures.mkdir(exist_ok=True)
+    draw_overview(pictures / "overview.png")
     text = HEAD
     for title, group in PAGES.items():
         text += f"## {title}\n\n"

@@ -298,9 +298,8 @@ def _insert(
 
     closest = new.squared < near.squared
     loser = pick(closest, near, new)
-    replaced = closest | (new.squared < other.squared)
-    second = pick((new.owner != near.owner) & replaced, loser, other)
-    return pick(closest, new, near), second
+    second = (new.owner != near.owner) & (new.squared < other.squared)
+    return pick(closest, new, near), pick(second, loser, other)
 
 
 def _bounding_boxes(owner: jax.Array) -> _Boxes:

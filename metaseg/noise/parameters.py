@@ -64,17 +64,18 @@ def keyword_only(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     }
 
 
+# Name for messages, value, K or None, all parameters given.
 _Check = Callable[[str, Any, int | None, Mapping[str, Any]], None]
 
 
-def _shares(where: str, value: Any, num_classes: int | None, given: Any) -> None:
-    del given
-    checks.shares(where, value, num_classes)
+def _value(check_one: Callable[..., None], *args: Any, **kwargs: Any) -> _Check:
+    """A check of the value alone."""
+    return lambda where, value, *_: check_one(where, value, *args, **kwargs)
 
 
-def _share(where: str, value: Any, num_classes: int | None, given: Any) -> None:
-    del num_classes, given
-    checks.number(where, value, 0, 1)
+def _with_classes(check_one: Callable[[str, Any, int | None], Any]) -> _Check:
+    """A check of the value that depends on the number of classes."""
+    return lambda where, value, num_classes, _: check_one(where, value, num_classes)
 
 
 def _fraction(
@@ -87,55 +88,10 @@ def _fraction(
     checks.shares(where, value, count)
 
 
-def _prior(where: str, value: Any, num_classes: int | None, given: Any) -> None:
-    del given
-    checks.prior(where, value, num_classes)
-
-
-def _matrix(where: str, value: Any, num_classes: int | None, given: Any) -> None:
-    del given
+def _matrix(where: str, value: Any, num_classes: int | None) -> None:
     if num_classes is None:
         num_classes = len(value) if np.ndim(value) else 2
     ntm.validate(value, num_classes, where)
-
-
-def _classes(where: str, value: Any, num_classes: int | None, given: Any) -> None:
-    del given
-    checks.class_ids(where, value, num_classes)
-
-
-def _fill(where: str, value: Any, num_classes: int | None, given: Any) -> None:
-    del given
-    checks.fill(where, value, num_classes)
-
-
-def _flag(where: str, value: Any, num_classes: int | None, given: Any) -> None:
-    del num_classes, given
-    checks.flag(where, value)
-
-
-def _integer(low: int, unit: str = "") -> _Check:
-    def check_one(where: str, value: Any, num_classes: int | None, given: Any) -> None:
-        del num_classes, given
-        checks.integer(where, value, low, unit)
-
-    return check_one
-
-
-def _number(low: float, high: float = np.inf, unit: str = "") -> _Check:
-    def check_one(where: str, value: Any, num_classes: int | None, given: Any) -> None:
-        del num_classes, given
-        checks.number(where, value, low, high, unit)
-
-    return check_one
-
-
-def _choice(*known: str) -> _Check:
-    def check_one(where: str, value: Any, num_classes: int | None, given: Any) -> None:
-        del num_classes, given
-        checks.choice(where, value, known)
-
-    return check_one
 
 
 def _weights(
@@ -154,33 +110,37 @@ def _weights(
         )
 
 
+_pixels = _value(checks.integer, 0, "pixels")
+_distance = _value(checks.number, 0, unit="pixels")
+_share = _value(checks.number, 0, 1)
+
 CHECKS: dict[str, _Check] = {
-    "classes": _classes,  # first, as the number of fractions depends on it
-    "rate": _shares,
+    "classes": _with_classes(checks.class_ids),  # first: fractions are one for each
+    "rate": _with_classes(checks.shares),
     "fraction": _fraction,
-    "prior": _prior,
-    "matrix": _matrix,
-    "fill": _fill,
-    "exact": _flag,
-    "radius": _integer(0, "pixels"),
-    "shape": _choice(*morphology.SHAPES),
-    "per": _choice("image", "object"),
-    "shift": _integer(0, "pixels"),
-    "angle": _number(0, 180, "degrees"),
-    "scale": _number(0, 0.9),
-    "shear": _number(0, 60, "degrees"),
-    "amplitude": _number(0, 256, "pixels"),
-    "wavelength": _number(2, unit="pixels"),
-    "steps": _integer(0),
+    "prior": _with_classes(checks.prior),
+    "matrix": _with_classes(_matrix),
+    "fill": _with_classes(checks.fill),
+    "exact": _value(checks.flag),
+    "radius": _pixels,
+    "shape": _value(checks.choice, tuple(morphology.SHAPES)),
+    "per": _value(checks.choice, ("image", "object")),
+    "shift": _pixels,
+    "angle": _value(checks.number, 0, 180, "degrees"),
+    "scale": _value(checks.number, 0, 0.9),
+    "shear": _value(checks.number, 0, 60, "degrees"),
+    "amplitude": _value(checks.number, 0, 256, "pixels"),
+    "wavelength": _value(checks.number, 2, unit="pixels"),
+    "steps": _value(checks.integer, 0),
     "theta1": _share,
     "theta2": _share,
     "theta3": _share,
-    "blur": _number(0, unit="pixels"),
-    "sigma": _number(0, unit="pixels"),
-    "tolerance": _number(0, unit="pixels"),
-    "factor": _integer(1, "pixels"),
-    "count": _integer(0),
-    "background": _integer(0),
-    "length": _number(0, unit="pixels"),
+    "blur": _distance,
+    "sigma": _distance,
+    "tolerance": _distance,
+    "factor": _value(checks.integer, 1, "pixels"),
+    "count": _value(checks.integer, 0),
+    "background": _value(checks.integer, 0),
+    "length": _distance,
     "weights": _weights,
 }
