@@ -28,7 +28,14 @@ __all__ = [
     "number",
     "prior",
     "shares",
+    "shown",
 ]
+
+
+def shown(value: Any) -> str:
+    """`value` in one line of bounded length."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:60]} ... {text[-16:]}"
 
 
 def is_traced(value: Any) -> bool:
@@ -45,7 +52,9 @@ def integer(where: str, value: Any, low: int, unit: str = "") -> None:
     """A static integer of at least `low`."""
     if not is_integer(value) or value < low:
         unit = f" ({unit})" if unit else ""
-        raise InputError(f"{where}: got {value!r}, expected an integer >= {low}{unit}")
+        raise InputError(
+            f"{where}: got {shown(value)}, expected an integer >= {low}{unit}"
+        )
 
 
 def number(
@@ -67,7 +76,9 @@ def number(
         bounds = f"in {ends[0]}{low:g}, {high:g}{ends[1]}"
         bounds = bounds if np.isfinite(high) else f">= {low:g}"
         unit = f" ({unit})" if unit else ""
-        raise InputError(f"{where}: got {value!r}, expected a number {bounds}{unit}")
+        raise InputError(
+            f"{where}: got {shown(value)}, expected a number {bounds}{unit}"
+        )
 
 
 def shares(where: str, value: Any, count: int | None) -> np.ndarray | None:
@@ -82,11 +93,13 @@ def shares(where: str, value: Any, count: int | None) -> np.ndarray | None:
     try:
         numbers = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: got {value!r}, {expected} in [0, 1]") from error
+        raise InputError(
+            f"{where}: got {shown(value)}, {expected} in [0, 1]"
+        ) from error
     if numbers.ndim > 1 or (numbers.ndim and count not in (None, len(numbers))):
-        raise InputError(f"{where}: got {value!r}, {expected} in [0, 1]")
+        raise InputError(f"{where}: got {shown(value)}, {expected} in [0, 1]")
     if not ((numbers >= 0) & (numbers <= 1)).all():
-        raise InputError(f"{where}: got {value!r}, expected values in [0, 1]")
+        raise InputError(f"{where}: got {shown(value)}, expected values in [0, 1]")
     return numbers
 
 
@@ -95,7 +108,7 @@ def prior(where: str, value: Any, num_classes: int | None) -> None:
     numbers = shares(where, value, num_classes)
     if numbers is not None and numbers.ndim == 0 and num_classes not in (None, 2):
         raise InputError(
-            f"{where}: got {value!r}, expected {num_classes} values, one per class"
+            f"{where}: got {shown(value)}, expected {num_classes} values, one per class"
         )
     if numbers is not None and numbers.ndim == 1 and abs(numbers.sum() - 1) > 1e-5:
         raise InputError(f"{where}: sums to {numbers.sum():g}, expected 1")
@@ -104,7 +117,9 @@ def prior(where: str, value: Any, num_classes: int | None) -> None:
 def num_classes(where: str, value: Any) -> None:
     """K, a static integer that leaves room for void."""
     if not is_integer(value) or not 2 <= value <= VOID:
-        raise InputError(f"{where}: got {value!r}, expected an integer in 2..{VOID}")
+        raise InputError(
+            f"{where}: got {shown(value)}, expected an integer in 2..{VOID}"
+        )
 
 
 def class_ids(where: str, value: Any, num_classes: int | None) -> None:
@@ -114,10 +129,10 @@ def class_ids(where: str, value: Any, num_classes: int | None) -> None:
         is_integer(item) and item in known for item in value
     ):
         raise InputError(
-            f"{where}: got {value!r}, expected class ids in 0..{known[-1]}"
+            f"{where}: got {shown(value)}, expected class ids in 0..{known[-1]}"
         )
     if not value or len(set(value)) < len(value):
-        raise InputError(f"{where}: got {value!r}, expected each class once")
+        raise InputError(f"{where}: got {shown(value)}, expected each class once")
 
 
 def fill(where: str, value: Any, num_classes: int | None) -> None:
@@ -125,7 +140,7 @@ def fill(where: str, value: Any, num_classes: int | None) -> None:
     known = range(VOID if num_classes is None else num_classes)
     if not is_integer(value) or not (value in known or value == VOID):
         raise InputError(
-            f"{where}: got {value!r}, "
+            f"{where}: got {shown(value)}, "
             f"expected a class id in 0..{known[-1]} or {VOID} (void)"
         )
 
@@ -133,13 +148,15 @@ def fill(where: str, value: Any, num_classes: int | None) -> None:
 def choice(where: str, value: Any, known: Collection[str]) -> None:
     """One of some names."""
     if not isinstance(value, str) or value not in known:
-        raise InputError(f"{where}: got {value!r}, expected one of {', '.join(known)}")
+        raise InputError(
+            f"{where}: got {shown(value)}, expected one of {', '.join(known)}"
+        )
 
 
 def flag(where: str, value: Any) -> None:
     """True or False."""
     if not isinstance(value, bool):
-        raise InputError(f"{where}: got {value!r}, expected True or False")
+        raise InputError(f"{where}: got {shown(value)}, expected True or False")
 
 
 def masks(where: str, value: Any) -> None:

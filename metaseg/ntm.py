@@ -429,7 +429,7 @@ def validate(
     try:
         values = np.asarray(matrix, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: got {matrix!r}, {expected}") from error
+        raise InputError(f"{where}: got {checks.shown(matrix)}, {expected}") from error
     if values.shape != (num_classes, num_classes):
         raise InputError(f"{where}: shape {values.shape}, {expected}")
     for index, row in enumerate(values):
@@ -466,7 +466,7 @@ def _square(name: str, matrix: ArrayLike, num_classes: int | None = None) -> jax
     try:
         values = jnp.asarray(matrix, jnp.float32)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: got {matrix!r}, {expected}") from error
+        raise InputError(f"{name}: got {checks.shown(matrix)}, {expected}") from error
     rows, columns = values.shape[-2:] if values.ndim > 1 else (0, 0)
     if not rows == columns > 0 or num_classes not in (None, rows):
         raise InputError(f"{name}: shape {values.shape}, {expected}")

@@ -28,7 +28,11 @@ def checked(noise: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
     def call(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        given = {k: v for k, v in bound.arguments.items() if v is not None}
+        given = {
+            name: value
+            for name, value in bound.arguments.items()
+            if value is not None or signature.parameters[name].default is not None
+        }
         checks.label_maps("labels", given["labels"])
         num_classes = given.get("num_classes")
         if num_classes is not None:
@@ -90,7 +94,7 @@ def _fraction(
 
 def _matrix(where: str, value: Any, num_classes: int | None) -> None:
     if num_classes is None:
-        num_classes = len(value) if np.ndim(value) else 2
+        num_classes = len(value) if hasattr(value, "__len__") else 2
     ntm.validate(value, num_classes, where)
 
 
@@ -105,8 +109,8 @@ def _weights(
         weights = np.zeros(0)
     if weights.shape != (count,) or not (weights >= 0).all() or not weights.sum() > 0:
         raise InputError(
-            f"{where}: got {value!r}, expected {count} numbers >= 0, one per noise, "
-            "not all of them 0"
+            f"{where}: got {checks.shown(value)}, expected {count} numbers >= 0, one "
+            "per noise, not all of them 0"
         )
 
 

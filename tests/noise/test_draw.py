@@ -1,22 +1,97 @@
+import itertools
 from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from metaseg.noise import draw
 
 KEY = jax.random.key(0)
 exact_counts = jax.jit(draw.exact_counts)
+smallest = jax.jit(draw.smallest)
 
 
-def test_words_are_uniform_24_bit_integers():
-    drawn = np.asarray(draw.words(KEY, (1 << 16,)))
-    counts = np.bincount(drawn >> 20, minlength=17)
-    n, p = drawn.size, 1 / 16
-    assert counts[16:].sum() == 0
-    assert (abs(counts[:16] - n * p) < 5 * np.sqrt(n * p * (1 - p))).all()
+def assert_uniform(counts):
+    """Chi-square along the first axis, of every column by itself."""
+    assert np.min(scipy.stats.chisquare(counts).pvalue) > 1e-7
+
+
+def assert_independent(first, second):
+    """Chi-square of two arrays of numbers below 16, each uniform."""
+    assert_uniform(np.bincount(first.ravel() * 16 + second.ravel(), minlength=256))
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (1, 7), (2, 3, 3, 11)])
+def test_words_of_any_shape_are_uniform_at_every_place(shape):
+    keys = jax.random.split(KEY, 2000)
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: draw.words(key, shape)))(keys))
+    assert drawn.shape == (2000, *shape)
+    assert drawn.max() < 1 << 24
+    drawn = drawn.reshape(2000, -1)
+    for low_bit in (20, 10, 0):
+        digits = (drawn >> low_bit) % 16
+        counts = (digits == np.arange(16)[:, None, None]).sum(1)
+        assert_uniform(counts)
+        assert_uniform(counts.sum(1))
+
+
+MAPS = np.asarray(jax.jit(draw.words, static_argnums=1)(KEY, (2, 256, 255)))
+
+
+def test_quarters_of_a_map_that_share_bits_are_independent():
+    quarters = MAPS[0].reshape(4, -1)
+    for first, second in itertools.combinations(quarters, 2):
+        assert_independent(first >> 20, second >> 20)
+        assert_independent(first % 16, second % 16)
+        assert abs(np.corrcoef(first, second)[0, 1]) < 5 / np.sqrt(first.size)
+        assert (first == second).sum() <= 1
+
+
+def test_neighbours_are_independent():
+    for axis in (1, 2):
+        for step in (1, 2, 4):
+            moved = np.roll(MAPS, step, axis)
+            assert_independent(MAPS >> 20, moved >> 20)
+
+
+def test_maps_of_a_batch_share_nothing():
+    first, second = MAPS
+    assert_independent(first >> 20, second >> 20)
+    assert_independent(first % 16, second % 16)
+    n = first.size
+    same = np.isin(first, second).sum()  # by chance: so many words, so many values
+    assert abs(same - n * n / draw.ONE) < 5 * np.sqrt(n * n / draw.ONE)
+
+
+def test_integers_are_the_floor_of_the_exact_product():
+    count = np.array([1, 2, 3, 7, 10, 1000, 4095, 4096, 4097, 65_534, 65_535])
+    ends = [0, 1, 4095, 4096, draw.ONE - 4097, draw.ONE - 1]
+    word = np.concatenate([ends, MAPS[0, :20].ravel()]).astype(np.uint32)[:, None]
+    got = jax.jit(draw.integers)(word, count)
+    np.testing.assert_array_equal(got, (word.astype(np.int64) * count) >> 24)
+
+
+@pytest.mark.parametrize("count", [3, 7, 100])
+def test_integers_are_uniform(count):
+    drawn = np.asarray(draw.integers(MAPS, count))
+    assert_uniform(np.bincount(drawn.ravel(), minlength=count))
+
+
+@pytest.mark.parametrize("below", [3, 1 << 24])  # many equal words, and hardly any
+def test_smallest_takes_each_class_s_smallest_words_then_the_first(below):
+    rng = np.random.default_rng(below)
+    ids, drawn = rng.integers(0, 256, 700), rng.integers(0, below, 700)
+    quota = rng.integers(0, np.bincount(ids, minlength=256) + 1)
+    expected = np.zeros(700, bool)
+    for class_id in range(256):
+        (place,) = np.nonzero(ids == class_id)
+        order = np.argsort(drawn[place], kind="stable")
+        expected[place[order[: quota[class_id]]]] = True
+    got = smallest(ids.astype(np.int32), drawn.astype(np.uint32), jnp.array(quota))
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_cuts_of_0_and_1_are_never_and_always():

@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from metaseg import noise, ntm
+from metaseg.errors import InputError
 from metaseg.labels import VOID
 
 KEY = jax.random.key(1)
@@ -42,6 +45,7 @@ def joint(clean, noisy):
 
 def assert_follows(clean, noisy, matrix):
     """Each pixel's label was drawn from its class's row; void stayed void."""
+    assert noisy.dtype == clean.dtype
     counts = joint(clean, noisy)
     num_classes = len(matrix)
     totals = counts.sum(1)[:num_classes, None]
@@ -138,7 +142,8 @@ def test_exact_sample_keeps_the_ceiling_of_each_class_of_each_map(fraction, clas
 
 MATRICES = {
     "symmetric": ntm.symmetric(5, 0.4),
-    "pair": ntm.pair(5, 0.3),
+    "pair": ntm.pair(5, (0.3, 0.0, 1.0, 0.1, 0.5)),
+    "block": ntm.block(5, ((0, 3), (1, 2, 4)), (0.1, 0.9, 0.5, 0.0, 1.0)),
     "sampling": ntm.sampling(5, 0.1),
     "uniform": ntm.uniform(5, (0.1, 0.2, 0.3, 0.4, 0.0)),
     "composed": ntm.compose(ntm.pair(5, 0.3), ntm.sampling(5, 0.5)),
@@ -157,16 +162,97 @@ def test_binary_transition_follows_its_matrix(matrix):
     assert_follows(BINARY, transition(BINARY, matrix), matrix)
 
 
-def test_expected_one_hot_is_clean_one_hot_through_the_matrix():
-    matrix = np.asarray(MATRICES["composed"])
-    clean = jnp.asarray(MANY[0, :6, :7])
-    keys = jax.random.split(KEY, 2000)
-    draw = jax.jit(jax.vmap(lambda key: noise.transition(key, clean, matrix=matrix)))
-    draws = draw(keys)
-    mean = jax.nn.one_hot(draws, 5).mean(0)
-    expected = jax.nn.one_hot(clean, 5) @ matrix
-    bound = 5 * jnp.sqrt(expected * (1 - expected) / 2000) + 1e-6
-    assert (abs(mean - expected) <= bound).all()
+DRAWS = 1000
+
+
+@jax.jit
+def transition_often(labels, matrix):
+    keys = jax.random.split(KEY, DRAWS)
+    return jax.vmap(lambda key: noise.transition(key, labels, matrix=matrix))(keys)
+
+
+@pytest.mark.parametrize(
+    "matrix", [*MATRICES.values(), ntm.binary(0.3, 0.1)], ids=[*MATRICES, "binary"]
+)
+def test_expected_one_hot_is_clean_one_hot_through_the_matrix(matrix):
+    matrix = np.asarray(matrix, np.float64).round(7)
+    num_classes = len(matrix)
+    clean = np.where(MANY[0, :6, :7] == VOID, 0, MANY[0, :6, :7]) % num_classes
+    drawn = np.asarray(transition_often(clean, matrix.astype(np.float32)))
+    seen = (drawn[..., None] == np.arange(num_classes)).sum(0)
+    expected = np.eye(num_classes)[clean] @ matrix
+    bound = 5 * np.sqrt(DRAWS * expected * (1 - expected))
+    assert (abs(seen - DRAWS * expected) <= bound + 1e-2).all()
+
+
+K = 4
+RATES = st.tuples(*[st.integers(0, 100)] * K)  # percent
+MAPS = st.sampled_from(  # few, as each shape and dtype is compiled
+    [((1, 1), np.int16), ((2, 31, 43), np.uint8)]
+)
+
+
+@st.composite
+def label_maps(draw):
+    """Maps of any mixture of the classes and void."""
+    shape, dtype = draw(MAPS)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    share = rng.dirichlet(np.full(K + 1, draw(st.sampled_from([0.2, 1.0, 50.0]))))
+    return rng.choice([*range(K), VOID], p=share, size=shape).astype(dtype)
+
+
+def each_map(*batches):
+    maps = (np.asarray(b).reshape(-1, *b.shape[-2:]) for b in batches)
+    return zip(*maps, strict=True)
+
+
+def ceiling(count, percent):
+    return -(-count * percent // 100)
+
+
+@settings(deadline=None, derandomize=True, max_examples=15)
+@given(labels=label_maps(), percent=RATES)
+def test_any_exact_sample_keeps_the_ceiling_of_each_class_of_each_map(labels, percent):
+    fraction = jnp.array(percent) / 100
+    noisy = sample(labels, fraction, classes=tuple(range(K)), fill=VOID, exact=True)
+    assert noisy.dtype == labels.dtype
+    for clean_map, noisy_map in each_map(labels, noisy):
+        counts = joint(clean_map, noisy_map)
+        for class_id in range(K):
+            n = counts[class_id].sum()
+            assert counts[class_id, class_id] == ceiling(n, percent[class_id])
+            assert counts[class_id, VOID] == n - counts[class_id, class_id]
+
+
+@settings(deadline=None, derandomize=True, max_examples=15)
+@given(labels=label_maps(), percent=RATES)
+def test_any_exact_flip_flips_the_ceiling_of_each_class_of_each_map(labels, percent):
+    noisy = flip(labels, jnp.array(percent) / 100, num_classes=K, exact=True)
+    assert noisy.dtype == labels.dtype
+    for clean_map, noisy_map in each_map(labels, noisy):
+        counts = joint(clean_map, noisy_map)
+        for class_id in range(K):
+            n = counts[class_id, :K].sum()
+            flipped = n - counts[class_id, class_id]
+            assert flipped == ceiling(n, percent[class_id])
+        assert counts[VOID, VOID] == (clean_map == VOID).sum()
+
+
+@settings(deadline=None, derandomize=True, max_examples=15)
+@given(labels=label_maps(), percent=RATES)
+def test_any_flip_and_its_matrix_agree_on_every_class(labels, percent):
+    rate = jnp.array(percent) / 100
+    matrix = ntm.symmetric(K, rate)
+    for noisy in (flip(labels, rate, num_classes=K), transition(labels, matrix)):
+        assert_follows(labels, noisy, matrix)
+
+
+@settings(deadline=None, derandomize=True, max_examples=15)
+@given(labels=label_maps(), percent=RATES)
+def test_any_sample_and_its_matrix_agree_on_every_class(labels, percent):
+    fraction = jnp.array(percent) / 100
+    noisy = sample(labels, fraction, classes=tuple(range(K)), fill=2)
+    assert_follows(labels, noisy, ntm.sampling(K, fraction, tuple(range(K)), 2))
 
 
 def test_a_curve_of_rates_is_one_compiled_program():
@@ -175,3 +261,28 @@ def test_a_curve_of_rates_is_one_compiled_program():
     curve = jax.jit(jax.vmap(lambda rate: noise.flip(KEY, labels, rate=rate)))(rates)
     for rate, noisy in zip(rates.tolist(), curve, strict=True):
         np.testing.assert_array_equal(noisy, flip(labels, jnp.array(rate)))
+
+
+@pytest.mark.parametrize(
+    ("fn", "name", "value", "more"),
+    [
+        (noise.flip, "rate", 1.2, {}),
+        (noise.flip, "rate", (0.1, 0.2, 0.3), {}),
+        (noise.flip, "rate", "x", {}),
+        (noise.flip, "num_classes", 1, {"rate": 0.1}),
+        (noise.flip, "exact", 1, {"rate": 0.1}),
+        (noise.sample, "fraction", -0.1, {}),
+        (noise.sample, "fraction", (0.1, 0.2), {"classes": (1,)}),
+        (noise.sample, "classes", (1, 1), {"fraction": 0.1}),
+        (noise.sample, "classes", (), {"fraction": 0.1}),
+        (noise.sample, "classes", (VOID,), {"fraction": 0.1}),
+        (noise.sample, "fill", -1, {"fraction": 0.1}),
+        (noise.sample, "exact", 0, {"fraction": 0.1}),
+        (noise.transition, "matrix", ((1, 0, 0), (0, 1, 0)), {}),
+        (noise.transition, "matrix", ((1, 0), (0.5, 0.6)), {}),
+        (noise.transition, "matrix", 1.0, {}),
+    ],
+)
+def test_an_invalid_parameter_is_named(fn, name, value, more):
+    with pytest.raises(InputError, match=f"^{name}: .+$"):
+        fn(KEY, BINARY, **{name: value}, **more)
