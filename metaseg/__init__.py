@@ -9,7 +9,10 @@ from types import ModuleType
 
 __all__ = [
     "checkpoint",
+    "checks",
     "data",
+    "density",
+    "information",
     "labels",
     "losses",
     "metrics",

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from ml_collections import ConfigDict
 
 from metaseg import ntm
 from metaseg.errors import InputError
@@ -351,7 +350,7 @@ def _build_each(configs: Any, num_classes: int, where: str) -> tuple[_Built, ...
     if not isinstance(configs, tuple) or not configs:
         raise InputError(f"{where}: got {configs!r}, expected one mapping per noise")
     for config in configs:
-        if not isinstance(config, Mapping | ConfigDict):
+        if not hasattr(config, "items"):  # a ConfigDict is no Mapping
             raise InputError(f"{where}: got {config!r}, expected a mapping with a name")
     return tuple(
         _build(config, num_classes, f"{where}[{index}]")
