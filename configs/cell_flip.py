@@ -19,5 +19,4 @@ def get_config() -> ConfigDict:
     config.noise.rate = 0.4
     # Between 300 and 600 steps a run leaves its plateau, when depends on the draw.
     config.training.steps = 700
-    config.optimizer.average = 0.99
     return config

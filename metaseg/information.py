@@ -2,8 +2,8 @@
 
 Information is in nats, of densities `[..., H, W, K]` (metaseg.density) and of noise
 transition matrices `[K, K]` (metaseg.ntm). Pure functions, but for `describe`, which
-writes words. Imports `metaseg.labels`, `metaseg.ntm`, `metaseg.morphology` and
-`metaseg.checks` only.
+writes words. Imports `metaseg.labels`, `metaseg.ntm`, `metaseg.morphology`,
+`metaseg.checks` and `metaseg.errors` only.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from metaseg import checks, morphology, ntm
+from metaseg.errors import InputError
 from metaseg.labels import is_void
 
 __all__ = [
@@ -106,12 +107,16 @@ def semantic_information(matrix: ArrayLike, prior: ArrayLike) -> jax.Array:
 
     Args:
       matrix: T, `[K, K]`.
-      prior: clean class shares pi, `[K]`.
+      prior: clean class shares pi, `[K]`, or for K = 2 the foreground's alone.
 
     Returns:
       float32 scalar, nats a pixel.
+
+    Raises:
+      InputError: wrong matrix or prior.
     """
-    joint = jnp.asarray(prior, jnp.float32)[:, None] * jnp.asarray(matrix, jnp.float32)
+    values, pi = _matrix_and_prior(matrix, prior)
+    joint = pi[:, None] * values
     left = jnp.sum(joint)
     joint = joint / jnp.where(left > 0, left, 1)
     information = (
@@ -144,13 +149,14 @@ def effective_labels(matrix: ArrayLike, prior: ArrayLike | None = None) -> Worth
 
     Args:
       matrix: T, `[K, K]`; where its rows sum to less than 1, pixels became void.
-      prior: class shares pi, `[K]`, all > 0; by default all alike.
+      prior: class shares pi, `[K]`, all > 0, or for K = 2 the foreground's alone; by
+        default all alike.
+
+    Raises:
+      InputError: wrong matrix or prior.
     """
-    matrix = jnp.asarray(matrix, jnp.float32)
-    num_classes = matrix.shape[-1]
-    pi = jnp.asarray(1 / num_classes if prior is None else prior, jnp.float32)
-    pi = jnp.broadcast_to(pi, (num_classes,))
-    noisy = pi @ matrix
+    matrix, pi = _matrix_and_prior(matrix, prior)
+    noisy = jnp.matmul(pi, matrix, precision="highest")
     left = jnp.sum(noisy)
     # Of d = sqrt(pi) e, e orthogonal to sqrt(pi), clean information is |e|^2.
     scaled = jnp.sqrt(pi)[:, None] * matrix
@@ -161,7 +167,7 @@ def effective_labels(matrix: ArrayLike, prior: ArrayLike | None = None) -> Worth
     information -= jnp.outer(kept, kept) / jnp.where(left > 0, left, 1)
     values = jnp.clip(jnp.linalg.eigvalsh(information), 0, 1)
     # One eigenvalue, 0, belongs to the direction in which shares do not sum to 1.
-    return Worth(values.sum() / (num_classes - 1), values[1])
+    return Worth(values.sum() / (len(values) - 1), values[1])
 
 
 def divergence(p: jax.Array, q: jax.Array, kind: str = "js") -> jax.Array:
@@ -227,10 +233,10 @@ def boundary_profile(
     """What noisy labels say at each distance from a clean class's boundary.
 
     For every class by itself, on the exact Euclidean distance: pixels of the class lie
-    at `-d`, d the distance to the nearest pixel that is not of it, others at `d - 1`, d
-    that to the nearest pixel of it, rounded; so that -1 and 0 are the two sides of the
-    boundary. Independent noise leaves the clean step, scaled and offset; changed shapes
-    move it; random labels are flat.
+    at `-d`, d the distance to the nearest pixel of another, others at `d - 1`, d that
+    to the nearest pixel of it, rounded; so that -1 and 0 are the two sides of the
+    boundary. Void is of no class, and no boundary. Independent noise leaves the clean
+    step, scaled and offset; changed shapes move it; random labels are flat.
 
     Args:
       clean: class ids, integer `[..., H, W]`; void here or in `noisy` does not count.
@@ -245,12 +251,16 @@ def boundary_profile(
     checks.integer("max_distance", max_distance, 1, "pixels")
     checks.label_maps("clean", clean)
     checks.label_maps("noisy", noisy)
-    known = ~is_void(clean) & ~is_void(noisy)
+    if clean.shape != noisy.shape:
+        raise InputError(
+            f"noisy: shape {noisy.shape}, expected {clean.shape}, as clean"
+        )
+    known = ~is_void(clean) & (noisy >= 0) & (noisy < num_classes)
     bins = 2 * max_distance + 1
 
     def of_class(class_id: jax.Array) -> jax.Array:
         mask = clean == class_id
-        inside = -morphology.distance(mask)
+        inside = -morphology.distance(mask | is_void(clean))
         outside = morphology.distance(~mask) - 1
         signed = jnp.round(jnp.where(mask, inside, outside))
         near = known & (jnp.abs(signed) <= max_distance)
@@ -271,32 +281,54 @@ def describe(
     Args:
       matrix: T, `[K, K]`, concrete.
       class_names: K names; by default "class 0" and so on.
-      tol: singular values below count as 0.
+      tol: singular values up to this count as 0.
+
+    Raises:
+      InputError: wrong matrix, or not K names.
     """
-    values = np.asarray(matrix, np.float64)
+    values = np.asarray(_matrix_and_prior(matrix, None)[0], np.float64)
     num_classes = len(values)
     names = list(class_names or (f"class {i}" for i in range(num_classes)))
+    if len(names) != num_classes:
+        raise InputError(f"class_names: got {len(names)}, expected {num_classes}")
     rank = int(ntm.rank(values, tol))
     if rank == num_classes:
         return f"all {num_classes} classes can be told apart (rank {rank})"
     if rank <= 1:
         return f"no class can be told from another (rank {rank} of {num_classes})"
-    # Classes whose rows are alike are one group; what else is lost is a mixture.
+    # Classes whose labels are spread alike are one group.
+    left = values.sum(axis=1)
+    spread = values / np.where(left > tol, left, 1)[:, None]
+    said = [f"{names[i]} is left without labels" for i in np.flatnonzero(left <= tol)]
     groups: list[list[int]] = []
-    for index, row in enumerate(values):
+    for index in np.flatnonzero(left > tol).tolist():
         for group in groups:
-            if np.abs(values[group[0]] - row).max() <= np.sqrt(tol):
+            if np.linalg.norm(spread[group[0]] - spread[index]) <= 2 * tol:
                 group.append(index)
                 break
         else:
             groups.append([index])
-    merged = [
-        " and ".join(names[i] for i in group) + " are no longer distinguishable"
-        for group in groups
-        if len(group) > 1
-    ]
-    said = "; ".join(merged) or "some mixtures of classes look like others"
-    return f"{said} (rank {rank} of {num_classes})"
+    for group in groups:
+        if len(group) > 1:
+            alike = " and ".join(names[i] for i in group)
+            said.append(f"{alike} are no longer distinguishable")
+    if rank < len(groups):  # what is lost is not whole classes alone
+        said.append("some mixtures of classes look like others")
+    return f"{'; '.join(said)} (rank {rank} of {num_classes})"
+
+
+def _matrix_and_prior(
+    matrix: ArrayLike, prior: ArrayLike | None
+) -> tuple[jax.Array, jax.Array]:
+    """`[K, K]` and `[K]`, float32; classes are all alike without a prior."""
+    values = jnp.asarray(matrix, jnp.float32)
+    if values.ndim != 2 or len(values) != values.shape[1] or len(values) < 2:
+        raise InputError(f"matrix: shape {values.shape}, expected K x K numbers, K > 1")
+    if prior is None:
+        return values, jnp.full(len(values), 1 / len(values), jnp.float32)
+    checks.prior("prior", prior, len(values))
+    pi = jnp.asarray(prior, jnp.float32)
+    return values, jnp.stack([1 - pi, pi]) if pi.ndim == 0 else pi
 
 
 def _mean_density(density: jax.Array) -> tuple[jax.Array, jax.Array]:
