@@ -3,8 +3,8 @@
     python experiments/main.py --config=configs/cell_flip.py
     python experiments/main.py --config=configs/cell_flip.py --config.noise.rate=0.9
 
-About 2 minutes on two CPU cores. Test IoU 0.913 in the noise-aware reading (clean
-labels: 0.948; 90 % flipped: 0.956).
+2 to 3 minutes on two CPU cores. Test IoU 0.932, 0.925 and 0.919 in the noise-aware
+reading for `--config.noise.seed` 0, 1 and 2 (clean labels: 0.948; 90 % flipped: 0.957).
 """
 
 from ml_collections import ConfigDict
