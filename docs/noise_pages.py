@@ -362,9 +362,7 @@ TAIL = """## Put together
 ```python
 from functools import partial
 
-both = noise.chain(
-    partial(noise.dilate, radius=2), partial(noise.flip, rate=0.2)
-)
+both = noise.chain(partial(noise.dilate, radius=2), partial(noise.flip, rate=0.2))
 either = noise.choose(both, noise.skeletonize, weights=(3, 1))  # per example
 some = noise.only((0, 2), both)  # classes 1 and 3 stay as they are
 batch = noise.per_example(either)(key, labels, ids)  # [B, H, W] and ids [B]
