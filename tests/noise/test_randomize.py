@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,9 +51,10 @@ def assert_follows(clean, noisy, matrix):
     num_classes = len(matrix)
     totals = counts.sum(1)[:num_classes, None]
     matrix = np.asarray(matrix, np.float64).round(7)  # 0 and 1 are to be exactly that
-    bound = 5 * np.sqrt(totals * matrix * (1 - matrix))
     drawn = counts[:num_classes, :num_classes]
-    assert (abs(drawn - totals * matrix) <= bound + 1e-2).all()
+    at_most = scipy.stats.binom.cdf(drawn, totals, matrix)
+    at_least = scipy.stats.binom.sf(drawn - 1, totals, matrix)
+    assert (np.minimum(at_most, at_least) > 1e-7).all()  # 5 standard deviations
     np.testing.assert_array_equal(drawn.sum(1), totals[:, 0])
     assert counts[VOID, VOID] == counts[VOID].sum() == (clean == VOID).sum()
 
