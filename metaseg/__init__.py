@@ -8,6 +8,7 @@ import importlib
 from types import ModuleType
 
 __all__ = [
+    "audit",
     "checkpoint",
     "checks",
     "data",

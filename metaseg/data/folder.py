@@ -23,7 +23,14 @@ from tqdm import tqdm
 from metaseg.data.dataset import Dataset, Split, example_ids
 from metaseg.errors import InputError
 
-__all__ = ["Pair", "load", "match_pairs", "read_image", "read_label"]
+__all__ = [
+    "Pair",
+    "load",
+    "match_pairs",
+    "read_image",
+    "read_label",
+    "read_label_values",
+]
 
 Example = tuple[np.ndarray, np.ndarray]  # image, label
 SPLITS = ("train", "val", "test")
@@ -161,19 +168,7 @@ def read_label(path: Path, num_classes: int) -> np.ndarray:
     Raises:
       InputError: if the file cannot be decoded or holds anything else.
     """
-    pixels, _ = _decode(path)
-    if pixels.ndim == 3:
-        if not _is_grey(pixels):
-            raise InputError(
-                f"{path}: a label image with colours; expected class ids as grey"
-                " values or palette indices"
-            )
-        pixels = pixels[..., 0]
-    if (
-        pixels.dtype.kind == "f"
-        and not (np.isfinite(pixels) & (pixels == np.rint(pixels))).all()
-    ):
-        raise InputError(f"{path}: fractions or NaN in a label; expected class ids")
+    pixels = read_label_values(path)
     expected = (
         "0 and 1, or 0 and 255"
         if num_classes == 2
@@ -189,6 +184,33 @@ def read_label(path: Path, num_classes: int) -> np.ndarray:
     if num_classes == 2 and (pixels == 1).any() and (pixels == VOID).any():
         raise InputError(f"{path}: both 1 and 255 in a label; expected {expected}")
     return pixels.astype(np.uint8)
+
+
+def read_label_values(path: Path) -> np.ndarray:
+    """Reads a label map as stored, whatever its values.
+
+    Args:
+      path: a PNG or single-page TIFF; colour only with three equal channels.
+
+    Returns:
+      Integers `[H, W]` in the file's dtype; whole floats as int64.
+
+    Raises:
+      InputError: if the file cannot be decoded, or holds colours or fractions.
+    """
+    pixels, _ = _decode(path)
+    if pixels.ndim == 3:
+        if not _is_grey(pixels):
+            raise InputError(
+                f"{path}: a label image with colours; expected class ids as grey"
+                " values or palette indices"
+            )
+        pixels = pixels[..., 0]
+    if pixels.dtype.kind != "f":
+        return pixels
+    if not (np.isfinite(pixels) & (pixels == np.rint(pixels))).all():
+        raise InputError(f"{path}: fractions or NaN in a label; expected class ids")
+    return pixels.astype(np.int64)
 
 
 def _settings(config: Any) -> tuple[Path, int, Callable[[np.ndarray], np.ndarray]]:

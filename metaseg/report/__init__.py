@@ -1,17 +1,20 @@
-"""The self-contained `report.html` of a training run.
+"""The self-contained `report.html` of a training run and `audit.html` of labels.
 
-Imports numpy, matplotlib, pillow and jinja2, and neither jax nor flax: arrays and
-plain dictionaries come in, one HTML file goes out.
+Imports numpy, scipy, matplotlib, pillow and jinja2, and neither jax nor flax: arrays
+and plain dictionaries come in, one HTML file goes out.
 
     panels.py     one test image and its labels; which pixels are errors
     pictures.py   arrays -> PNG data URIs, and the colours of classes and errors
-    figures.py    history and histograms -> SVG data URIs
+    figures.py    history, histograms and profiles -> SVG data URIs
     tables.py     results -> rows of the page's tables
     wording.py    numbers and sentences
-    html.py       all of it -> the page
+    html.py       a run's results, history and test images -> its report
+    audit.py      numbers and label maps of an audit -> its page
+    page.py       templates -> text -> a file that appears at once
 """
 
+from metaseg.report.audit import Thumbnail, write_audit
 from metaseg.report.html import write_report
 from metaseg.report.panels import Panel
 
-__all__ = ["Panel", "write_report"]
+__all__ = ["Panel", "Thumbnail", "write_audit", "write_report"]

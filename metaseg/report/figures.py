@@ -1,4 +1,4 @@
-"""Training history and score histograms -> SVG figures as data URIs."""
+"""Training history, histograms and profiles -> SVG figures as data URIs."""
 
 import base64
 import dataclasses
@@ -14,7 +14,13 @@ from matplotlib.figure import Figure
 
 from metaseg.report import wording
 
-__all__ = ["Chart", "learning_curves", "score_histogram"]
+__all__ = [
+    "Chart",
+    "Line",
+    "boundary_profile",
+    "learning_curves",
+    "score_histogram",
+]
 
 # Text stays text in the SVG and is drawn in the reader's own font, so figures and
 # page look alike; matplotlib lays it out with DejaVu Sans, which is wider.
@@ -51,6 +57,14 @@ READING_LINES = {
     "validation": ("#009e73", "--", 1.5),
     "oracle": ("#a8437a", ":", 1.8),
 }
+# Colour, and dashes and gaps in line widths; empty where solid.
+PROFILE_LINES: list[tuple[str, tuple[float, ...]]] = [
+    ("#0072b2", ()),
+    ("#d55e00", (4, 1.5)),
+    ("#009e73", (1, 1.2)),
+    ("#a8437a", (5, 1.5, 1, 1.5)),
+    ("#20242a", (2.2, 1.2)),
+]
 SIZE = (5.6, 3.3)  # inches
 
 
@@ -69,6 +83,45 @@ class Chart:
     uri: str
     alt: str
     note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """How one curve of a chart looks, for a legend beside it.
+
+    Attributes:
+        name: What it shows.
+        colour: Of the line.
+        dashes: Dashes and gaps in line widths; empty where solid.
+    """
+
+    name: str
+    colour: str
+    dashes: tuple[float, ...]
+
+
+def boundary_profile(
+    distance: Sequence[float], classes: Mapping[str, Sequence[Any]]
+) -> list[tuple[Chart, list[Line]]]:
+    """Draws how often pixels are labelled as a class, by their place in it.
+
+    Args:
+        distance: Signed distances to the class's boundary, negative inside.
+        classes: By name the share labelled as the class at each; None where unknown.
+
+    Returns:
+        Charts of up to five classes each, all with the same axes.
+    """
+    known = [
+        (name, np.array([v if wording.is_number(v) else math.nan for v in values]))
+        for name, values in classes.items()
+        if len(values) == len(distance) and any(map(wording.is_number, values))
+    ]
+    step = len(PROFILE_LINES)
+    return [
+        _profile_chart(np.asarray(distance, float), known[start : start + step])
+        for start in range(0, len(known), step)
+    ]
 
 
 def learning_curves(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
@@ -138,6 +191,39 @@ def score_histogram(
     ]
     alt = f"Histogram of test scores by true class; medians: {', '.join(medians)}."
     return Chart("Scores of the test pixels", uri, alt)
+
+
+def _profile_chart(
+    distance: np.ndarray, classes: Sequence[tuple[str, np.ndarray]]
+) -> tuple[Chart, list[Line]]:
+    lines, alts = [], []
+    order = np.argsort(distance)
+    at = distance[order]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure()
+        right = np.where(at < 0, 100.0, 0.0)
+        axes.step(at, right, where="mid", color="#c3c9cf", lw=4, solid_capstyle="butt")
+        axes.axvline(0, color="#8a9199", lw=1)
+        looks = zip(classes, PROFILE_LINES, strict=False)
+        for (name, values), (colour, dashes) in looks:
+            style: Any = (0, dashes) if dashes else "-"
+            shares = 100 * values[order]
+            axes.plot(at, shares, color=colour, ls=style, lw=2, marker="o", ms=3)
+            lines.append(Line(name, colour, dashes))
+            alts.append(f"{name} {_ends(shares)}")
+        axes.set(ylabel="labelled as the class (%)", ylim=(-3, 103))
+        gap = 3 * wording.SPACE
+        axes.set_xlabel(f"← inside{gap}distance to the boundary (pixels){gap}outside →")
+        uri = _encode(figure)
+    names = [name for name, _ in classes]
+    title = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+    alt = f"Share labelled as the class, from far inside: {'; '.join(alts)}."
+    return Chart(title, uri, alt), lines
+
+
+def _ends(shares: np.ndarray) -> str:
+    known = shares[np.isfinite(shares)]
+    return f"from {known[0]:.1f} % to {known[-1]:.1f} % far outside"
 
 
 def _loss_chart(losses: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Chart:

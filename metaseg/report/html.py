@@ -1,15 +1,12 @@
 """Results, history and test images -> report.html."""
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
-from metaseg.report import figures, pictures, tables, wording
+from metaseg.report import figures, page, pictures, tables, wording
 from metaseg.report.panels import Panel, check_panel, worst_first
 
 __all__ = ["write_report"]
@@ -49,7 +46,8 @@ def write_report(
     """
     for panel in panels:
         check_panel(panel, num_classes)
-    page = _template().render(
+    text = page.render(
+        TEMPLATE,
         title=title,
         summary=wording.summary(results),
         facts=wording.facts(results),
@@ -65,21 +63,7 @@ def write_report(
         overlap="IoU" if num_classes == 2 else "mIoU",
         **_results(results, num_classes),
     )
-    _write(Path(path), page)
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    loader = jinja2.PackageLoader("metaseg.report", "")
-    environment = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["hex"] = lambda colour: "#{:02x}{:02x}{:02x}".format(*colour)
-    return environment.get_template(TEMPLATE)
+    page.write(path, text)
 
 
 def _results(results: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
@@ -166,14 +150,3 @@ def _spread(panels: Sequence[Panel]) -> str:
         return ""
     low, middle, high = np.quantile(finite, [0, 0.5, 1])
     return f"from {low:.2f} to {high:.2f}, median {middle:.2f}"
-
-
-def _write(path: Path, page: str) -> None:
-    """Writes a file beside its place and moves it there in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

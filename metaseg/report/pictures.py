@@ -15,12 +15,15 @@ import math
 import matplotlib
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from metaseg.report import panels
 
 __all__ = [
     "ERROR_COLOURS",
     "LONGEST_SIDE",
+    "OUTLINE_COLOUR",
+    "REFERENCE_COLOUR",
     "SCORE_LEVELS",
     "VOID_COLOUR",
     "Picture",
@@ -28,6 +31,7 @@ __all__ = [
     "error_picture",
     "image_picture",
     "label_picture",
+    "outline_picture",
     "score_colours",
     "score_picture",
 ]
@@ -35,12 +39,17 @@ __all__ = [
 Colour = tuple[int, int, int]
 
 LONGEST_SIDE = 384
+THUMB_SIDE = 288
+MOST_OUTLINES = 0.4  # share of the pixels; beyond it outlines hide the image
 
 VOID_COLOUR: Colour = (0x68, 0x68, 0x68)
 DARK: Colour = (0x20, 0x24, 0x2A)
 LIGHT: Colour = (0xF4, 0xF4, 0xF1)
 VERMILION: Colour = (0xD5, 0x5E, 0x00)
 SKY: Colour = (0x56, 0xB4, 0xE9)
+
+OUTLINE_COLOUR: Colour = (0xFF, 0xD4, 0x00)
+REFERENCE_COLOUR: Colour = (0xFF, 0x2B, 0xD6)
 
 # By the entries of `panels.error_map`, for two classes and for more.
 ERROR_COLOURS: dict[bool, list[Colour]] = {
@@ -101,18 +110,7 @@ def image_picture(image: np.ndarray) -> Picture:
     Returns:
         The picture, 8-bit grey or RGB.
     """
-    values = np.asarray(image, np.float32)
-    if values.ndim == 3:
-        values = values[..., :3] if values.shape[-1] in (3, 4) else values.mean(axis=-1)
-    finite = values[np.isfinite(values)]
-    low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 0.0)
-    if high <= low:  # nearly constant: show what there is
-        low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    span = float(high - low)
-    scaled = (values - low) / span if span > 0 else np.full_like(values, 0.5)
-    scaled = np.clip(np.nan_to_num(scaled, nan=0.0), 0, 1)
-    picture = Image.fromarray(np.rint(255 * scaled).astype(np.uint8))
-    return _encode(_shrink(picture, Image.Resampling.BOX))
+    return _encode(_shrink(_stretched(image), Image.Resampling.BOX))
 
 
 def label_picture(labels: np.ndarray, num_classes: int) -> Picture:
@@ -136,6 +134,82 @@ def error_picture(
     return _paint(errors, ERROR_COLOURS[num_classes == 2])
 
 
+def outline_picture(
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    image: np.ndarray | None = None,
+    reference: np.ndarray | None = None,
+) -> tuple[Picture, bool]:
+    """Shows a label map as outlines over its image, and its reference's, dashed.
+
+    The labels' outlines are in `OUTLINE_COLOUR` on the side of the higher class id and
+    dark on the other, so that they stand out from any image. The reference's are in
+    `REFERENCE_COLOUR`, with gaps through which the labels' are seen.
+
+    Args:
+        labels: `[H, W]` class ids; what is none of `num_classes` is void.
+        num_classes: Number of classes K.
+        image: `[H, W]` or `[H, W, C]` of any range; without it the label map is shown
+            in the colours of its classes.
+        reference: `[H, W]` class ids.
+
+    Returns:
+        The picture, and whether it shows the image. Labels so ragged that their
+        outlines would hide it are shown in the colours of their classes.
+    """
+    rows, columns = _thumb_grid(labels.shape)
+    small = _known(labels, num_classes)[rows][:, columns]
+    bright, dark = _outlines(small)
+    ragged = float((bright | dark).mean()) > MOST_OUTLINES
+    over_image = image is not None and not ragged
+    if image is not None and over_image:
+        size = (len(columns), len(rows))
+        below = _stretched(image).convert("RGB").resize(size, Image.Resampling.BOX)
+        canvas = np.array(below)
+        wide = ndimage.binary_dilation(bright) & ~dark
+        canvas[wide], canvas[dark] = OUTLINE_COLOUR, DARK
+    else:
+        colours = [*class_colours(num_classes), VOID_COLOUR]
+        canvas = np.array(colours, np.uint8)[np.minimum(small, num_classes)]
+    if reference is not None:
+        bright, dark = _outlines(_known(reference, num_classes)[rows][:, columns])
+        y, x = np.indices(dark.shape)
+        dash = (y // 5 + x // 7) % 2 == 0  # unequal, or diagonals would be all dash
+        canvas[(bright | dark) & dash] = REFERENCE_COLOUR
+    return _encode(Image.fromarray(canvas)), over_image
+
+
+def _known(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Class ids as they are, anything else void."""
+    known = (labels >= 0) & (labels < num_classes)
+    return np.where(known, labels, panels.VOID).astype(np.uint8)
+
+
+def _thumb_grid(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns to take of a label map, small ones several times."""
+    scale = THUMB_SIDE / max(shape)
+    scale = math.floor(scale) if scale >= 1 else scale
+    sides = [max(1, round(scale * side)) for side in shape]
+    rows, columns = (
+        np.arange(new) * old // new for new, old in zip(sides, shape, strict=True)
+    )
+    return rows, columns
+
+
+def _outlines(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels beside one of a lower id, and of a higher one but not of a lower."""
+    bright, dark = np.zeros(ids.shape, bool), np.zeros(ids.shape, bool)
+    for axis in (0, 1):
+        first, second = (slice(None),) * axis, (slice(None),) * axis
+        first, second = (*first, slice(None, -1)), (*second, slice(1, None))
+        bright[first] |= ids[first] > ids[second]
+        bright[second] |= ids[second] > ids[first]
+        dark[first] |= ids[first] < ids[second]
+        dark[second] |= ids[second] < ids[first]
+    return bright, dark & ~bright
+
+
 def score_picture(score: np.ndarray) -> Picture:
     """Shows scores between 0 and 1; grey where they are not finite.
 
@@ -150,6 +224,21 @@ def score_picture(score: np.ndarray) -> Picture:
     known = np.isfinite(small)
     level = np.clip(np.where(known, small, 0), 0, 1) * (SCORE_LEVELS - 1)
     return _paint(np.where(known, np.rint(level), panels.VOID), score_colours())
+
+
+def _stretched(image: np.ndarray) -> Image.Image:
+    """Brings an image to 8 bits as `image_picture` says."""
+    values = np.asarray(image, np.float32)
+    if values.ndim == 3:
+        values = values[..., :3] if values.shape[-1] in (3, 4) else values.mean(axis=-1)
+    finite = values[np.isfinite(values)]
+    low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 0.0)
+    if high <= low:  # nearly constant: show what there is
+        low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    span = float(high - low)
+    scaled = (values - low) / span if span > 0 else np.full_like(values, 0.5)
+    scaled = np.clip(np.nan_to_num(scaled, nan=0.0), 0, 1)
+    return Image.fromarray(np.rint(255 * scaled).astype(np.uint8))
 
 
 def _paint(index: np.ndarray, colours: list[Colour]) -> Picture:

@@ -11,6 +11,8 @@ __all__ = [
     "DASH",
     "READINGS",
     "READING_NOTES",
+    "about",
+    "count",
     "duration",
     "facts",
     "is_number",
@@ -69,6 +71,22 @@ def percent(value: Any) -> str:
         return DASH
     text = f"{100 * float(value):.1f}".removesuffix(".0")
     return f"{text}{SPACE}%"
+
+
+def count(value: Any) -> str:
+    """Writes a whole number exactly, in groups of three digits: "48 000"."""
+    return f"{float(value):,.0f}".replace(",", SPACE) if is_number(value) else DASH
+
+
+def about(value: Any) -> str:
+    """Writes a count with two digits, as one says it: "48 000", "1.2 million"."""
+    if not is_number(value):
+        return DASH
+    rough = float(f"{float(value):.2g}")
+    for size, name in ((1e9, "billion"), (1e6, "million")):
+        if rough >= size:
+            return f"{rough / size:g}{SPACE}{name}"
+    return count(rough) if rough >= 10 else f"{rough:g}"
 
 
 def duration(seconds: Any) -> str:

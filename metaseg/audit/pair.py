@@ -1,0 +1,351 @@
+"""What a label map and its reference say together: sums that add up over maps.
+
+`compare` counts, per pair of maps and in one compiled program per bucket size, all that
+the split of the disagreement (`audit.split`) and the verdict rest on. Imports
+`metaseg.morphology`, `metaseg.labels` and `metaseg.errors`.
+"""
+
+import operator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metaseg import morphology
+from metaseg.audit.frame import framed
+from metaseg.audit.single import edges
+from metaseg.errors import InputError
+from metaseg.labels import is_void
+
+__all__ = ["DEPTHS", "LATTICE", "Pair", "add", "compare"]
+
+DEPTHS = 17  # depth 0, 1, ..., 15, and 16 or more pixels
+LATTICE = 16  # coarser grids than this are not looked for
+_GAP = 12  # a gap has two objects within so many pixels, each way
+_SMALL = 9  # objects of fewer pixels are not judged one by one
+_SIZEABLE = 25  # and fewer do not set what a well labelled object looks like
+
+
+class Pair(NamedTuple):
+    """Sums over one or more pairs of maps; `add` adds them up.
+
+    "Depth" is the distance, rounded down, from a pixel to the nearest one that has
+    another reference class beside it: 0 on both sides of every boundary. An object is
+    an 8-connected component of a class other than 0 of the reference; its cover is the
+    share of its pixels that are labelled as its class.
+
+    Attributes:
+      joint: pixels of each (reference, label) class pair, int64 `[K, K]`.
+      reference: pixels that the reference labels.
+      profile: pixels by whether in a missed object, reference class, depth, label,
+        int64 `[2, K, DEPTHS, K]`. For two classes, the boundary profile.
+      pairs: neighbouring pixels of one reference class, by whether in a missed object,
+        class and lesser depth: how many, wrong pixels in them, pairs that are both
+        wrong; int64 `[2, K, DEPTHS, 3]`.
+      gaps: pixels of class 0, by whether two objects are within 12 pixels, and depth:
+        how many, and how many wrong; int64 `[2, DEPTHS, 2]`.
+      objects: per class, int64 `[K, 5]`: objects of at least 9 pixels, of these missed
+        (cover near what the class gets elsewhere), part covered (below a half), split
+        in several solid label objects; and reference objects of any size.
+      spread: per class sums over objects of n pixels with cover h of 1, n, n^2, n h, n
+        h^2; float64 `[K, 5]`.
+      found: per class, int64 `[K, 3]`: solid label objects, i.e. with a 3 x 3 block in
+        them, of these touching several reference objects, and touching none (invented).
+      invented: wrong pixels in invented label objects.
+      corners: corners and edges of the outlines, labels then reference, int64 `[2, 2]`.
+      lattice: edges of labels, then reference, across rows and across columns, by
+        position modulo 16; int64 `[2, 2, 16]`.
+      likelihood: likelihood-ratio statistic G of independence of both labels, within
+        each map, summed.
+      freedom: degrees of freedom of it, summed.
+      maps: how many.
+    """
+
+    joint: np.ndarray
+    reference: int
+    profile: np.ndarray
+    pairs: np.ndarray
+    gaps: np.ndarray
+    objects: np.ndarray
+    spread: np.ndarray
+    found: np.ndarray
+    invented: int
+    corners: np.ndarray
+    lattice: np.ndarray
+    likelihood: float
+    freedom: int
+    maps: int = 1
+
+    @property
+    def labelled(self) -> int:
+        """Pixels that both label."""
+        return int(self.joint.sum())
+
+    @property
+    def disagreement(self) -> float:
+        """Share of the pixels that both label on which they differ; 0 if none."""
+        differ = self.labelled - int(np.trace(self.joint))
+        return differ / max(self.labelled, 1)
+
+
+def add(first: Pair, second: Pair) -> Pair:
+    """The sums over the maps of both."""
+    return Pair(*map(operator.add, first, second))
+
+
+def compare(
+    labels: np.ndarray,
+    reference: np.ndarray,
+    num_classes: int,
+    *,
+    where: str = "labels",
+) -> Pair:
+    """Count what the split and the verdict need of one pair of maps.
+
+    Args:
+      labels: class ids, integer `[H, W]`, any size; what is no class id is void.
+      reference: class ids of the same shape, believed to be right.
+      num_classes: K.
+      where: the file that a message names.
+
+    Raises:
+      InputError: not integer arrays of two axes, or different shapes.
+    """
+    ours = framed(labels, num_classes, where=where)
+    theirs = framed(reference, num_classes, where=f"reference of {where}")
+    if (ours.size != theirs.size).any():
+        raise InputError(
+            f"{where}: shape {tuple(ours.size.tolist())}, "
+            f"expected {tuple(theirs.size.tolist())}, "
+            "as its reference"
+        )
+    counted = jax.device_get(
+        _count(ours.labels, theirs.labels, num_classes=num_classes)
+    )
+    whole = {
+        name: value.astype(np.int64)
+        for name, value in counted.items()
+        if name != "spread"
+    }
+    whole["reference"] = int(whole["reference"])
+    whole["invented"] = int(whole["invented"])
+    likelihood, freedom = _association(whole["joint"])
+    return Pair(
+        **whole,
+        spread=counted["spread"].astype(np.float64),
+        likelihood=likelihood,
+        freedom=freedom,
+    )
+
+
+def _association(joint: np.ndarray) -> tuple[float, int]:
+    """G = 2 sum J log(J N / (row column)) and its degrees of freedom."""
+    rows, columns = joint.sum(axis=1), joint.sum(axis=0)
+    total = joint.sum()
+    expected = np.outer(rows, columns) / max(total, 1)
+    ratio = np.where(joint > 0, joint / np.where(expected > 0, expected, 1), 1)
+    free = max(int((rows > 0).sum()) - 1, 0) * max(int((columns > 0).sum()) - 1, 0)
+    return float(2 * (joint * np.log(ratio)).sum()), free
+
+
+class _Objects(NamedTuple):
+    """Per pixel index, of the component that begins there; 0 elsewhere."""
+
+    area: jax.Array
+    hits: jax.Array
+    first: jax.Array  # lowest root of the other map's components that it meets
+    last: jax.Array  # highest; -1 if it meets none
+    solid: jax.Array  # bool
+    begins: jax.Array  # bool, whether a component begins at this pixel
+
+
+def _objects(
+    root: jax.Array, valid: jax.Array, hit: jax.Array, other: jax.Array
+) -> _Objects:
+    count = root.size
+    place = jnp.where(root < 0, count, root).ravel()  # beyond the end is dropped
+    met = hit & (other >= 0)
+
+    def total(plane: jax.Array) -> jax.Array:
+        zeros = jnp.zeros(count, jnp.int32)
+        return zeros.at[place].add(plane.ravel().astype(jnp.int32), mode="drop")
+
+    low = jnp.where(met, other, count).ravel()
+    high = jnp.where(met, other, -1).ravel()
+    around = ((1, 1), (1, 1))
+    lowest, highest = (
+        jax.lax.reduce_window(root, start, pick, (3, 3), (1, 1), around)
+        for start, pick in ((jnp.int32(count), jax.lax.min), (-1, jax.lax.max))
+    )
+    core = (lowest == highest) & (root >= 0)
+    return _Objects(
+        area=total(valid),
+        hits=total(hit),
+        first=jnp.full(count, count).at[place].min(low, mode="drop"),
+        last=jnp.full(count, -1).at[place].max(high, mode="drop"),
+        solid=total(core) > 0,
+        begins=root.ravel() == jnp.arange(count),
+    )
+
+
+@partial(jax.jit, static_argnames="num_classes")
+def _count(
+    labels: jax.Array, reference: jax.Array, *, num_classes: int
+) -> dict[str, jax.Array]:
+    K, D = num_classes, DEPTHS
+    height, width = labels.shape
+    valid = ~is_void(labels) & ~is_void(reference)
+    right = valid & (labels == reference)
+    error = valid & ~right
+    depth = _depth(reference)
+
+    clean_root, label_root = (
+        morphology.roots(jnp.where(is_void(ids), jnp.uint8(0), ids))
+        for ids in (reference, labels)
+    )
+    clean = _objects(clean_root, valid, right, label_root)
+    drawn = _objects(label_root, valid, right, clean_root)
+    clean_class = jnp.minimum(reference, K - 1).ravel().astype(jnp.int32)
+    drawn_class = jnp.minimum(labels, K - 1).ravel().astype(jnp.int32)
+
+    def per_class(of: jax.Array, *planes: jax.Array) -> jax.Array:
+        """Sums of per-object values over the objects of each class, `[K, n]`."""
+        values = jnp.stack(planes, axis=-1)
+        return jnp.zeros((K, len(planes)), values.dtype).at[of].add(values)
+
+    cover = clean.hits / jnp.maximum(clean.area, 1)
+    judged = clean.begins & (clean.area >= _SMALL)
+    sizeable = judged & (clean.area >= _SIZEABLE)
+    # How often the class is given elsewhere, away from its boundaries.
+    away = valid & (depth >= 3)
+    given = _one_hot_sum(labels, away, K) - _one_hot_sum(labels, away & right, K)
+    elsewhere = away.sum() - _one_hot_sum(reference, away, K)
+    chance = given / jnp.maximum(elsewhere, 1)
+    best = jnp.zeros(K).at[clean_class].max(jnp.where(sizeable, cover, 0))
+    room = jnp.maximum(best, 0.5) - chance
+    missed = judged & (cover <= (chance + 0.15 * room)[clean_class])
+    part = judged & ~missed & (cover <= (chance + 0.5 * room)[clean_class])
+    parted = judged & drawn.solid[jnp.maximum(clean.last, 0)]
+    parted &= drawn.solid[jnp.minimum(clean.first, height * width - 1)]
+    parted &= (clean.last >= 0) & (clean.first != clean.last)
+    as_int = partial(jnp.asarray, dtype=jnp.int32)
+    objects = per_class(
+        clean_class, *map(as_int, (judged, missed, part, parted, clean.begins))
+    )
+    area = jnp.where(judged, clean.area, 0).astype(jnp.float32)
+    spread = per_class(
+        clean_class,
+        judged.astype(jnp.float32),
+        *(area, area**2, area * cover, area * cover**2),
+    )
+    solid = drawn.begins & drawn.solid
+    lone = solid & (drawn.last < 0) & (drawn.area > 0)
+    joined = solid & (drawn.last >= 0) & (drawn.first != drawn.last)
+    found = per_class(drawn_class, *map(as_int, (solid, joined, lone)))
+    in_lone = (label_root >= 0) & lone[jnp.maximum(label_root, 0)]
+    in_missed = (clean_root >= 0) & missed[jnp.maximum(clean_root, 0)]
+
+    # In 32 bits: ids times depths do not fit into theirs.
+    kind = jnp.minimum(reference, K - 1).astype(jnp.int32)
+    stratum = (in_missed * K + kind) * D + depth
+    profile = _histogram(stratum * K + jnp.minimum(labels, K - 1), valid, (2, K, D, K))
+    along = partial(_neighbours, stratum, reference, valid, error, num_classes=K)
+    pairs = along(axis=0) + along(axis=1)
+    two = _two_objects_near(clean_root)
+    background = valid & (reference == 0)
+    near = two.astype(jnp.int32) * D + depth
+    gaps = [_histogram(near, background & mask, (2, D)) for mask in (valid, error)]
+    return {
+        "joint": profile.sum(axis=(0, 2)),
+        "reference": (~is_void(reference)).sum(),
+        "profile": profile,
+        "pairs": pairs,
+        "gaps": jnp.stack(gaps, axis=-1),
+        "objects": objects,
+        "spread": spread,
+        "found": found,
+        "invented": (error & in_lone).sum(),
+        "corners": jnp.stack([_corners(labels), _corners(reference)]),
+        "lattice": jnp.stack([_lattice(labels), _lattice(reference)]),
+    }
+
+
+def _one_hot_sum(labels: jax.Array, mask: jax.Array, num_classes: int) -> jax.Array:
+    return _histogram(jnp.minimum(labels, num_classes - 1), mask, (num_classes,))
+
+
+def _histogram(cell: jax.Array, mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Pixels of the mask in each cell, int32 of `shape`."""
+    size = int(np.prod(shape))
+    index = jnp.where(mask, cell.astype(jnp.int32), size).ravel()
+    return jnp.bincount(index, length=size + 1)[:size].reshape(shape)
+
+
+def _depth(labels: jax.Array) -> jax.Array:
+    """Whole distance to the nearest pixel beside another class, at most DEPTHS - 1."""
+    down, right = edges(labels)
+    edge = jnp.pad(down, ((1, 0), (0, 0))) | jnp.pad(down, ((0, 1), (0, 0)))
+    edge |= jnp.pad(right, ((0, 0), (1, 0))) | jnp.pad(right, ((0, 0), (0, 1)))
+    distance = jnp.minimum(morphology.distance(~edge), DEPTHS - 1)
+    return jnp.floor(distance).astype(jnp.int32)
+
+
+def _neighbours(
+    stratum: jax.Array,
+    reference: jax.Array,
+    valid: jax.Array,
+    error: jax.Array,
+    axis: int,
+    num_classes: int,
+) -> jax.Array:
+    """`Pair.pairs` along one axis."""
+
+    def both(plane: jax.Array) -> tuple[jax.Array, jax.Array]:
+        ahead = jax.lax.slice_in_dim(plane, 1, None, axis=axis)
+        return jax.lax.slice_in_dim(plane, 0, -1, axis=axis), ahead
+
+    (here, there), (a, b), (e, f) = both(stratum), both(valid), both(error)
+    same_class = jnp.equal(*both(reference))
+    # One class, both in missed objects or both not: strata differ by depth alone.
+    same_object = here // DEPTHS == there // DEPTHS
+    mask = a & b & same_class & same_object
+    shape = (2, num_classes, DEPTHS)
+    cell = jnp.minimum(here, there)
+    wrong = _histogram(cell, mask & e, shape) + _histogram(cell, mask & f, shape)
+    total, twice = (_histogram(cell, m, shape) for m in (mask, mask & e & f))
+    return jnp.stack([total, wrong, twice], axis=-1)
+
+
+def _two_objects_near(root: jax.Array) -> jax.Array:
+    """Whether pixels of two components are within `_GAP` rows and columns."""
+    nobody = jnp.int32(root.size)
+    low, high = jnp.where(root < 0, nobody, root), root
+    for window in ((2 * _GAP + 1, 1), (1, 2 * _GAP + 1)):
+        low = jax.lax.reduce_window(low, nobody, jax.lax.min, window, (1, 1), "SAME")
+        high = jax.lax.reduce_window(high, -1, jax.lax.max, window, (1, 1), "SAME")
+    return (high >= 0) & (low != high)
+
+
+def _corners(labels: jax.Array) -> jax.Array:
+    """Corners, 2 x 2 pixels whose edges do not run straight on, and edges."""
+    down, right = edges(labels)
+    across = down[:, :-1].astype(jnp.int32) + down[:, 1:]
+    along = right[:-1].astype(jnp.int32) + right[1:]
+    straight = (across == 2) & (along == 0) | (across == 0) & (along == 2)
+    known = ~is_void(labels)
+    whole = known[1:, 1:] & known[1:, :-1] & known[:-1, 1:] & known[:-1, :-1]
+    corner = whole & (across + along > 0) & ~straight
+    return jnp.stack([corner.sum(), down.sum() + right.sum()])
+
+
+def _lattice(labels: jax.Array) -> jax.Array:
+    """Edges across rows and across columns by position modulo `LATTICE`."""
+
+    def by_phase(counts: jax.Array) -> jax.Array:
+        phase = (jnp.arange(len(counts)) + 1) % LATTICE
+        return jnp.zeros(LATTICE, jnp.int32).at[phase].add(counts)
+
+    down, right = edges(labels)
+    return jnp.stack([by_phase(down.sum(axis=1)), by_phase(right.sum(axis=0))])

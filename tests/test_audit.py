@@ -1,0 +1,355 @@
+"""The audit's numbers against scipy, NumPy and counts made by hand."""
+
+from functools import cache, partial, reduce
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage as ndi
+
+from metaseg import audit, density, information, noise, ntm
+from metaseg.data import synthetic
+from metaseg.errors import InputError
+from metaseg.labels import VOID
+
+EIGHT = np.ones((3, 3), int)
+COUNT = 12
+
+
+@cache
+def cells():
+    keys = jax.random.split(jax.random.key(40), COUNT)
+    return np.asarray(jax.jit(jax.vmap(lambda key: synthetic.cells(key)[1]))(keys))
+
+
+def noisy(*noise_fns):
+    fn = jax.jit(noise.per_example(noise.chain(*noise_fns)))
+    return np.asarray(fn(jax.random.key(41), cells(), jnp.arange(COUNT)))
+
+
+def pooled(labels, reference):
+    pairs = [audit.compare(a, b, 2) for a, b in zip(labels, reference, strict=True)]
+    return reduce(audit.add, pairs)
+
+
+def odd(shape=(70, 93), num_classes=3, seed=0):
+    """Blocks of random classes with void, of a size that is no bucket."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.choice([*range(num_classes), VOID], size=(12, 16))
+    return np.kron(coarse, np.ones((6, 6), int))[: shape[0], : shape[1]]
+
+
+@pytest.mark.parametrize(
+    ("size", "length"),
+    [(1, 64), (64, 64), (65, 96), (97, 128), (200, 256), (2048, 2048), (2049, 3072)],
+)
+def test_buckets_are_few_and_hold_the_side(size, length):
+    assert audit.bucket(size) == length
+
+
+def test_padding_changes_no_number():
+    # The same maps, once beside more void than the frame would add.
+    labels, reference = odd(seed=1), odd(seed=2)
+    around = ((0, 60), (0, 40))
+    wide = partial(np.pad, pad_width=around, constant_values=VOID)
+    plain = audit.compare(labels, reference, 3)
+    padded = audit.compare(wide(labels), wide(reference), 3)
+    for name, a, b in zip(audit.Pair._fields, plain, padded, strict=True):
+        np.testing.assert_allclose(a, b, err_msg=name)
+
+
+def test_examine_counts_as_numpy_and_scipy_do():
+    labels = odd()
+    labels[:2, :5] = 7
+    labels[3, 3] = -4
+    found = audit.examine(labels, 3)
+    known = (labels >= 0) & (labels < 3)
+    np.testing.assert_array_equal(found.counts, np.bincount(labels[known], minlength=3))
+    assert found.void == labels.size - known.sum()
+    assert found.wrong == 11
+    assert found.wrong_ids == (-4, 7)
+    for class_id in (1, 2):
+        assert found.objects[class_id] == ndi.label(labels == class_id, EIGHT)[1]
+    assert found.objects[0] == 0
+    clean = np.where(known, labels, -1)
+    right = (clean[:, 1:] != clean[:, :-1]) & (clean[:, 1:] >= 0) & (clean[:, :-1] >= 0)
+    down = (clean[1:] != clean[:-1]) & (clean[1:] >= 0) & (clean[:-1] >= 0)
+    assert found.perimeter == right.sum() + down.sum()
+
+
+def test_information_is_that_of_the_density_inside_the_map():
+    labels = odd(shape=(64, 64)).astype(np.uint8)  # fills its bucket
+    rho = density.spatial_density(jnp.asarray(labels), 3, bandwidth=2.0)
+    expected = information.spatial_information(rho)
+    found = audit.examine(labels, 3, bandwidth=2.0)
+    np.testing.assert_allclose(found.information, expected, rtol=1e-5)
+    # And of a map that does not, whose density would reach into the padding.
+    part = audit.examine(labels[:50, :40], 3, bandwidth=2.0)
+    rho = density.spatial_density(jnp.asarray(labels[:50, :40]), 3, bandwidth=2.0)
+    expected = information.spatial_information(rho)
+    np.testing.assert_allclose(part.information, expected, rtol=1e-4)
+
+
+def test_roughness_is_high_for_specks_and_low_for_disks():
+    rows, cols = np.mgrid[:128, :128] - 64
+    disk = (rows**2 + cols**2 < 30**2).astype(np.uint8)
+    specks = (np.random.default_rng(0).random((128, 128)) < 0.1).astype(np.uint8)
+    assert audit.examine(disk, 2).roughness < 0.05
+    assert audit.examine(specks, 2).roughness > 0.9
+    assert audit.examine(0 * disk, 2).roughness == 0
+
+
+def test_joint_counts_and_depth_are_those_of_scipy():
+    labels, reference = odd(seed=3).astype(np.uint8), odd(seed=4).astype(np.uint8)
+    pair = audit.compare(labels, reference, 3)
+    np.testing.assert_array_equal(pair.joint, ntm.joint_counts(reference, labels, 3))
+    edge = np.zeros(reference.shape, bool)
+    for axis in (0, 1):
+        for step in (1, -1):
+            other = np.roll(reference, step, axis)
+            near = (other != reference) & (other != VOID) & (reference != VOID)
+            border = 0 if step == 1 else -1
+            near[(border, slice(None)) if axis == 0 else (slice(None), border)] = False
+            edge |= near
+    depth = np.minimum(ndi.distance_transform_edt(~edge), audit.DEPTHS - 1).astype(int)
+    valid = (labels != VOID) & (reference != VOID)
+    expected = np.zeros((3, audit.DEPTHS, 3), int)
+    np.add.at(expected, (reference[valid], depth[valid], labels[valid]), 1)
+    np.testing.assert_array_equal(pair.profile.sum(axis=0), expected)
+
+
+def test_missed_invented_split_and_joined_objects_are_counted():
+    reference = np.zeros((96, 96), np.uint8)
+    reference[5:20, 5:20] = 1  # kept
+    reference[5:20, 30:45] = 1  # missed
+    reference[40:55, 5:20] = 1  # joined with
+    reference[40:55, 24:39] = 1  # this one
+    reference[40:55, 60:81] = 1  # split
+    labels = reference.copy()
+    labels[5:20, 30:45] = 0
+    labels[45:50, 20:24] = 1
+    labels[40:55, 69:72] = 0
+    labels[70:80, 70:80] = 1  # invented
+    pair = audit.compare(labels, reference, 2)
+    judged, missed, part, split, all_sizes = pair.objects[1]
+    assert (judged, missed, part, split, all_sizes) == (5, 1, 0, 1, 5)
+    solid, joined, invented = pair.found[1]
+    assert (solid, joined, invented) == (ndi.label(labels, EIGHT)[1], 1, 1)
+    assert pair.invented == 100
+    missed_pixels = pair.profile[1].sum()
+    assert missed_pixels == 15 * 15
+
+
+def test_covers_of_objects_are_those_of_scipy():
+    reference = cells()[0]
+    labels = noisy(partial(noise.sample, fraction=0.6))[0]
+    numbers, count = ndi.label(reference, EIGHT)
+    area = np.bincount(numbers.ravel())[1:]
+    hits = ndi.sum_labels(labels, numbers, np.arange(1, count + 1))
+    judged = area >= 9
+    area, hits = area[judged], hits[judged]
+    expected = [len(area), area.sum(), (area**2).sum(), hits.sum()]
+    expected.append((hits**2 / area).sum())
+    spread = audit.compare(labels, reference, 2).spread[1]
+    np.testing.assert_allclose(spread, expected, rtol=1e-5)
+
+
+def test_split_adds_up_to_the_disagreement():
+    for fn in (
+        partial(noise.flip, rate=0.3),
+        partial(noise.elastic, amplitude=3.0),
+        partial(noise.add, rate=0.5),
+    ):
+        labels = noisy(fn)
+        wrong = (labels != cells()).sum()
+        assert audit.split(pooled(labels, cells())).total == pytest.approx(wrong)
+
+
+FAMILIES = {
+    "clean": (noise.clean,),
+    "randomised": (
+        partial(noise.flip, rate=0.4),
+        partial(noise.flip, rate=0.9),
+        partial(noise.sample, fraction=0.02),
+    ),
+    "perturbed": (
+        partial(noise.dilate, radius=2),
+        partial(noise.skeletonize),
+        partial(noise.shift_pixels, radius=2),
+        partial(noise.translate, shift=12),
+    ),
+    "objects": (
+        partial(noise.omit, rate=0.4),
+        partial(noise.add, rate=0.4),
+        partial(noise.boxes),
+    ),
+    "sparse": (partial(noise.points), partial(noise.scribbles)),
+    "random": (partial(noise.random, prior=0.2), partial(noise.constant, fill=0)),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_verdict_names_the_family(family):
+    for fn in FAMILIES[family]:
+        judged = audit.verdict(pooled(noisy(fn), cells()))
+        assert judged.family == family, fn
+        assert judged.words
+
+
+def test_two_annotators_are_told_apart_by_both_of_their_habits():
+    # The second draws outlines beside the first one's, and overlooks some objects.
+    outlines = noisy(partial(noise.elastic, amplitude=2.0))
+    labels = noisy(
+        partial(noise.elastic, amplitude=2.0), partial(noise.omit, rate=0.25)
+    )
+    judged = audit.verdict(pooled(labels, cells()))
+    overlooked = (outlines != labels).sum() / (labels != cells()).sum()
+    assert judged.family in ("perturbed", "objects")
+    assert judged.parts.independent < 0.1
+    assert judged.parts.boundary > 0.2
+    assert judged.parts.objects == pytest.approx(overlooked, abs=0.2)
+    said = " ".join(judged.words)
+    assert "Boundaries were moved" in said
+    assert "Whole objects are wrong" in said
+    assert judged.evidence["missed_objects"] == pytest.approx(0.25, abs=0.15)
+    assert 0.3 < judged.evidence["displacement"] < 3
+
+
+def test_heavy_flips_do_not_hide_that_boundaries_moved():
+    labels = noisy(partial(noise.erode, radius=2), partial(noise.flip, rate=0.35))
+    judged = audit.verdict(pooled(labels, cells()))
+    assert judged.parts.independent > 0.9
+    assert judged.family == "perturbed"
+    assert judged.evidence["step_contrast"] < 0.5
+
+
+def test_independent_noise_has_the_evidence_of_independence():
+    rate = 0.3
+    pair = pooled(noisy(partial(noise.flip, rate=rate)), cells())
+    found = audit.evidence(pair)
+    # Correlations of so many independent pairs are within 5 standard deviations.
+    assert abs(found["neighbour_correlation"]) < 5 / np.sqrt(0.1 * pair.labelled)
+    assert abs(found["step_contrast"] - 1) < 5 * found["step_error"]
+    assert found["disagreement"] == pytest.approx(rate, abs=0.01)
+    expected = information.semantic_information(
+        ntm.symmetric(2, rate), pair.joint.sum(axis=1) / pair.labelled
+    )
+    # Within maps, and shares differ between maps: not more than of the whole set.
+    assert 0.7 * float(expected) < found["information"] < 1.02 * float(expected)
+
+
+def multi():
+    """Regions of four classes."""
+    grid = jax.random.normal(jax.random.key(2), (6, 9, 9, 4))
+    fields = jax.image.resize(grid, (6, 128, 128, 4), "cubic")
+    return np.asarray(jnp.argmax(fields, axis=-1).astype(jnp.uint8))
+
+
+@pytest.mark.parametrize(
+    ("fn", "family"),
+    [
+        (partial(noise.transition, matrix=ntm.pair(4, 0.3)), "randomised"),
+        (partial(noise.elastic, amplitude=2.0), "perturbed"),
+        (partial(noise.random, prior=(0.4, 0.3, 0.2, 0.1)), "random"),
+    ],
+)
+def test_verdict_on_many_classes(fn, family):
+    clean = multi()
+    one = jax.jit(noise.per_example(fn))
+    labels = np.asarray(one(jax.random.key(0), clean, jnp.arange(len(clean))))
+    pairs = [audit.compare(a, b, 4) for a, b in zip(labels, clean, strict=True)]
+    assert audit.verdict(reduce(audit.add, pairs)).family == family
+
+
+def test_bootstrap_equals_a_loop_over_numpy_draws():
+    joints = np.random.default_rng(0).integers(0, 50, size=(40, 3, 3))
+    rng = np.random.default_rng(1)
+    ratios = []
+    for _ in range(4000):
+        total = joints[rng.integers(40, size=40)].sum(axis=0)
+        ratios.append(total / total.sum(axis=1, keepdims=True))
+    found = audit.bootstrap(joints, draws=4000)
+    # Expanded by about sqrt(n / (n - 1)) t / z, here 4.5 %.
+    centre = np.mean(ratios, axis=0)
+    for end, q in ((found.low, 0.025), (found.high, 0.975)):
+        expected = np.quantile(ratios, q, axis=0) - centre
+        np.testing.assert_allclose((end - centre) / expected, 1.045, atol=0.08)
+    again = audit.bootstrap(joints, draws=4000)
+    np.testing.assert_array_equal(found.low, again.low)
+
+
+def test_bootstrap_is_wider_than_wilson_where_neighbours_err_together():
+    labels = noisy(partial(noise.omit, rate=0.5))
+    joints = np.stack(
+        [audit.compare(a, b, 2).joint for a, b in zip(labels, cells(), strict=True)]
+    )
+    found = audit.transition(joints)
+    wide = found.interval.high[1, 1] - found.interval.low[1, 1]
+    narrow = found.estimate.high[1, 1] - found.estimate.low[1, 1]
+    assert wide > 5 * narrow
+    assert found.interval.low[1, 1] <= 0.5 <= found.interval.high[1, 1]
+
+
+def test_transition_of_flips_is_worth_what_the_formula_says():
+    joints = np.array([[[60, 40], [40, 60]]] * 9) * 1_000_000_000  # beyond 31 bits
+    found = audit.transition(joints, class_names=("sky", "sea"))
+    np.testing.assert_allclose(found.estimate.matrix, [[0.6, 0.4], [0.4, 0.6]], 1e-4)
+    assert found.labelled == 1_800_000_000_000
+    assert found.effective == pytest.approx(0.04 * found.labelled, rel=1e-3)
+    assert found.rank == 2
+    assert found.condition_number == pytest.approx(5, rel=1e-3)
+    assert audit.transition(joints[:, ::-1] * 0 + 1).rank == 1
+
+
+def test_a_class_without_pixels_is_not_claimed():
+    joints = np.zeros((5, 3, 3), int)
+    joints[:, :2, :2] = [[8, 2], [2, 8]]
+    found = audit.transition(joints)
+    assert (found.interval.low[2], found.interval.high[2]) == (
+        pytest.approx([0, 0, 0]),
+        pytest.approx([1, 1, 1]),
+    )
+    assert found.effective == pytest.approx(0.36 * found.labelled)
+
+
+def test_duplicates_are_found_exact_and_near():
+    first, second, third = cells()[:3]
+    near = first.copy()
+    near[60, 60:64] = 1 - near[60, 60:64]
+    doubled = np.kron(second, np.ones((2, 2), np.uint8))
+    blank = np.zeros_like(first)
+    maps = [first, second, first, near, third, doubled, blank, blank]
+    found = audit.duplicates([audit.examine(one, 2) for one in maps])
+    assert found.exact == ((0, 2),)
+    assert sorted(found.near) == [(0, 3), (1, 5)]
+
+
+def test_overview_and_outliers_name_the_odd_ones():
+    maps = [*cells(), np.full((128, 128), VOID), np.ones((128, 128), int)]
+    maps.append(np.where(cells()[0] > 0, 9, 0))
+    examined = [audit.examine(one, 2) for one in maps]
+    whole = audit.overview(examined)
+    assert whole.maps == COUNT + 3
+    assert whole.empty == (COUNT,)
+    assert whole.one_class == (COUNT + 1, COUNT + 2)
+    assert whole.wrong_ids == {9: 1}
+    found = audit.outliers(examined)
+    assert {COUNT, COUNT + 1} <= set(found.indices)
+    assert found.reasons[0][0] in found.names
+
+
+def test_wrong_input_is_named():
+    with pytest.raises(InputError, match=r"a.png: .*expected integer class ids"):
+        audit.examine(np.zeros((4, 4)), 2, where="a.png")
+    with pytest.raises(InputError, match=r"b.png: shape \(4, 4\), expected \(4, 5\)"):
+        audit.compare(np.zeros((4, 4), int), np.zeros((4, 5), int), 2, where="b.png")
+    with pytest.raises(InputError, match="joints: "):
+        audit.bootstrap(np.zeros((3, 2, 3), int))
+
+
+def test_many_classes_and_narrow_ids_are_counted_right():
+    rng = np.random.default_rng(7)
+    clean, labels = rng.integers(0, 20, (2, 60, 60)).astype(np.uint8)
+    pair = audit.compare(labels, clean, 20)
+    np.testing.assert_array_equal(pair.joint, ntm.joint_counts(clean, labels, 20))
