@@ -580,5 +580,5 @@ def _say(summary: Mapping[str, Any], page: Path) -> None:
     for bad in summary["bad"]:
         print(f"bad: {bad['reason']}", file=sys.stderr)
     if summary["bad"]:
-        print(f"{len(summary['bad'])} bad files were left out", file=sys.stderr)
+        print(f"bad files left out: {len(summary['bad'])}", file=sys.stderr)
     print(f"report: {page}")
