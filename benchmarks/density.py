@@ -17,33 +17,20 @@ import argparse
 import importlib.util
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage as ndi
+from turns import Row, Run, medians
 
 from metaseg import density
 from metaseg.data import synthetic
 
-Run = Callable[[], Any]
 CLASSES, SMALL = 2, 64
 TARGETS = {2: 1.0, 32: 3.0}  # bandwidth: how often as fast as scipy, at least
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    name: str
-    ours: Run
-    reference_name: str
-    reference: Run
-    target: float | None = None
-    scale: float = 1.0  # of the reference's time, where it is timed on less
 
 
 def parse() -> argparse.Namespace:
@@ -135,13 +122,6 @@ def rows(batch: int, size: int, bandwidths: list[float]) -> Iterator[Row]:
             yield Row(name, ours("gaussian"), "KernelDensity", estimate, scale=scale)
 
 
-def seconds(run: Run) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    jax.block_until_ready(run())
-    return time.perf_counter() - start
-
-
 def main() -> int:
     """Prints the table; 1 if a target is missed."""
     args = parse()
@@ -159,11 +139,9 @@ def main() -> int:
         for row in rows(batch, size, bandwidths):
             if args.only not in row.name:
                 continue
-            runs = (row.ours, row.reference)
-            for run in runs:
-                seconds(run)  # compiles, and touches the memory
-            timed = [[seconds(run) for run in runs] for _ in range(args.rounds)]
-            ours, reference = np.median(timed, axis=0) * (1, row.scale)
+            runs = {"ours": row.ours, "reference": row.reference}
+            ours, reference = medians(runs, args.rounds).values()
+            reference *= row.scale
             ratio = reference / ours
             missed += row.target is not None and ratio < row.target
             target = "" if row.target is None else f"{row.target:g}"

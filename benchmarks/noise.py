@@ -13,11 +13,10 @@ reference take turns, so that a busy machine slows both; medians over `--rounds`
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,23 +24,12 @@ import numpy as np
 import scipy.ndimage as ndi
 from skimage.morphology import disk
 from skimage.morphology import skeletonize as skimage_skeletonize
+from turns import Row, Run, medians
 
 from metaseg import morphology, noise, ntm
 from metaseg.data import synthetic
 
-Run = Callable[[], Any]
 RATE, FRACTION, CLASSES, RADIUS = 0.4, 0.1, 5, 3
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    name: str
-    ours: Run
-    reference_name: str
-    reference: Run
-    target: float | None = None
-    scale: float = 1.0  # of the reference's time, where it is timed on less
 
 
 def parse() -> argparse.Namespace:
@@ -189,13 +177,6 @@ def numpy_exact(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
     return noisy
 
 
-def seconds(run: Run) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    jax.block_until_ready(run())
-    return time.perf_counter() - start
-
-
 def main() -> int:
     """Prints the table; 1 if a target is missed."""
     args = parse()
@@ -213,15 +194,9 @@ def main() -> int:
     for row in rows(args.batch, args.size):
         if args.only not in row.name:
             continue
-        timed: dict[str, list[float]] = {"copy": [], "ours": [], "reference": []}
         runs: dict[str, Run] = {"copy": copy, "ours": row.ours}
         runs["reference"] = row.reference
-        for run in runs.values():
-            seconds(run)  # compiles, and touches the memory
-        for _ in range(args.rounds):
-            for side, run in runs.items():
-                timed[side].append(seconds(run))
-        median = {side: float(np.median(times)) for side, times in timed.items()}
+        median = medians(runs, args.rounds)
         median["reference"] *= row.scale
         ratio = median["reference"] / median["ours"]
         missed += row.target is not None and ratio < row.target

@@ -5,6 +5,7 @@ on: maps whose file is unchanged are not read again.
 """
 
 import csv
+import io
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from metaseg import audit, report
 from metaseg.data import folder
 from metaseg.errors import InputError
+from metaseg.report import page
 
 __all__ = ["Settings", "run"]
 
@@ -122,16 +124,16 @@ def run(settings: Settings) -> int:
     rows = _rows(gathered.records, summary)
     logs.write_json(settings.output / "audit.json", summary)
     _write_csv(settings.output / "audit.csv", rows, names)
-    page = settings.output / "audit.html"
+    html = settings.output / "audit.html"
     report.write_audit(
-        page,
+        html,
         summary=summary,
         rows=rows,
         thumbnails=_thumbnails(
             rows, gathered.records, references, stored, reference_stored, pictures
         ),
     )
-    _say(summary, page)
+    _say(summary, html)
     return int(bool(gathered.bad))
 
 
@@ -431,7 +433,11 @@ def _comparison(
 
 
 def _profile(pair: audit.Pair, names: Sequence[str]) -> dict[str, Any]:
-    """Share labelled as each class by signed depth, negative inside the class."""
+    """Share labelled as each class by signed depth, negative inside the class.
+
+    Outside, depth is the distance to the class for two classes only: with more it is
+    that to the nearest of all boundaries, and nothing is said.
+    """
     counts = pair.profile.sum(axis=0).astype(float)  # [K, DEPTHS, K]
     classes = {}
     for index, name in enumerate(names):
@@ -439,6 +445,8 @@ def _profile(pair: audit.Pair, names: Sequence[str]) -> dict[str, Any]:
         outside = counts.sum(axis=0) - inside
         line = np.concatenate([inside[::-1], outside])
         total = line.sum(axis=-1)
+        if len(names) > 2:
+            total[len(inside) :] = 0
         share = line[:, index] / np.where(total > 0, total, 1)
         classes[name] = [
             float(s) if t > 0 else None for s, t in zip(share, total, strict=True)
@@ -505,19 +513,16 @@ def _write_csv(
     last = ("disagreement", "independent", "boundary", "objects_share")
     plain = ("name", "height", "width", "labelled", "void_share")
     measures = ("information", "roughness", "objects", "score")
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
-        shares = [f"share {name}" for name in names]
-        writer.writerow(
-            [*plain, *shares, *measures, "flags", *(last if compared else ())]
-        )
-        for row in rows:
-            values = [*(row[k] for k in plain), *row["shares"]]
-            values += [*(row[k] for k in measures), " ".join(row["flags"])]
-            values += [row.get(k, "") for k in last] if compared else []
-            writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
-    scratch.replace(path)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    shares = [f"share {name}" for name in names]
+    writer.writerow([*plain, *shares, *measures, "flags", *(last if compared else ())])
+    for row in rows:
+        values = [*(row[k] for k in plain), *row["shares"]]
+        values += [*(row[k] for k in measures), " ".join(row["flags"])]
+        values += [row.get(k, "") for k in last] if compared else []
+        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
+    page.write(path, out.getvalue())
 
 
 def _thumbnails(
@@ -566,7 +571,7 @@ def _thumbnails(
     return shown
 
 
-def _say(summary: Mapping[str, Any], page: Path) -> None:
+def _say(summary: Mapping[str, Any], html: Path) -> None:
     """The verdict on the terminal, and where the rest is."""
     compared = summary["comparison"]
     if compared:
@@ -581,4 +586,4 @@ def _say(summary: Mapping[str, Any], page: Path) -> None:
         print(f"bad: {bad['reason']}", file=sys.stderr)
     if summary["bad"]:
         print(f"bad files left out: {len(summary['bad'])}", file=sys.stderr)
-    print(f"report: {page}")
+    print(f"report: {html}")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metaseg import noise
+from metaseg import audit, noise
 from metaseg.data import synthetic
 from metaseg.errors import InputError
 
@@ -156,6 +156,17 @@ def test_maps_of_other_sizes_and_void_are_taken(clean, tmp_path):
     rows = rows_of(tmp_path / "out")
     assert {int(row["height"]) for row in rows} == {40, 97, 128}
     assert all(float(row["void_share"]) > 0 for row in rows)
+
+
+def test_of_many_classes_the_profile_speaks_of_the_inside_alone(clean):
+    labels = clean[0] + (clean[0] * (np.arange(128) > 64)).astype(np.uint8)
+    profile = label_audit._profile(audit.compare(labels, labels, 3), "abc")
+    inside = np.array(profile["distance"]) < 0
+    for shares in profile["classes"].values():
+        said = np.array([share is not None for share in shares])
+        assert said[inside].any()
+        assert not said[~inside].any()
+        assert {share for share in shares if share is not None} == {1.0}
 
 
 @pytest.mark.parametrize(
