@@ -20,7 +20,7 @@ from label_files import LabelFile
 from tqdm import tqdm
 
 from metaseg import audit, report
-from metaseg.data import folder
+from metaseg.data import image_files
 from metaseg.errors import InputError
 from metaseg.report import page
 
@@ -546,7 +546,7 @@ def _thumbnails(
         image = None
         if name in images:
             try:
-                image = folder.read_image(images[name])
+                image = image_files.read_image(images[name])
             except InputError as error:
                 print(f"warning: {error}", file=sys.stderr)
         if image is not None and image.shape[:2] != loaded.labels.shape:

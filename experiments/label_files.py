@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metaseg.data import folder
+from metaseg.data import image_files
 from metaseg.errors import InputError
 
 __all__ = ["SUFFIXES", "Encoding", "LabelFile", "Loaded", "encoding", "find", "stream"]
@@ -123,7 +123,7 @@ def read(file: LabelFile) -> np.ndarray:
       InputError: unreadable, not integers, or not one plane.
     """
     if file.path.suffix.lower() in IMAGES:
-        return folder.read_label_values(file.path)
+        return image_files.read_label_values(file.path)
     try:
         with file.path.open("rb") as stream_:
             loaded = np.load(stream_, allow_pickle=False)

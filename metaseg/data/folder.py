@@ -1,36 +1,27 @@
 """A user's own images: `<dir>/{train,val,test}/{images,labels}/NAME.(png|tif|tiff)`.
 
-Host-side NumPy; imports no jax. A file is decoded to its stored samples, an image to
-numbers, a label to class ids, a folder to pairs, and three folders to a `Dataset`.
+Host-side NumPy; imports no jax. Finds the pairs, reads them with `image_files`, and
+makes three folders a `Dataset`.
 """
 
-import contextlib
 import itertools
-import logging
 import os
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tifffile
-from PIL import Image
 from tqdm import tqdm
 
+from metaseg.data import image_files, normalize
 from metaseg.data.dataset import Dataset, Split, example_ids
+from metaseg.data.image_files import some
 from metaseg.errors import InputError
 
-__all__ = [
-    "Pair",
-    "load",
-    "match_pairs",
-    "read_image",
-    "read_label",
-    "read_label_values",
-]
+__all__ = ["Pair", "load", "match_pairs"]
 
 Example = tuple[np.ndarray, np.ndarray]  # image, label
 SPLITS = ("train", "val", "test")
@@ -55,11 +46,8 @@ def load(config: Any) -> Dataset:
     largest height and width of the data set (image 0 after normalisation, label 255).
 
     Args:
-      config: has the attributes `dir`, `num_classes` (2 unless given) and `normalize`,
-        how each image is brought to one scale, over all its pixels and channels:
-        `zscore` (unless given), to mean 0 and variance 1; `percentile`, so that its
-        percentiles 1 and 99.8 are 0 and 1, unclipped; `none`, stored values. A
-        constant image becomes zeros, save with `none`.
+      config: has the attributes `dir`, `num_classes` (2 unless given), `normalize`,
+        `mean` and `std`, see `normalize.build`.
 
     Returns:
       The data set, named like its folder, each split sorted by name. With two classes
@@ -68,7 +56,7 @@ def load(config: Any) -> Dataset:
     Raises:
       InputError: for a wrong field, layout or file, before anything is returned.
     """
-    root, num_classes, normalize = _settings(config)
+    root, num_classes, normalizer = _settings(config)
     pairs = {split: match_pairs(root / split) for split in SPLITS}
     every_pair = list(itertools.chain(*pairs.values()))
     examples = _read_all(every_pair, num_classes)
@@ -81,7 +69,7 @@ def load(config: Any) -> Dataset:
     def stack(split: str) -> Split:
         own = [example_of[pair] for pair in pairs[split]]
         names = [pair.name for pair in pairs[split]]
-        return _stack(split, names, own, size, normalize)
+        return _stack(split, names, own, size, normalizer)
 
     return Dataset(
         name=root.name,
@@ -110,7 +98,7 @@ def match_pairs(folder: Path) -> list[Pair]:
     images = _files_by_name(folder / "images")
     labels = _files_by_name(folder / "labels")
     unpaired = [
-        f"{len(alone)} without a {other} of the same name ({_some(alone)})"
+        f"{len(alone)} without a {other} of the same name ({some(alone)})"
         for alone, other in (
             ([images[name].name for name in sorted(images.keys() - labels)], "label"),
             ([labels[name].name for name in sorted(labels.keys() - images)], "image"),
@@ -125,95 +113,7 @@ def match_pairs(folder: Path) -> list[Pair]:
     return [Pair(name, images[name], labels[name]) for name in sorted(images)]
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Reads an image as stored: alpha dropped, palette expanded, not normalised.
-
-    Args:
-      path: a PNG or single-page TIFF, grey or colour, 8 to 32 bit, integer or float.
-
-    Returns:
-      `[H, W, 1]`, also where the three channels are equal, or `[H, W, 3]`; floats as
-      float32, integers in the file's dtype.
-
-    Raises:
-      InputError: if the file cannot be decoded or holds NaN or infinity.
-    """
-    pixels, palette = _decode(path)
-    if palette is not None:
-        pixels = palette[pixels]
-    if pixels.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # beyond float32 is as bad as infinite
-            pixels = pixels.astype(np.float32)
-        bad = np.count_nonzero(~np.isfinite(pixels))
-        if bad:
-            raise InputError(
-                f"{path}: {bad} values are NaN or infinite; expected finite float32"
-            )
-    if pixels.ndim == 2 or _is_grey(pixels):
-        pixels = pixels.reshape(*pixels.shape[:2], -1)[..., :1]
-    return pixels
-
-
-def read_label(path: Path, num_classes: int) -> np.ndarray:
-    """Reads a label map as stored: grey values, or the indices of a palette.
-
-    Args:
-      path: a PNG or single-page TIFF; colour only with three equal channels.
-      num_classes: K. With K = 2 the values may be 0 and 1, or 0 and 255.
-
-    Returns:
-      uint8 `[H, W]`: ids below K, and 255, which is foreground with K = 2 and void
-      with more.
-
-    Raises:
-      InputError: if the file cannot be decoded or holds anything else.
-    """
-    pixels = read_label_values(path)
-    expected = (
-        "0 and 1, or 0 and 255"
-        if num_classes == 2
-        else f"0 to {num_classes - 1}, or 255 for void"
-    )
-    unknown = (pixels < 0) | ((pixels >= num_classes) & (pixels != VOID))
-    if unknown.any():
-        ids = [str(int(value)) for value in np.unique(pixels[unknown])]
-        raise InputError(
-            f"{path}: class id {_some(ids)} in {np.count_nonzero(unknown)} pixels;"
-            f" expected {expected} (config.data.num_classes={num_classes})"
-        )
-    if num_classes == 2 and (pixels == 1).any() and (pixels == VOID).any():
-        raise InputError(f"{path}: both 1 and 255 in a label; expected {expected}")
-    return pixels.astype(np.uint8)
-
-
-def read_label_values(path: Path) -> np.ndarray:
-    """Reads a label map as stored, whatever its values.
-
-    Args:
-      path: a PNG or single-page TIFF; colour only with three equal channels.
-
-    Returns:
-      Integers `[H, W]` in the file's dtype; whole floats as int64.
-
-    Raises:
-      InputError: if the file cannot be decoded, or holds colours or fractions.
-    """
-    pixels, _ = _decode(path)
-    if pixels.ndim == 3:
-        if not _is_grey(pixels):
-            raise InputError(
-                f"{path}: a label image with colours; expected class ids as grey"
-                " values or palette indices"
-            )
-        pixels = pixels[..., 0]
-    if pixels.dtype.kind != "f":
-        return pixels
-    if not (np.isfinite(pixels) & (pixels == np.rint(pixels))).all():
-        raise InputError(f"{path}: fractions or NaN in a label; expected class ids")
-    return pixels.astype(np.int64)
-
-
-def _settings(config: Any) -> tuple[Path, int, Callable[[np.ndarray], np.ndarray]]:
+def _settings(config: Any) -> tuple[Path, int, normalize.Normalizer]:
     folder = getattr(config, "dir", None)
     if not folder:
         raise InputError(
@@ -231,13 +131,7 @@ def _settings(config: Any) -> tuple[Path, int, Callable[[np.ndarray], np.ndarray
             f"config.data.num_classes: {num_classes!r}; expected an integer from 2 to"
             f" {VOID}"
         )
-    normalize = getattr(config, "normalize", "zscore")
-    if normalize not in _NORMALIZE:
-        raise InputError(
-            f"config.data.normalize: {normalize!r}; expected one of"
-            f" {', '.join(_NORMALIZE)}"
-        )
-    return root, int(num_classes), _NORMALIZE[normalize]
+    return root, int(num_classes), normalize.build(config)
 
 
 def _files_by_name(folder: Path) -> dict[str, Path]:
@@ -247,27 +141,27 @@ def _files_by_name(folder: Path) -> dict[str, Path]:
         raise InputError(
             f"{folder}: {error.strerror}; expected a folder of .png, .tif or .tiff"
         ) from error
-    files: dict[str, Path] = {}
+    found: dict[str, Path] = {}
     for path in entries:
         hidden = path.name.startswith(".")
         if hidden or path.suffix.lower() not in SUFFIXES or path.is_dir():
             continue
         # macOS stores decomposed letters: one name, one id, on every system.
         name = unicodedata.normalize("NFC", path.stem)
-        if name in files:
+        if name in found:
             raise InputError(
-                f"{folder}: {files[name].name} and {path.name} have the same name;"
+                f"{folder}: {found[name].name} and {path.name} have the same name;"
                 " expected one file per name"
             )
         if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
             raise InputError(
                 f"{folder}: file name {path.name!a}; expected printable letters"
             )
-        files[name] = path
-    if not files:
-        others = f" among {_some([p.name for p in entries])}" if entries else ""
+        found[name] = path
+    if not found:
+        others = f" among {some([p.name for p in entries])}" if entries else ""
         raise InputError(f"{folder}: no .png, .tif or .tiff file{others}")
-    return files
+    return found
 
 
 def _read_all(pairs: Sequence[Pair], num_classes: int) -> list[Example]:
@@ -275,7 +169,10 @@ def _read_all(pairs: Sequence[Pair], num_classes: int) -> list[Example]:
 
     def read(pair: Pair) -> Example | InputError:
         try:
-            image, label = read_image(pair.image), read_label(pair.label, num_classes)
+            image, label = (
+                image_files.read_image(pair.image),
+                image_files.read_label(pair.label, num_classes),
+            )
             if image.shape[:2] != label.shape:
                 raise InputError(
                     f"{pair.label}: {_size(label)} (height x width); expected"
@@ -288,7 +185,7 @@ def _read_all(pairs: Sequence[Pair], num_classes: int) -> list[Example]:
     examples, errors = [], []
     quiet = len(pairs) <= PROGRESS_FROM or not sys.stderr.isatty()
     workers = min(8, os.cpu_count() or 1)
-    with _no_tifffile_log(), ThreadPoolExecutor(workers) as pool:
+    with image_files.quiet_decoders(), ThreadPoolExecutor(workers) as pool:
         for result in tqdm(
             pool.map(read, pairs),
             desc="reading images",
@@ -303,8 +200,8 @@ def _read_all(pairs: Sequence[Pair], num_classes: int) -> list[Example]:
                 examples.append(result)
     if errors:
         more = len(errors) - 1
-        files = "file" if more == 1 else "files"
-        raise InputError(f"{errors[0]}" + (f" (and {more} more {files})" * bool(more)))
+        noun = "file" if more == 1 else "files"
+        raise InputError(f"{errors[0]}" + (f" (and {more} more {noun})" * bool(more)))
     return examples
 
 
@@ -324,7 +221,7 @@ def _stack(
     names: Sequence[str],
     examples: Sequence[Example],
     size: Sequence[int],
-    normalize: Callable[[np.ndarray], np.ndarray],
+    normalizer: normalize.Normalizer,
 ) -> Split:
     height, width, _ = size
     images = np.zeros((len(names), *size), np.float32)
@@ -332,188 +229,10 @@ def _stack(
     sizes = np.array([label.shape for _, label in examples], np.int32)
     for i, (image, label) in enumerate(examples):
         h, w = label.shape
-        images[i, :h, :w] = normalize(image)
+        images[i, :h, :w] = normalizer(image)(image)
         labels[i, :h, :w] = label
     return Split(images, labels, example_ids(split, names), tuple(names), sizes)
 
 
-def _zscore(image: np.ndarray) -> np.ndarray:
-    if image.min() == image.max():  # the computed deviation need not be exactly 0
-        return np.zeros(image.shape, np.float32)
-    values = _floats(image)
-    values -= values.mean(dtype=np.float64)
-    values /= values.std(dtype=np.float64)
-    return values.astype(np.float32, copy=False)
-
-
-def _percentile(image: np.ndarray) -> np.ndarray:
-    low, high = np.percentile(image, (1, 99.8))
-    if low == high:  # all but a few pixels are equal: the few set the scale
-        low, high = float(image.min()), float(image.max())
-    if low == high:
-        return np.zeros(image.shape, np.float32)
-    values = _floats(image)
-    values -= low
-    values /= high - low
-    return values.astype(np.float32, copy=False)
-
-
-def _floats(image: np.ndarray) -> np.ndarray:
-    """A copy precise enough to subtract in: 8 and 16 bit are exact in float32."""
-    return image.astype(np.float32 if image.itemsize < 4 else np.float64)
-
-
-def _stored(image: np.ndarray) -> np.ndarray:
-    return image.astype(np.float32)
-
-
-_NORMALIZE = {"zscore": _zscore, "percentile": _percentile, "none": _stored}
-
-
-def _decode(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Stored samples `[H, W]` or `[H, W, 3]` without alpha, and the palette if any."""
-    kind = "PNG" if path.suffix.lower() == ".png" else "TIFF"
-    try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path}: zero bytes; expected a {kind} image")
-        pixels, palette = _decode_png(path) if kind == "PNG" else _decode_tiff(path)
-    except InputError:
-        raise
-    except Exception as error:  # decoders raise whatever the damaged bytes lead to
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(
-            f"{path}: unreadable, truncated or not a {kind}; expected an intact {kind}"
-            f" image ({reason})"
-        ) from error
-    if pixels.dtype.kind == "b":
-        pixels = pixels.astype(np.uint8)
-    if pixels.dtype.kind not in "uif" or pixels.size == 0:
-        raise InputError(
-            f"{path}: {pixels.dtype} samples of shape {pixels.shape}; expected integers"
-            " or floats"
-        )
-    return pixels, palette
-
-
-def _decode_png(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    with Image.open(path, formats=("PNG",)) as file:
-        file.verify()  # checksums and end, which decoding does not look at
-    with Image.open(path, formats=("PNG",)) as file:
-        layout = file.tile[0][3]
-        frames, mode = getattr(file, "n_frames", 1), file.mode
-        pixels = np.array(file)
-        _check_still_and_upright(path, frames, file.getexif().get(0x0112, 1))
-        palette = _palette(file)
-    if layout in ("L;2", "L;4"):  # pillow stretches these to 0..255; ids must not be
-        pixels //= 85 if layout == "L;2" else 17
-    if layout in _LOW_BYTES:  # 16-bit colour, of which pillow keeps the high bytes
-        with Image.open(path, formats=("PNG",)) as file:
-            tiles: list[Any] = [(*tile[:3], _LOW_BYTES[layout]) for tile in file.tile]
-            file.tile = tiles
-            low = np.array(file)
-        if layout == "LA;16B":  # read as four bytes: grey high, low, alpha high, low
-            pixels, low, mode = pixels[..., :1], low[..., 1:2], "L"
-        pixels = pixels.astype(np.uint16) << 8 | low
-    return _without_alpha(path, pixels, mode), palette
-
-
-_LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
-
-
-def _decode_tiff(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    with tifffile.TiffFile(path) as file:
-        page = file.pages.first
-        orientation = page.tags.valueof("Orientation", default=1)
-        _check_still_and_upright(path, len(file.pages), orientation)
-        try:
-            pixels = page.asarray()
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-            return _decode_tiff_by_pillow(path, page)
-        if page.axes == "SYX":
-            pixels = np.moveaxis(pixels, 0, -1)
-        elif page.axes not in ("YX", "YXS"):
-            raise InputError(
-                f"{path}: axes {page.axes}; expected one plane, grey or colour"
-            )
-        palette = page.colormap
-        if palette is not None:
-            palette = (palette.T >> 8).astype(np.uint8)
-        channels = 1 if pixels.ndim == 2 else pixels.shape[-1]
-        is_rgb = page.photometric == tifffile.PHOTOMETRIC.RGB
-        has_alpha = any(kind > 0 for kind in page.extrasamples)
-    if not (
-        channels in (1, 3)
-        or (channels == 2 and has_alpha)
-        or (channels == 4 and is_rgb)
-    ):
-        raise InputError(f"{path}: {channels} channels; expected grey or RGB(A)")
-    return _without_alpha(path, pixels, "L" if channels < 3 else "RGB"), palette
-
-
-def _decode_tiff_by_pillow(
-    path: Path, page: Any
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """For the compressions that tifffile leaves to a package we do without."""
-    with Image.open(path, formats=("TIFF",)) as file:
-        pixels, palette, mode = np.array(file), _palette(file), file.mode
-    if page.bitspersample not in (1, 8 * pixels.dtype.itemsize):
-        raise InputError(
-            f"{path}: {page.compression.name} compression of {page.bitspersample}-bit"
-            f" {mode}; expected deflate or none for such samples"
-        )
-    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and mode in ("1", "L"):
-        pixels = ~pixels  # pillow has inverted these, tifffile would not
-    return _without_alpha(path, pixels, mode), palette
-
-
-def _without_alpha(path: Path, pixels: np.ndarray, mode: str) -> np.ndarray:
-    if pixels.ndim == 2:
-        return pixels
-    if mode in ("L", "LA", "PA"):
-        return pixels[..., 0]
-    if mode in ("RGB", "RGBA"):
-        return pixels[..., :3]
-    raise InputError(f"{path}: colour mode {mode}; expected grey, palette or RGB(A)")
-
-
-def _palette(file: Image.Image) -> np.ndarray | None:
-    """uint8 `[256, 3]`; entries that the file leaves out are black."""
-    colours = file.getpalette("RGB") if file.mode in ("P", "PA") else None
-    if colours is None:
-        return None
-    return np.array(colours + [0] * (768 - len(colours)), np.uint8).reshape(256, 3)
-
-
-def _check_still_and_upright(path: Path, pages: int, orientation: int) -> None:
-    if pages != 1:
-        raise InputError(f"{path}: {pages} pages; expected a single-page image")
-    if orientation != 1:
-        raise InputError(
-            f"{path}: orientation tag {orientation}; expected pixels stored upright (1)"
-        )
-
-
-def _is_grey(pixels: np.ndarray) -> bool:
-    red, green, blue = np.moveaxis(pixels, -1, 0)
-    return np.array_equal(red, green) and np.array_equal(red, blue)
-
-
 def _size(array: np.ndarray) -> str:
     return f"{array.shape[0]} x {array.shape[1]}"
-
-
-def _some(names: Sequence[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
-
-
-@contextlib.contextmanager
-def _no_tifffile_log() -> Iterator[None]:
-    """A damaged file gets one line, ours."""
-    log = logging.getLogger("tifffile")
-    before, log.disabled = log.disabled, True
-    try:
-        yield
-    finally:
-        log.disabled = before

@@ -10,7 +10,7 @@ import tifffile
 from ml_collections import ConfigDict
 from PIL import Image
 
-from metaseg.data import folder
+from metaseg.data import folder, image_files
 from metaseg.data.dataset import example_ids
 from metaseg.errors import InputError
 
@@ -143,7 +143,7 @@ IMAGES = {
 @pytest.mark.parametrize("name", IMAGES)
 def test_image_is_read_as_written(tmp_path, name):
     write, expected = IMAGES[name]
-    image = folder.read_image(write(tmp_path / name))
+    image = image_files.read_image(write(tmp_path / name))
     np.testing.assert_array_equal(image, expected.reshape(9, 12, -1))
 
 
@@ -171,7 +171,7 @@ LABELS = {
 @pytest.mark.parametrize("name", LABELS)
 def test_label_is_read_as_written(tmp_path, name):
     write, expected = LABELS[name]
-    label = folder.read_label(write(tmp_path / name), num_classes=9)
+    label = image_files.read_label(write(tmp_path / name), num_classes=9)
     assert label.dtype == np.uint8
     np.testing.assert_array_equal(label, expected)
 
@@ -378,12 +378,12 @@ NOT_IMAGES = {
 def test_a_file_that_is_no_image_is_named(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(NOT_IMAGES[name])
-    assert str(path) in failure(folder.read_image, path)
+    assert str(path) in failure(image_files.read_image, path)
 
 
 def test_a_jpeg_called_png_is_named(tmp_path):
     path = save(tmp_path / "a.png", GREY8, format="JPEG")
-    assert "expected an intact PNG" in failure(folder.read_label, path, 2)
+    assert "expected an intact PNG" in failure(image_files.read_label, path, 2)
 
 
 @pytest.mark.parametrize("name", ["grey8.png", "rgb16.png", "grey16.TIFF", "lzw8.tif"])
@@ -391,7 +391,7 @@ def test_a_jpeg_called_png_is_named(tmp_path):
 def test_a_truncated_file_is_named(tmp_path, name, share):
     path = IMAGES[name][0](tmp_path / name)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    assert str(path) in failure(folder.read_image, path)
+    assert str(path) in failure(image_files.read_image, path)
 
 
 def test_a_flipped_bit_in_a_png_is_named(tmp_path):
@@ -399,7 +399,7 @@ def test_a_flipped_bit_in_a_png_is_named(tmp_path):
     data = bytearray(path.read_bytes())
     data[-14] ^= 1  # in the checksum of the pixels
     path.write_bytes(data)
-    assert str(path) in failure(folder.read_image, path)
+    assert str(path) in failure(image_files.read_image, path)
 
 
 def test_a_damaged_tiff_is_reported_once(root, capsys, caplog):
@@ -415,14 +415,14 @@ def test_a_damaged_tiff_is_reported_once(root, capsys, caplog):
 def test_a_multi_page_tiff_is_named(tmp_path):
     stack = np.stack([GREY8] * 4)
     path = save_tiff(tmp_path / "a.tif", stack, photometric="minisblack")
-    assert f"{path}: 4 pages" in failure(folder.read_image, path)
+    assert f"{path}: 4 pages" in failure(image_files.read_image, path)
 
 
 def test_more_channels_than_colour_are_named(tmp_path):
     planes = np.stack([GREY8] * 5, axis=-1)
     options = {"photometric": "minisblack", "planarconfig": "contig"}
     path = save_tiff(tmp_path / "a.tif", planes, **options)
-    assert f"{path}: 5 channels" in failure(folder.read_image, path)
+    assert f"{path}: 5 channels" in failure(image_files.read_image, path)
 
 
 def test_a_compression_that_would_lose_bits_is_named(tmp_path):
@@ -430,16 +430,16 @@ def test_a_compression_that_would_lose_bits_is_named(tmp_path):
     path = save_tiff(tmp_path / "a.tif", RGB16, **write)
     with tifffile.TiffFile(path, mode="r+b") as file:
         file.pages.first.tags["Compression"].overwrite(tifffile.COMPRESSION.LZW)
-    assert str(path) in failure(folder.read_image, path)
+    assert str(path) in failure(image_files.read_image, path)
 
 
 def test_a_rotated_image_is_named(tmp_path):
     exif = Image.Exif()
     exif[274] = 6
     path = save(tmp_path / "a.png", GREY8, exif=exif)
-    assert f"{path}: orientation tag 6" in failure(folder.read_image, path)
+    assert f"{path}: orientation tag 6" in failure(image_files.read_image, path)
     path = save(tmp_path / "a.tif", GREY8, tiffinfo={274: 6})
-    assert f"{path}: orientation tag 6" in failure(folder.read_image, path)
+    assert f"{path}: orientation tag 6" in failure(image_files.read_image, path)
 
 
 def test_a_name_that_breaks_the_line_is_escaped(root):
@@ -450,13 +450,13 @@ def test_a_name_that_breaks_the_line_is_escaped(root):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_an_image_with_nan_or_infinity_is_named(tmp_path, value):
     path = save_tiff(tmp_path / "a.tif", np.array([[0, value]], np.float32))
-    assert f"{path}: 1 values" in failure(folder.read_image, path)
-    assert str(path) in failure(folder.read_label, path, 2)
+    assert f"{path}: 1 values" in failure(image_files.read_image, path)
+    assert str(path) in failure(image_files.read_label, path, 2)
 
 
 def test_a_label_with_fractions_is_named(tmp_path):
     path = save_tiff(tmp_path / "a.tif", np.array([[0, 0.5]], np.float32))
-    assert str(path) in failure(folder.read_label, path, 2)
+    assert str(path) in failure(image_files.read_label, path, 2)
 
 
 def test_a_label_with_colours_is_named(root):
@@ -481,12 +481,12 @@ def test_a_class_id_out_of_range_is_named(root, num_classes, wrong, expected):
 
 def test_a_negative_class_id_is_named(tmp_path):
     path = save_tiff(tmp_path / "a.tif", np.array([[-1, 0]], np.int16))
-    assert f"{path}: class id -1" in failure(folder.read_label, path, 3)
+    assert f"{path}: class id -1" in failure(image_files.read_label, path, 3)
 
 
 def test_a_binary_label_with_both_1_and_255_is_named(tmp_path):
     path = save(tmp_path / "a.png", np.array([[0, 1, 255]], np.uint8))
-    assert f"{path}: both 1 and 255" in failure(folder.read_label, path, 2)
+    assert f"{path}: both 1 and 255" in failure(image_files.read_label, path, 2)
 
 
 def test_two_ways_to_write_foreground_in_one_data_set_are_named(root):
