@@ -5,7 +5,6 @@ Imports no jax: the workers would start it each.
 
 import collections
 import multiprocessing
-import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -19,8 +18,7 @@ from metaseg.errors import InputError
 __all__ = ["SUFFIXES", "Encoding", "LabelFile", "Loaded", "encoding", "find", "stream"]
 
 IMAGES = (".png", ".tif", ".tiff")
-ARRAYS = (".npy", ".npz")
-SUFFIXES = IMAGES + ARRAYS
+SUFFIXES = image_files.LABEL_SUFFIXES
 _ANY = 255  # classes that a file may hold before their number is known
 _LOOKED_AT = 200  # files that tell how many classes there are
 
@@ -32,13 +30,13 @@ class LabelFile(NamedTuple):
       name: what maps and their references are matched by: the path below the folder
         without ending, and for .npz the array's name.
       path: the file.
-      array: the array's name in a .npz file, else "".
+      page: of which array of a .npz file, else None.
       stamp: bytes and time of change in ns, which tell a file that was changed.
     """
 
     name: str
     path: Path
-    array: str
+    page: int | None
     stamp: tuple[int, int]
 
 
@@ -81,22 +79,18 @@ def find(root: Path, flag: str) -> list[LabelFile]:
     if not root.is_dir():
         raise InputError(f"{flag}: no folder '{root}'")
     found: dict[str, LabelFile] = {}
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if hidden or path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
+    for path in image_files.walk(root, SUFFIXES):
         status = path.stat()
         stamp = (status.st_size, status.st_mtime_ns)
-        name = relative.with_suffix("").as_posix()
-        for array in _arrays(path):
+        name = path.relative_to(root).with_suffix("").as_posix()
+        for page, array in _arrays(path):
             own = f"{name}:{array}" if array else name
             if own in found:
                 raise InputError(
                     f"{flag}: '{found[own].path}' and '{path}' have the same name, "
                     "expected one label map per name"
                 )
-            found[own] = LabelFile(own, path, array, stamp)
+            found[own] = LabelFile(own, path, page, stamp)
     if not found:
         raise InputError(
             f"{flag}: no label map in '{root}', expected {', '.join(SUFFIXES)}"
@@ -104,16 +98,15 @@ def find(root: Path, flag: str) -> list[LabelFile]:
     return list(found.values())
 
 
-def _arrays(path: Path) -> list[str]:
-    """Names of the arrays of a .npz file; [""] for other files and damaged ones."""
+def _arrays(path: Path) -> list[tuple[int | None, str]]:
+    """Pages of a .npz file and their names; none for other files and damaged ones."""
     if path.suffix.lower() != ".npz":
-        return [""]
+        return [(None, "")]
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = [Path(name).stem for name in archive.namelist()]
-    except (OSError, zipfile.BadZipFile):
-        return [""]
-    return names or [""]
+        names = image_files.array_names(path)
+    except InputError:  # it is named when it is read
+        return [(None, "")]
+    return list(enumerate(Path(name).name for name in names)) or [(None, "")]
 
 
 def read(file: LabelFile) -> np.ndarray:
@@ -122,26 +115,7 @@ def read(file: LabelFile) -> np.ndarray:
     Raises:
       InputError: unreadable, not integers, or not one plane.
     """
-    if file.path.suffix.lower() in IMAGES:
-        return image_files.read_label_values(file.path)
-    try:
-        with file.path.open("rb") as stream_:
-            loaded = np.load(stream_, allow_pickle=False)
-            values = loaded[file.array] if file.array else loaded
-            values = np.asarray(values)
-    except Exception as error:  # damaged bytes raise whatever they lead to
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(
-            f"{file.path}: unreadable, expected a NumPy array ({reason})"
-        ) from error
-    if values.dtype.kind == "b":
-        values = values.astype(np.uint8)
-    if values.dtype.kind not in "iu" or values.ndim != 2 or values.size == 0:
-        raise InputError(
-            f"{file.path}: {values.dtype} of shape {values.shape}, expected integer "
-            "class ids [H, W]"
-        )
-    return values
+    return image_files.read_label_values(file.path, page=file.page)
 
 
 def encoding(files: Sequence[LabelFile], num_classes: int) -> Encoding:

@@ -1,0 +1,113 @@
+"""NumPy's own files: .npy, and .npz with a page for each array. Nothing is unpickled.
+
+Host-side NumPy; imports no jax.
+"""
+
+import zipfile
+from typing import IO, BinaryIO
+
+import numpy as np
+
+from metaseg.data.image_files import samples
+from metaseg.data.image_files.samples import Want
+from metaseg.errors import InputError
+
+__all__ = ["count_npy", "count_npz", "decode_npy", "decode_npz", "names_of_npz"]
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def decode_npy(stream: BinaryIO, want: Want) -> np.ndarray:
+    """`[H, W, 1]` or `[H, W, 3]`: one page, the others are not read."""
+    shape, dtype = _header(stream)
+    _check_dtype(want, dtype)
+    index = samples.page_index(want, _pages(shape))
+    stacked = _is_stack(shape)
+    _check_shape(want, shape[1:] if stacked else shape)
+    mapped = np.load(stream.name, mmap_mode="r", allow_pickle=False)
+    return _finish(want, np.array(mapped[index] if stacked else mapped))
+
+
+def decode_npz(stream: BinaryIO, want: Want) -> np.ndarray:
+    """`[H, W, 1]` or `[H, W, 3]`: one array."""
+    with zipfile.ZipFile(stream) as archive:
+        names = _names(archive)
+        name = names[samples.page_index(want, len(names))]
+        want = want._replace(name=f"{want.name}: array {name!r}")
+        with archive.open(name) as member:
+            shape, dtype = _header(member)
+            _check_dtype(want, dtype)
+            _check_shape(want, shape)
+        with archive.open(name) as member:
+            return _finish(want, np.lib.format.read_array(member, allow_pickle=False))
+
+
+def count_npy(stream: BinaryIO) -> int:
+    """Planes of a stack; 1 for an array `[H, W]` or `[H, W, C]`."""
+    return _pages(_header(stream)[0])
+
+
+def count_npz(stream: BinaryIO) -> int:
+    """Arrays."""
+    return len(names_of_npz(stream))
+
+
+def names_of_npz(stream: BinaryIO) -> list[str]:
+    """Names of the arrays, as stored, in order."""
+    with zipfile.ZipFile(stream) as archive:
+        return _names(archive)
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return [name for name in archive.namelist() if name.endswith(".npy")]
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"version {version}, which is for named fields")
+    shape, _, dtype = _HEADERS[version](stream)
+    return shape, dtype
+
+
+def _is_stack(shape: tuple[int, ...]) -> bool:
+    """Whether the first axis counts pages.
+
+    The last one counts channels if there are at most four, or if it is less than a
+    quarter of both others: `[512, 512, 31]`, but not `[31, 512, 512]`.
+    """
+    if len(shape) == 3:
+        return shape[2] > 4 and 4 * shape[2] > min(shape[:2])
+    return len(shape) == 4
+
+
+def _pages(shape: tuple[int, ...]) -> int:
+    return shape[0] if _is_stack(shape) else 1
+
+
+def _check_dtype(want: Want, dtype: np.dtype) -> None:
+    kinds, expected = ("bui", "class ids") if want.label else ("buif", "numbers")
+    if dtype.kind not in kinds:
+        floats = "" if want.label else " or floats"
+        raise InputError(
+            f"{want.name}: an array of {dtype}; expected {expected} as bool,"
+            f" integers{floats}"
+        )
+
+
+def _check_shape(want: Want, shape: tuple[int, ...]) -> None:
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise InputError(
+            f"{want.name}: an array of shape {list(shape)}; expected [H, W] or"
+            " [H, W, C]"
+        )
+    samples.check_size(want, *shape)
+
+
+def _finish(want: Want, pixels: np.ndarray) -> np.ndarray:
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    channels = pixels.shape[-1]
+    return samples.finish(want, pixels, channels if channels in (1, 3) else 0)

@@ -1,0 +1,295 @@
+"""Files to stored samples, whatever their format, and samples to class ids.
+
+Host-side NumPy; imports no jax, so that worker processes start fast.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, TypeVar
+
+import numpy as np
+
+from metaseg.data.image_files import arrays, raster, tiff
+from metaseg.data.image_files.samples import (
+    MAX_PIXELS,
+    Want,
+    quiet_decoders,
+    shown,
+    some,
+)
+from metaseg.errors import InputError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "LABEL_SUFFIXES",
+    "array_names",
+    "count_pages",
+    "read_image",
+    "read_label",
+    "read_label_values",
+]
+
+VOID = 255
+Result = TypeVar("Result")
+
+
+class _Format(NamedTuple):
+    """What files of an ending hold, and how they are read.
+
+    Attributes:
+      name: with its article, for messages.
+      decode: a stream and what is wanted of it to `[H, W, 1]` or `[H, W, 3]`.
+      count: pages of a stream.
+    """
+
+    name: str
+    decode: Callable[[BinaryIO, Want], np.ndarray]
+    count: Callable[[BinaryIO], int]
+
+
+def _one(stream: BinaryIO) -> int:
+    del stream
+    return 1
+
+
+_PNG = _Format("PNG image", raster.decode_png, _one)
+_JPEG = _Format("JPEG image", raster.decode_jpeg, _one)
+_TIFF = _Format("TIFF image", tiff.decode, tiff.count)
+_NPY = _Format("NumPy array", arrays.decode_npy, arrays.count_npy)
+_NPZ = _Format("NumPy archive", arrays.decode_npz, arrays.count_npz)
+_FORMATS = {
+    ".png": _PNG,
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".npy": _NPY,
+    ".npz": _NPZ,
+}
+IMAGE_SUFFIXES = tuple(_FORMATS)
+LABEL_SUFFIXES = tuple(ending for ending in _FORMATS if _FORMATS[ending] is not _JPEG)
+
+_CONTENTS = {  # first bytes; those of formats that we do not read are told apart too
+    b"\x89PNG\r\n\x1a\n": _PNG.name,
+    b"\xff\xd8\xff": _JPEG.name,
+    b"II*\0": _TIFF.name,
+    b"MM\0*": _TIFF.name,
+    b"II+\0": _TIFF.name,
+    b"MM\0+": _TIFF.name,
+    b"\x93NUMPY": _NPY.name,
+    b"PK\x03\x04": _NPZ.name,
+    b"PK\x05\x06": _NPZ.name,
+    b"GIF8": "GIF image",
+    b"BM": "BMP image",
+    b"RIFF": "WebP image",
+    b"\0\0\0\x0cjP": "JPEG 2000 image",
+    b"\x89HDF": "HDF5 file",
+    b"\x1f\x8b": "gzip file",
+    b"%PDF": "PDF file",
+}
+
+
+def read_image(
+    path: Path,
+    *,
+    page: int | None = None,
+    channel: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """Reads an image as stored: alpha dropped, palette expanded, not normalised.
+
+    In TIFF files that say so (ImageJ, OME, tifffile) axes T and Z count pages and C
+    counts channels; other files have a page per plane. A .npy file of shape
+    `[H, W, C]` is one page if C is at most 4 or less than a quarter of H and W, else
+    it is a stack `[pages, H, W]`; `[pages, H, W, C]` is one too. A .npz file has a page
+    for each array.
+
+    Args:
+      path: PNG, JPEG, TIFF, .npy or .npz; 8 to 64 bit, integer, float or bool.
+      page: which of several pages, from 0.
+      channel: which of several channels, from 0; needed with two, or more than RGBA.
+      max_pixels: of the page; a header that promises more is refused.
+
+    Returns:
+      `[H, W, 1]`, also where the three channels are equal, or `[H, W, 3]`; floats as
+      float32, integers in the file's dtype, bool as uint8.
+
+    Raises:
+      InputError: if the file cannot be decoded, has other pages or channels, is not
+        stored upright, or holds NaN or infinity.
+    """
+    name = shown(path)
+    want = Want(name, page, channel, max_pixels, label=False)
+    pixels = _decode(path, want)
+    if pixels.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # beyond float32 is as bad as infinite
+            pixels = pixels.astype(np.float32, copy=False)
+        bad = np.count_nonzero(~np.isfinite(pixels))
+        if bad:
+            raise InputError(
+                f"{name}: {bad} values are NaN or infinite; expected finite float32"
+            )
+    return pixels[..., :1] if _is_grey(pixels) else pixels
+
+
+def read_label(path: Path, num_classes: int, *, page: int | None = None) -> np.ndarray:
+    """Reads a label map as stored: grey values, or the indices of a palette.
+
+    Args:
+      path: PNG, TIFF, .npy or .npz; colour only with three equal channels.
+      num_classes: K. With K = 2 the values may be 0 and 1, or 0 and 255.
+      page: which of several pages, from 0, as for `read_image`.
+
+    Returns:
+      uint8 `[H, W]`: ids below K, and 255, which is foreground with K = 2 and void
+      with more.
+
+    Raises:
+      InputError: if the file cannot be decoded or holds anything else.
+    """
+    pixels = read_label_values(path, page=page)
+    expected = (
+        "0 and 1, or 0 and 255"
+        if num_classes == 2
+        else f"0 to {num_classes - 1}, or 255 for void"
+    )
+    unknown = (pixels < 0) | ((pixels >= num_classes) & (pixels != VOID))
+    if unknown.any():
+        ids = [str(int(value)) for value in np.unique(pixels[unknown])]
+        raise InputError(
+            f"{shown(path)}: class id {some(ids)} in {np.count_nonzero(unknown)}"
+            f" pixels; expected {expected} (config.data.num_classes={num_classes})"
+        )
+    if num_classes == 2 and (pixels == 1).any() and (pixels == VOID).any():
+        raise InputError(
+            f"{shown(path)}: both 1 and 255 in a label; expected {expected}"
+        )
+    return pixels.astype(np.uint8)
+
+
+def read_label_values(
+    path: Path, *, page: int | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Reads a label map as stored, whatever its values.
+
+    Args:
+      path: PNG, TIFF, .npy or .npz; colour only with three equal channels.
+      page: which of several pages, from 0, as for `read_image`.
+      max_pixels: of the page; a header that promises more is refused.
+
+    Returns:
+      Integers `[H, W]` in the file's dtype; bool as uint8, whole floats of a TIFF as
+      int64.
+
+    Raises:
+      InputError: if the file cannot be decoded or may have lost ids (JPEG), or holds
+        colours or fractions.
+    """
+    name = shown(path)
+    pixels = _decode(path, Want(name, page, None, max_pixels, label=True))
+    if pixels.shape[-1] == 3 and not _is_grey(pixels):
+        raise InputError(
+            f"{name}: a label image with colours; expected class ids as grey"
+            " values or palette indices"
+        )
+    pixels = pixels[..., 0]
+    if pixels.dtype.kind != "f":
+        return pixels
+    if not (np.isfinite(pixels) & (pixels == np.rint(pixels))).all():
+        raise InputError(f"{name}: fractions or NaN in a label; expected class ids")
+    return pixels.astype(np.int64)
+
+
+def count_pages(path: Path) -> int:
+    """How many pages a file has: what `page` of the other functions may choose from.
+
+    Reads headers only.
+
+    Args:
+      path: PNG, JPEG, TIFF, .npy or .npz.
+
+    Raises:
+      InputError: if the file is not what its ending promises.
+    """
+    format_ = _format(path, IMAGE_SUFFIXES)
+    return _with(path, format_, format_.count)
+
+
+def array_names(path: Path) -> list[str]:
+    """Names of the arrays of a .npz file in the order of its pages.
+
+    Raises:
+      InputError: if the file is not an intact .npz.
+    """
+    names = _with(path, _format(path, (".npz",)), arrays.names_of_npz)
+    return [name.removesuffix(".npy") for name in names]
+
+
+def _decode(path: Path, want: Want) -> np.ndarray:
+    """Stored samples `[H, W, 1]` or `[H, W, 3]` in this machine's order of bytes."""
+    suffixes = LABEL_SUFFIXES if want.label else IMAGE_SUFFIXES
+    format_ = _format(path, suffixes)
+    pixels = _with(path, format_, lambda stream: format_.decode(stream, want))
+    if pixels.dtype.kind == "b":
+        pixels = pixels.astype(np.uint8)
+    if pixels.dtype.kind not in "uif" or pixels.size == 0:
+        raise InputError(
+            f"{want.name}: {pixels.dtype} samples of shape {pixels.shape}; expected"
+            " integers or floats"
+        )
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _format(path: Path, suffixes: Sequence[str]) -> _Format:
+    suffix = path.suffix.lower()
+    if suffix in suffixes:
+        return _FORMATS[suffix]
+    found = f"ending {suffix!r}"
+    if suffix in _FORMATS and _FORMATS[suffix] is _JPEG:
+        found = "a label map as JPEG, whose lossy compression invents class ids"
+    raise InputError(f"{shown(path)}: {found}; expected {', '.join(suffixes)}")
+
+
+def _with(path: Path, format_: _Format, call: Callable[[BinaryIO], Result]) -> Result:
+    """Calls with an open file of the right content; one line for whatever is raised."""
+    name = shown(path)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise InputError(f"{name}: not a file; expected an intact {format_.name}")
+        with open(path, "rb") as stream:
+            _check_content(path, stream, format_)
+            with quiet_decoders():
+                return call(stream)
+    except InputError:
+        raise
+    except Exception as error:  # decoders raise whatever the damaged bytes lead to
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        found = f"unreadable or truncated ({reason})"
+        if isinstance(error, OSError) and error.strerror:
+            found = error.strerror
+        raise InputError(
+            f"{name}: {found}; expected an intact {format_.name}"
+        ) from error
+
+
+def _check_content(path: Path, stream: BinaryIO, format_: _Format) -> None:
+    """Refuses a file whose first bytes are not those of the format."""
+    start = stream.read(16)
+    stream.seek(0)
+    names = (name for mark, name in _CONTENTS.items() if start.startswith(mark))
+    name = next(names, None)
+    if name == format_.name:
+        return
+    held = f"holds a {name}" if name else "holds neither image nor array"
+    raise InputError(
+        f"{shown(path)}: {held if start else 'zero bytes'}; expected an intact"
+        f" {format_.name}, as the ending {path.suffix} promises"
+    )
+
+
+def _is_grey(pixels: np.ndarray) -> bool:
+    first = pixels[..., 0]
+    others = range(1, pixels.shape[-1])
+    return all(np.array_equal(first, pixels[..., i]) for i in others)
