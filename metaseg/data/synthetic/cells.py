@@ -1,23 +1,18 @@
-"""Built-in images with exact masks, rendered by pure, seeded functions on device.
+"""Fluorescence-like micrographs of cells.
 
-`cells` renders fluorescence-like micrographs. It imitates what makes real ones hard
-for a threshold: cells of very different brightness on an uneven background, haze that
-is out of focus, bright debris that is not a cell, blur, photon and read noise. The
-mask is exact, being the shape that was drawn. May import jax and `data.dataset`.
+They imitate what makes real ones hard for a threshold: cells of very different
+brightness on an uneven background, haze that is out of focus, bright debris that is not
+a cell, blur, photon and read noise. May import jax and `optics`.
 """
 
-import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metaseg.data import dataset
-from metaseg.errors import InputError
-
-__all__ = ["FAMILIES", "cells", "load"]
+from metaseg.data.synthetic import optics
 
 # Upper bounds on what one image holds, per 128 x 128 pixels.
 _CELLS, _DEBRIS, _HAZE = 14, 14, 3
@@ -81,36 +76,6 @@ def _level(blobs: _Blobs, height: int, width: int) -> jax.Array:
     return jnp.where(blobs.present[:, None, None], level, jnp.inf)
 
 
-def _blur_matrix(size: int, sigma: float) -> np.ndarray:
-    """Gaussian blur of a row of pixels as a matrix `[size, size]`, border reflected."""
-    radius = max(1, round(3 * sigma))
-    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    kernel = np.pad(np.eye(size), ((0, 0), (radius, radius)), mode="symmetric")
-    rows = [np.convolve(row, taps / taps.sum(), mode="valid") for row in kernel]
-    return np.stack(rows, axis=1).astype(np.float32)
-
-
-def _blur(image: jax.Array, sigma: float) -> jax.Array:
-    """Gaussian blur of `[H, W]` with the border reflected, as two matrix products."""
-    height, width = image.shape
-    return _blur_matrix(height, sigma) @ image @ _blur_matrix(width, sigma).T
-
-
-def _smooth_field(grid: jax.Array, height: int, width: int) -> jax.Array:
-    """A coarse grid of normal numbers enlarged to a smooth field `[H, W]`."""
-    return jax.image.resize(grid, (height, width), "cubic")
-
-
-def _glows(
-    centre: jax.Array, size: jax.Array, peak: jax.Array, height: int, width: int
-) -> jax.Array:
-    """Sum `[H, W]` of round Gaussian spots."""
-    rows = jnp.arange(height) - centre[:, 0, None] * height
-    cols = jnp.arange(width) - centre[:, 1, None] * width
-    down, across = (jnp.exp(-0.5 * (x / size[:, None]) ** 2) for x in (rows, cols))
-    return jnp.einsum("n,nh,nw->hw", peak, down, across)
-
-
 def cells(
     key: jax.Array, *, height: int = 128, width: int = 128
 ) -> tuple[jax.Array, jax.Array]:
@@ -136,7 +101,7 @@ def cells(
     u_cells, u_debris, u_haze, u_image = jnp.split(
         uniform, np.cumsum([n, n_debris, n_haze])
     )
-    grid_shape, field_shape = (height // 4, width // 4), (4, 4)
+    grid_shape, field_shape = (max(1, height // 4), max(1, width // 4)), (4, 4)
     normal = jax.random.normal(
         k_normal, (10 * n + math.prod(grid_shape) + math.prod(field_shape),)
     )
@@ -155,15 +120,15 @@ def cells(
     light = jnp.exp(0.4 * z_cells[:, 0] + 0.1)
     dome = light[:, None, None] * (1.0 - 0.35 * jnp.clip(level, 0.0, 1.0) ** 2)
     emission = jnp.max(jnp.where(inside, dome, 0.0), axis=0)
-    texture = _smooth_field(z_texture.reshape(grid_shape), height, width)
+    texture = optics.smooth_field(z_texture.reshape(grid_shape), height, width)
     emission = emission * jnp.maximum(1 + 0.18 * texture, 0.2)
 
-    field = _smooth_field(z_field.reshape(field_shape), height, width)
-    haze = _glows(
+    field = optics.smooth_field(z_field.reshape(field_shape), height, width)
+    haze = optics.glows(
         u_haze[:, :2], 9 + 11 * u_haze[:, 2], 0.8 * u_haze[:, 3], height, width
     )
     drawn = jnp.arange(n_debris) < 3 + (n_debris - 2) * u_debris_count
-    debris = _glows(
+    debris = optics.glows(
         u_debris[:, :2],
         0.8 + 1.7 * u_debris[:, 2] ** 2,
         jnp.where(drawn, 0.6 + 2.2 * u_debris[:, 3], 0.0),
@@ -171,87 +136,9 @@ def cells(
         width,
     )
     uneven = 0.35 * jnp.exp(0.5 * field)
-    photons = _blur(emission + debris, _PSF_SIGMA) + uneven + haze
+    photons = optics.blur(emission + debris, _PSF_SIGMA) + uneven + haze
 
     gain = jnp.exp(4.2 + 1.0 * u_gain)
     shot = jax.random.poisson(k_shot, gain * photons).astype(jnp.float32)
     image = shot + _READ_NOISE * jax.random.normal(k_read, (height, width))
     return image[..., None], jnp.any(inside, axis=0).astype(jnp.uint8)
-
-
-FAMILIES = {"cells": cells}
-_CLASS_NAMES = {"cells": ("background", "cell")}
-
-
-_CHUNK = 16  # images rendered per call, so that one compilation serves every split
-
-
-@functools.partial(jax.jit, static_argnames=("family", "height", "width"))
-def _render_chunk(
-    seed: jax.Array, ids: jax.Array, *, family: str, height: int, width: int
-) -> tuple[jax.Array, jax.Array]:
-    key = jax.random.key(seed)
-
-    def one(example_id: jax.Array) -> tuple[jax.Array, jax.Array]:
-        image, label = FAMILIES[family](
-            jax.random.fold_in(key, example_id), height=height, width=width
-        )
-        mean, std = jnp.mean(image), jnp.std(image)
-        return (image - mean) / jnp.maximum(std, 1e-6), label
-
-    return jax.lax.map(one, ids)
-
-
-def _render(config: Any, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    padded = np.resize(ids, -(-len(ids) // _CHUNK) * _CHUNK)
-    chunks = [
-        _render_chunk(
-            config.seed,
-            chunk,
-            family=config.name,
-            height=config.height,
-            width=config.width,
-        )
-        for chunk in padded.reshape(-1, _CHUNK)
-    ]
-    images, labels = (np.concatenate(part) for part in zip(*chunks, strict=True))
-    return images[: len(ids)], labels[: len(ids)]
-
-
-def load(config: Any) -> dataset.Dataset:
-    """Renders the three splits of a built-in family.
-
-    Args:
-      config: `name` (one of `FAMILIES`), `seed`, `height`, `width` (pixels) and
-        `train_size`, `val_size`, `test_size` (numbers of images).
-
-    Returns:
-      The data set, images standardised one by one to zero mean and unit variance.
-
-    Raises:
-      InputError: for an unknown family, or a size that is not positive.
-    """
-    if config.name not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
-        raise InputError(f"config.data.name: unknown family '{config.name}'; {known}")
-    for field in ("height", "width", "train_size", "val_size", "test_size"):
-        if config[field] < 1:
-            raise InputError(
-                f"config.data.{field}: got {config[field]}, expected at least 1"
-            )
-
-    def split(name: str, size: int) -> dataset.Split:
-        names = tuple(f"{config.name}-{i:05d}" for i in range(size))
-        ids = dataset.example_ids(name, names)
-        images, labels = _render(config, ids)
-        sizes = np.tile(np.array([config.height, config.width], np.int32), (size, 1))
-        return dataset.Split(images, labels, ids, names, sizes)
-
-    return dataset.Dataset(
-        name=config.name,
-        train=split("train", config.train_size),
-        val=split("val", config.val_size),
-        test=split("test", config.test_size),
-        num_classes=2,
-        class_names=_CLASS_NAMES[config.name],
-    )

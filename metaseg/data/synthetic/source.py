@@ -1,0 +1,148 @@
+"""The families by name; a batch from example ids alone; a data set from a config.
+
+May import jax, `data.dataset` and the families.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metaseg.data import dataset
+from metaseg.data.synthetic.cells import cells
+from metaseg.data.synthetic.network import network
+from metaseg.data.synthetic.tissue import tissue
+from metaseg.data.synthetic.tubes import tubes
+from metaseg.errors import InputError
+
+__all__ = ["CLASS_NAMES", "FAMILIES", "examples", "load", "num_classes"]
+
+FAMILIES: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
+    "cells": cells,
+    "network": network,
+    "tissue": tissue,
+    "tubes": tubes,
+}
+CLASS_NAMES = {
+    "cells": ("background", "cell"),
+    "network": ("background", "network"),
+    "tissue": ("stroma", "epithelium", "lymphoid", "membrane"),
+    "tubes": ("background", "tube"),
+}
+
+_CHUNK = 16  # images rendered per call, so that one compilation serves every split
+
+
+def num_classes(family: str) -> int:
+    """Number of classes of a family.
+
+    Raises:
+      InputError: for an unknown family.
+    """
+    if family not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise InputError(f"config.data.name: unknown family '{family}'; {known}")
+    return len(CLASS_NAMES[family])
+
+
+@functools.partial(jax.jit, static_argnames=("family", "height", "width"))
+def examples(
+    seed: jax.Array, ids: jax.Array, *, family: str, height: int = 128, width: int = 128
+) -> tuple[jax.Array, jax.Array]:
+    """Renders examples by their ids, in a compiled training step or on its own.
+
+    An example depends on the seed, its id and the size alone. On CPU its bits are the
+    same in any batch, called directly or within a larger compiled function; on other
+    devices, where a batch is rendered at once, that is promised up to rounding.
+
+    Args:
+      seed: integer, may be traced.
+      ids: integers `[N]`, may be traced.
+      family: one of `FAMILIES`, static.
+      height: rows of an image, static.
+      width: columns of an image, static.
+
+    Returns:
+      Images float32 `[N, H, W, C]`, each standardised to mean 0 and variance 1, and
+      labels uint8 `[N, H, W]`.
+
+    Raises:
+      InputError: for an unknown family.
+    """
+    num_classes(family)
+    key = jax.random.key(seed)
+
+    def one(example_id: jax.Array) -> tuple[jax.Array, jax.Array]:
+        image, label = FAMILIES[family](
+            jax.random.fold_in(key, example_id), height=height, width=width
+        )
+        mean, std = jnp.mean(image), jnp.std(image)
+        return (image - mean) / jnp.maximum(std, 1e-6), label
+
+    if jax.default_backend() == "cpu":  # one image fits the cache
+        return jax.lax.map(one, ids)
+    return jax.vmap(one)(ids)
+
+
+def _render(config: Any, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    padded = np.resize(ids, -(-len(ids) // _CHUNK) * _CHUNK)
+    chunks = [
+        examples(
+            config.seed,
+            chunk,
+            family=config.name,
+            height=config.height,
+            width=config.width,
+        )
+        for chunk in padded.reshape(-1, _CHUNK)
+    ]
+    images, labels = (np.concatenate(part) for part in zip(*chunks, strict=True))
+    return images[: len(ids)], labels[: len(ids)]
+
+
+def load(config: Any) -> dataset.Dataset:
+    """Renders the three splits of a built-in family.
+
+    Args:
+      config: `name` (one of `FAMILIES`), `seed`, `height`, `width` (pixels),
+        `train_size`, `val_size`, `test_size` (numbers of images) and, if it likes,
+        `num_classes`, which must be the family's.
+
+    Returns:
+      The data set, images standardised one by one to zero mean and unit variance.
+
+    Raises:
+      InputError: for an unknown family, a size that is not positive, or another
+        number of classes than the family has.
+    """
+    classes = num_classes(config.name)
+    given = getattr(config, "num_classes", classes)
+    if given != classes:
+        raise InputError(
+            f"config.data.num_classes: got {given}, but '{config.name}' has {classes} "
+            f"classes ({', '.join(CLASS_NAMES[config.name])})"
+        )
+    for field in ("height", "width", "train_size", "val_size", "test_size"):
+        if config[field] < 1:
+            raise InputError(
+                f"config.data.{field}: got {config[field]}, expected at least 1"
+            )
+
+    def split(name: str, size: int) -> dataset.Split:
+        names = tuple(f"{config.name}-{i:05d}" for i in range(size))
+        ids = dataset.example_ids(name, names)
+        images, labels = _render(config, ids)
+        sizes = np.tile(np.array([config.height, config.width], np.int32), (size, 1))
+        return dataset.Split(images, labels, ids, names, sizes)
+
+    return dataset.Dataset(
+        name=config.name,
+        train=split("train", config.train_size),
+        val=split("val", config.val_size),
+        test=split("test", config.test_size),
+        num_classes=classes,
+        class_names=CLASS_NAMES[config.name],
+    )
