@@ -27,9 +27,10 @@ def main(argv: Sequence[str]) -> None:
     config = _CONFIG.value.data
     load = folder.load if config.name == "folder" else synthetic.load
     try:
-        test = load(config).test
+        split = load(config).test
     except InputError as error:
         sys.exit(f"error: {error}")
+    test = split.take(range(len(split)))
     masks = np.stack([x > threshold_otsu(x) for x in test.images.mean(axis=-1)])
     masks &= test.labels != 255
     truth = test.labels == 1

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.loss = "cross_entropy"
 
     config.data = ConfigDict()
-    config.data.name = "cells"  # a built-in family, or "folder"
+    config.data.name = "cells"  # a built-in family, "folder" or "prepared"
     config.data.num_classes = 2
     # Built-in families: how many images of which size, drawn from which seed.
     config.data.seed = 0
@@ -26,9 +26,16 @@ def get_config() -> ConfigDict:
     config.data.train_size = 256
     config.data.val_size = 32
     config.data.test_size = 64
-    # Folders: <dir>/{train,val,test}/{images,labels}/NAME.(png|tif|tiff).
+    config.data.endless = False  # True: new images every step, rendered on device
+    # "folder": <dir>/{train,val,test}/{images,labels}/NAME.(png|tif|tiff);
+    # "prepared": what experiments/prepare.py wrote, dir its --data_dir.
     config.data.dir = ""
-    config.data.normalize = "zscore"  # "percentile", "none": of each image
+    config.data.dataset = ""  # which of them in dir: "source/config"
+    config.data.normalize = "zscore"  # "percentile": of each image; "fixed", "none"
+    config.data.mean = config_dict.placeholder(object)  # fixed: (image - mean) / std
+    config.data.std = config_dict.placeholder(object)
+    config.data.memory_gb = 1.0  # what needs no more is kept on the device
+    config.data.workers = 0  # processes that read from disk; 0: threads
 
     # `python -m metaseg.noise` lists every noise, what it takes and its defaults; what
     # is None here is not given.
@@ -73,6 +80,7 @@ def get_config() -> ConfigDict:
     config.augment.crop = 64  # pixels a side; 0 = whole images
     config.augment.flip = True
     config.augment.turn = True  # by quarters
+    config.augment.upright = False  # True: flip left-right alone (streets)
     config.augment.brightness = 0.2  # added; in units of the normalised image
     config.augment.contrast = 0.2
 
@@ -95,11 +103,13 @@ def get_config() -> ConfigDict:
     config.optimizer.schedule = "cosine"  # "constant", "step"
     config.optimizer.warmup = 0  # steps
     config.optimizer.step_every = 500  # "step": steps between two cuts
+    config.optimizer.step_epochs = 0.0  # the same in epochs; 0: as step_every says
     config.optimizer.step_factor = 0.1
     config.optimizer.average = 0.97  # decay of the weights' moving average; 0 = off
 
     config.training = ConfigDict()
     config.training.steps = 500
+    config.training.epochs = 0.0  # length in epochs; 0: as steps says
     config.training.batch_size = 16
     config.training.eval_batch_size = 8
     config.training.steps_per_dispatch = 0  # 0: what suits the device

@@ -10,6 +10,6 @@ from ml_collections import ConfigDict
 from configs import nuclei
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str = "small") -> ConfigDict:
     """The run."""
-    return nuclei.get_config()
+    return nuclei.get_config(variant)

@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 from configs import nuclei
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str = "small") -> ConfigDict:
     """The run."""
-    config = nuclei.get_config()
+    config = nuclei.get_config(variant)
     config.noise.name = "flip"
     config.noise.rate = 0.4
     return config

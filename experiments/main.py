@@ -85,8 +85,13 @@ def _parse(argv: Sequence[str]) -> list[str]:
         sys.exit(_failed(error))
 
 
+def _said(error: Exception) -> str:
+    """The message; of what a config file says is wrong, its own line alone."""
+    return str(error).rpartition("InputError: ")[2].strip()
+
+
 def _failed(error: Exception) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {_said(error)}", file=sys.stderr)
     return 2
 
 

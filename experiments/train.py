@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import chex
+import feeds
 import jax
 import jax.numpy as jnp
 import logs
@@ -34,11 +35,29 @@ from metaseg import (
     report,
     training,
 )
-from metaseg.data import augment, folder, pipeline, synthetic
-from metaseg.data.dataset import Dataset, Split
+from metaseg.batch import Batch
+from metaseg.data import augment, folder, prepared, synthetic
+from metaseg.data.dataset import Dataset, Examples, Split
+from metaseg.data.pipeline import InOrder
 from metaseg.errors import InputError
 
-SOURCES = {"folder": folder.load, **dict.fromkeys(synthetic.FAMILIES, synthetic.load)}
+
+def load_folder(config: ConfigDict) -> Dataset:
+    """A data set that prepare.py wrote, where there is one, else a tree of files."""
+    if (
+        config.dir
+        and config.dataset
+        and prepared.find(Path(config.dir), config.dataset)
+    ):
+        return prepared.load(config)
+    return folder.load(config)
+
+
+SOURCES = {
+    "folder": load_folder,
+    "prepared": prepared.load,
+    **dict.fromkeys(synthetic.FAMILIES, synthetic.load),
+}
 
 
 def run(config: ConfigDict, workdir: Path) -> Path:
@@ -58,9 +77,11 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
     logs.check_workdir(workdir)
     check(config)
-    parts = build_step(config)
+    build_step(config)  # names what is wrong before the data are read
     matrix = noise.build_matrix(config.noise, config.data.num_classes)
     data = load_data(config)
+    count_epochs(config, len(data.train))
+    parts = build_step(config)
     log = logs.RunLog(
         workdir,
         total_steps=config.training.steps,
@@ -68,17 +89,20 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     )
     logs.write_json(workdir / "config.json", config.to_dict())
     logs.write_json(workdir / "environment.json", environment())
-    height, width, channels = data.train.images.shape[1:]
+    height, width, channels = data.train.shape
+    size = "endless" if config.data.endless else len(data.train)
     log.say(
-        f"{data.name}: {len(data.train)} + {len(data.val)} + {len(data.test)} images "
+        f"{data.name}: {size} + {len(data.val)} + {len(data.test)} images "
         f"(train, val, test) of {height} x {width} x {channels}, "
         f"{data.num_classes} classes; noise: {config.noise.name}; writing to {workdir}"
     )
     clock = {"setup_seconds": time.perf_counter() - start}
 
-    state, evaluator = train(config, log, parts, matrix, data, clock)
+    state, evaluator, best = train(config, log, parts, matrix, data, clock)
     checkpoint.save(workdir / "checkpoints" / str(config.training.steps), state)
+    checkpoint.save(workdir / "checkpoints" / "best", best.variables)
     results, panels = evaluate(config, parts, matrix, data, state, evaluator, clock)
+    results["best"] = {"step": best.step, best.measure: best.value}
     clock["total_seconds"] = time.perf_counter() - start
     logs.write_json(workdir / "results.json", results)
     report.write_report(
@@ -108,13 +132,25 @@ def check(config: ConfigDict) -> None:
         raise InputError(
             f"config.data.name: unknown data '{config.data.name}'; known: {known}"
         )
-    if config.data.name != "folder" and config.data.num_classes != 2:
+    if config.data.name in synthetic.FAMILIES:
+        num_classes = synthetic.num_classes(config.data.name)
+        if config.data.num_classes != num_classes:
+            raise InputError(
+                f"config.data.num_classes: got {config.data.num_classes}, but "
+                f"'{config.data.name}' has {num_classes} classes"
+            )
+    elif config.data.endless:
         raise InputError(
-            f"config.data.num_classes: got {config.data.num_classes}, but "
-            f"'{config.data.name}' has 2 classes"
+            f"config.data.endless: '{config.data.name}' has so many images; expected "
+            f"False, or a built-in family: {', '.join(sorted(synthetic.FAMILIES))}"
         )
+    for field in ("workers", "memory_gb"):
+        if config.data[field] < 0:
+            raise InputError(
+                f"config.data.{field}: got {config.data[field]}, expected at least 0"
+            )
     for field in config.training:
-        least = 0 if field == "steps_per_dispatch" else 1
+        least = 0 if field in ("epochs", "steps_per_dispatch") else 1
         if config.training[field] < least:
             raise InputError(
                 f"config.training.{field}: got {config.training[field]}, "
@@ -125,12 +161,27 @@ def check(config: ConfigDict) -> None:
             f"config.optimizer.average: got {config.optimizer.average}, "
             "expected a decay in [0, 1)"
         )
+    if config.augment.turn and config.augment.upright:
+        raise InputError(
+            "config.augment.upright: True with config.augment.turn True; expected at "
+            "most one of them"
+        )
     for field in ("crop", "brightness", "contrast"):
         if config.augment[field] < 0:
             raise InputError(
                 f"config.augment.{field}: got {config.augment[field]}, "
                 "expected at least 0"
             )
+
+
+def count_epochs(config: ConfigDict, size: int) -> None:
+    """Turns lengths given in epochs into steps, once the data's size is known."""
+    per_epoch = size / config.training.batch_size
+    if config.training.epochs:
+        config.training.steps = max(1, round(config.training.epochs * per_epoch))
+    if config.optimizer.step_epochs:
+        every = max(1, round(config.optimizer.step_epochs * per_epoch))
+        config.optimizer.step_every = every
 
 
 def load_data(config: ConfigDict) -> Dataset:
@@ -157,7 +208,7 @@ def load_data(config: ConfigDict) -> Dataset:
 def window(config: ConfigDict, data: Dataset) -> tuple[int, int]:
     """Height and width that the network trains on."""
     crop = config.augment.crop
-    return (crop, crop) if crop else data.train.images.shape[1:3]
+    return (crop, crop) if crop else data.train.shape[:2]
 
 
 def build_step(config: ConfigDict) -> training.Step:
@@ -172,7 +223,7 @@ def build_step(config: ConfigDict) -> training.Step:
             size = (c.crop, c.crop)
             image, label = augment.crop(k_crop, image, label, extent, size=size)
         image, label = augment.dihedral(
-            k_dihedral, image, label, flip=c.flip, turn=c.turn
+            k_dihedral, image, label, flip=c.flip, turn=c.turn, upright=c.upright
         )
         image = augment.brightness_contrast(
             k_light, image, brightness=c.brightness, contrast=c.contrast
@@ -188,30 +239,38 @@ def build_step(config: ConfigDict) -> training.Step:
         augment=augment_example,
         online=config.noise.online,
         average=config.optimizer.average,
+        fetch=feeds.renderer(config) if config.data.endless else training.gather,
     )
 
 
-def examples(split: Split) -> training.Data:
-    """The split as the arrays that steps take."""
-    return training.Data(split.images, split.labels, split.ids, split.sizes)
-
-
 class Programs(NamedTuple):
-    """The compiled steps of a run, with the arrays that they take every time.
+    """The compiled steps of a run, with the keys that they take every time.
 
     Attributes:
       step: `(state, data, rows, count, noise_key, augment_key) -> (state, loss)`.
       evaluate: `(variables, batch) -> (evaluation, probability)`.
-      data: the training split, on device.
       keys: the keys of noise and augmentation.
-      rows_shape: steps per dispatch and examples per step.
     """
 
     step: Any
     evaluate: Any
-    data: training.Data
     keys: tuple[jax.Array, jax.Array]
-    rows_shape: tuple[int, int]
+
+
+class Best(NamedTuple):
+    """The state with the best validation so far.
+
+    Attributes:
+      variables: of `TrainState.variables`, copied.
+      step: steps taken by then.
+      measure: "iou" or "miou".
+      value: its value on the validation split.
+    """
+
+    variables: Any
+    step: int
+    measure: str
+    value: float
 
 
 def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
@@ -227,7 +286,8 @@ def compile_programs(
     parts: training.Step,
     matrix: chex.Array | None,
     data: Dataset,
-    val_batch: training.Data,
+    feed: feeds.Feed,
+    val_batch: Batch,
 ) -> tuple[training.TrainState, Programs]:
     """Draws the initial state and compiles the steps for it."""
     weights_key, augment_key = jax.random.split(jax.random.key(config.seed))
@@ -239,35 +299,28 @@ def compile_programs(
         (*window(config, data), data.channels),
         average=parts.average > 0,
     )
-    c = config.training
-    per_dispatch = c.steps_per_dispatch or training.default_steps_per_dispatch()
-    rows = np.zeros((per_dispatch, c.batch_size), np.int32)
-    on_device = jax.device_put(examples(data.train))
     step = jax.jit(partial(training.train_steps, parts), donate_argnums=0)
     evaluate = jax.jit(partial(training.eval_step, parts, matrix=matrix))
     return state, Programs(
-        step=compiled(step.lower(state, on_device, rows, 1, *keys)),
+        step=compiled(step.lower(state, *feed.example(), 1, *keys)),
         evaluate=compiled(evaluate.lower(state.variables(), val_batch)),
-        data=on_device,
         keys=keys,
-        rows_shape=rows.shape,
     )
 
 
 def take_steps(
-    programs: Programs, state: training.TrainState, order: np.ndarray
+    programs: Programs,
+    state: training.TrainState,
+    feed: feeds.Feed,
+    step: int,
+    count: int,
 ) -> tuple[training.TrainState, float]:
-    """Takes the steps whose batches are the rows of `order`; returns the mean loss."""
+    """Takes `count` steps after `step`; returns the state and the mean loss."""
     losses_so_far = []
-    per_dispatch = programs.rows_shape[0]
-    for first in range(0, len(order), per_dispatch):
-        part = order[first : first + per_dispatch]
-        rows = np.resize(part, programs.rows_shape)  # a shorter rest is filled up
-        state, total = programs.step(
-            state, programs.data, rows, len(part), *programs.keys
-        )
+    for data, rows, taken in feed.dispatches(step, count):
+        state, total = programs.step(state, data, rows, taken, *programs.keys)
         losses_so_far.append(total)
-    return state, sum(float(x) for x in losses_so_far) / len(order)
+    return state, sum(float(x) for x in losses_so_far) / count
 
 
 def train(
@@ -277,17 +330,19 @@ def train(
     matrix: chex.Array | None,
     data: Dataset,
     clock: dict[str, float],
-) -> tuple[training.TrainState, Any]:
+) -> tuple[training.TrainState, Any, Best]:
     """Trains to the last step, validating on the way; fills in `clock`.
 
     Returns:
-      The final state and the compiled evaluation step.
+      The final state, the compiled evaluation step and the best validated state.
     """
-    c, size = config.training, len(data.train)
+    c, best = config.training, Best(None, 0, "", -math.inf)
     began = time.perf_counter()
-    val_batches = training.batches(examples(data.val), c.eval_batch_size)
+    val_batches = InOrder(data.val, c.eval_batch_size)
+    feed = feeds.build(config, data.train)
     log.say("compiling the training step")
-    state, programs = compile_programs(config, parts, matrix, data, val_batches[0])
+    first = next(iter(val_batches))
+    state, programs = compile_programs(config, parts, matrix, data, feed, first)
     clock["compile_seconds"] = time.perf_counter() - began
     learning_rate = optimizers.schedule(config.optimizer, c.steps)
 
@@ -296,9 +351,8 @@ def train(
     while step < c.steps:
         until = (c.log_every - step % c.log_every, c.eval_every - step % c.eval_every)
         count = min(*until, c.steps - step)
-        order = pipeline.batch_indices(config.seed, step, count, c.batch_size, size)
         tick = time.perf_counter()
-        state, loss = take_steps(programs, state, order)
+        state, loss = take_steps(programs, state, feed, step, count)
         seconds = time.perf_counter() - tick
         stepping += seconds
         step += count
@@ -320,16 +374,21 @@ def train(
             log.write(step, "val", **values)
             measure = "iou" if "iou" in values else "miou"
             shown[f"val {measure}"] = f"{values[measure]:.4f}"
+            if not values[measure] <= best.value:
+                kept = jax.tree.map(jnp.array, state.variables())
+                best = Best(kept, step, measure, values[measure])
         log.progress(step, force=len(shown) > 1, **shown)
+    feed.close()
     clock["train_seconds"] = time.perf_counter() - began
     clock["images_per_second"] = c.steps * c.batch_size / stepping
-    return state, programs.evaluate
+    clock["data_wait_share"] = feed.waited / stepping
+    return state, programs.evaluate, best
 
 
 def validate(
     evaluator: Any,
     state: training.TrainState,
-    batches: list[training.Data],
+    batches: InOrder,
     count: int,
 ) -> dict[str, float]:
     """Loss and noise-aware measures of the validation split's clean labels."""
@@ -362,13 +421,13 @@ def evaluate(
     validation, _ = training.evaluate(
         evaluator,
         variables,
-        training.batches(examples(data.val), size),
+        InOrder(data.val, size),
         len(data.val),
     )
     test, probability = training.evaluate(
         evaluator,
         variables,
-        training.batches(examples(data.test), size),
+        InOrder(data.test, size),
         len(data.test),
         keep=config.report.images,
     )
@@ -385,7 +444,8 @@ def evaluate(
             "num_classes": data.num_classes,
             "class_names": data.class_names,
             **{name: len(split) for name, split in data.splits()},
-            "image_shape": data.train.images.shape[1:],
+            **({"train": "endless"} if config.data.endless else {}),
+            "image_shape": data.train.shape,
         },
         "model": {
             "name": config.model.name,
@@ -417,29 +477,24 @@ def evaluate(
     return results, shown
 
 
-def noisy_labels(
-    config: ConfigDict, parts: training.Step, split: Split, count: int
-) -> np.ndarray:
-    """The first `count` labels of a split as the network would see them."""
+def noisy_labels(config: ConfigDict, parts: training.Step, split: Split) -> np.ndarray:
+    """The labels of a few examples as the network would see them."""
     key = jax.random.key(config.noise.seed)
     if parts.online:
         key = jax.random.fold_in(key, 0)
     corrupt = jax.jit(noise.per_example(parts.noise))
-    return np.asarray(corrupt(key, split.labels[:count], split.ids[:count]))
+    return np.asarray(corrupt(key, split.labels, split.ids))
 
 
 def noise_facts(
     config: ConfigDict,
     parts: training.Step,
     matrix: chex.Array | None,
-    train_split: Split,
+    train_split: Examples,
 ) -> dict[str, Any]:
     """The noise's parameters, its matrix, and the share of label pixels it changed."""
-    count = min(len(train_split), 64)
-    clean, noisy = (
-        train_split.labels[:count],
-        noisy_labels(config, parts, train_split, count),
-    )
+    some = train_split.take(range(min(len(train_split), 64)))
+    clean, noisy = some.labels, noisy_labels(config, parts, some)
     given = {k: v for k, v in config.noise.to_dict().items() if v is not None}
     return {
         **given,
@@ -452,12 +507,13 @@ def panels(
     config: ConfigDict,
     parts: training.Step,
     matrix: chex.Array | None,
-    split: Split,
+    test: Examples,
     probability: np.ndarray,
     image_iou: np.ndarray,
 ) -> list[report.Panel]:
     """Pictures of the first test images, padding cut away."""
-    noisy = noisy_labels(config, parts, split, len(probability))
+    split = test.take(range(len(probability)))
+    noisy = noisy_labels(config, parts, split)
     prediction = np.asarray(readings.predict(jnp.asarray(probability), matrix))
     binary = probability.shape[-1] == 2
     score = probability[..., 1] if binary else probability.max(axis=-1)

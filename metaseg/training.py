@@ -5,7 +5,7 @@ corrupted on device as they are needed and many steps run per dispatch. May impo
 `labels`, `losses`, `readings` and `models`, never `data` or `report`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,17 +18,16 @@ import optax
 from flax import struct
 
 from metaseg import readings
-from metaseg.labels import VOID
+from metaseg.batch import Batch
 
 __all__ = [
-    "Data",
     "Step",
     "TrainState",
-    "batches",
     "create_state",
     "default_steps_per_dispatch",
     "eval_step",
     "evaluate",
+    "gather",
     "train_step",
     "train_steps",
 ]
@@ -65,20 +64,9 @@ class TrainState(struct.PyTreeNode):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-class Data(NamedTuple):
-    """A split or batch; each leaf has the examples along its first axis.
-
-    Attributes:
-      image: float32 `[N, H, W, C]`.
-      label: uint8 `[N, H, W]`, clean.
-      id: uint32 `[N]`.
-      extent: int32 `[N, 2]`, height and width that are not padding.
-    """
-
-    image: chex.Array
-    label: chex.Array
-    id: chex.Array
-    extent: chex.Array
+def gather(data: Batch, rows: jax.Array) -> Batch:
+    """The examples of `rows` `[B]` of data that live on the device."""
+    return jax.tree.map(lambda x: x[rows], data)
 
 
 class Step(NamedTuple):
@@ -93,6 +81,8 @@ class Step(NamedTuple):
       online: whether an example's noise is drawn anew each step (else: the same in
         every epoch).
       average: decay of the moving average of the weights; 0 keeps none.
+      fetch: `(data, rows) -> batch`; by default `rows` of the arrays of `data`. Where
+        examples are rendered, `rows` may be their ids.
     """
 
     model: nn.Module
@@ -102,6 +92,7 @@ class Step(NamedTuple):
     augment: AugmentFn
     online: bool = False
     average: float = 0.0
+    fetch: Callable[[Any, jax.Array], Batch] = gather
 
 
 def create_state(
@@ -143,7 +134,7 @@ def create_state(
 
 
 def _corrupt_and_augment(
-    parts: Step, batch: Data, noise_key: jax.Array, augment_key: jax.Array
+    parts: Step, batch: Batch, noise_key: jax.Array, augment_key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Noisy, augmented `(images, labels)` of a batch.
 
@@ -151,7 +142,7 @@ def _corrupt_and_augment(
     nothing else in the batch; the augmentation key with its place in the batch.
     """
 
-    def one(example: Data, place: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def one(example: Batch, place: jax.Array) -> tuple[jax.Array, jax.Array]:
         noisy = parts.noise(jax.random.fold_in(noise_key, example.id), example.label)
         key = jax.random.fold_in(augment_key, place)
         return parts.augment(key, example.image, noisy, example.extent)
@@ -162,7 +153,7 @@ def _corrupt_and_augment(
 def train_step(
     parts: Step,
     state: TrainState,
-    batch: Data,
+    batch: Batch,
     noise_key: jax.Array,
     augment_key: jax.Array,
 ) -> tuple[TrainState, jax.Array]:
@@ -212,7 +203,7 @@ def train_step(
 def train_steps(
     parts: Step,
     state: TrainState,
-    data: Data,
+    data: Any,
     rows: jax.Array,
     count: jax.Array,
     noise_key: jax.Array,
@@ -223,8 +214,8 @@ def train_steps(
     Args:
       parts: static parts of the step.
       state: before the first step.
-      data: the whole training split.
-      rows: int32 `[steps, batch]`, rows of `data` that make up each batch.
+      data: what `parts.fetch` takes, by default the whole training split.
+      rows: `[steps, batch]`, the rows of `data` that make up each batch.
       count: how many of the steps to take, so that one program serves a shorter rest;
         of no effect if `rows` holds a single step.
       noise_key: as in `train_step`.
@@ -236,7 +227,7 @@ def train_steps(
 
     def one(i: jax.Array | int, carry: tuple[TrainState, jax.Array]) -> Any:
         state, total = carry
-        batch = jax.tree.map(lambda x: x[rows[i]], data)
+        batch = parts.fetch(data, rows[i])
         state, loss = train_step(parts, state, batch, noise_key, augment_key)
         return state, total + loss
 
@@ -264,7 +255,7 @@ class Evaluation(NamedTuple):
 
 
 def eval_step(
-    parts: Step, variables: Any, batch: Data, matrix: chex.Array | None
+    parts: Step, variables: Any, batch: Batch, matrix: chex.Array | None
 ) -> tuple[Evaluation, jax.Array]:
     """Scores a batch of whole images against their clean labels.
 
@@ -284,31 +275,10 @@ def eval_step(
     return Evaluation(statistics, loss), readings.probabilities(logits)
 
 
-def batches(data: Data, batch_size: int) -> list[Data]:
-    """Cuts a split into batches of one size.
-
-    Args:
-      data: the split, as NumPy arrays.
-      batch_size: examples per batch.
-
-    Returns:
-      Batches on device, in order; the last one is filled up with void examples.
-    """
-    count = len(data.id)
-    result = []
-    for start in range(0, count, batch_size):
-        places = np.arange(start, start + batch_size)
-        batch = Data(*(np.asarray(x)[np.minimum(places, count - 1)] for x in data))
-        void = np.where(places[:, None, None] < count, batch.label, VOID)
-        batch = batch._replace(label=void.astype(batch.label.dtype))
-        result.append(jax.device_put(batch))
-    return result
-
-
 def evaluate(
-    step: Callable[[Any, Data], tuple[Evaluation, jax.Array]],
+    step: Callable[[Any, Batch], tuple[Evaluation, jax.Array]],
     variables: Any,
-    examples: Sequence[Data],
+    examples: Iterable[Batch],
     count: int,
     *,
     keep: int = 0,
@@ -318,7 +288,7 @@ def evaluate(
     Args:
       step: `eval_step` with its static parts bound.
       variables: of `TrainState.variables`.
-      examples: the split, of `batches`.
+      examples: the split in batches of one size, filled up at the end.
       count: examples in the split.
       keep: of how many leading examples to keep the probabilities.
 

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from metaseg import losses, noise, training
+from metaseg.batch import Batch
 
 
 class _Pixelwise(nn.Module):
@@ -42,7 +43,7 @@ def data():
     label = (rng.random((6, 8, 8)) < 0.4).astype(np.uint8)
     image = (label[..., None] + 0.1 * rng.normal(size=(6, 8, 8, 1))).astype(np.float32)
     ids = np.array([11, 5, 7, 3, 900, 2**31], np.uint32)
-    return training.Data(image, label, ids, np.full((6, 2), 8, np.int32))
+    return Batch(image, label, ids, np.full((6, 2), 8, np.int32))
 
 
 def _state(parts, **kwargs):
@@ -139,19 +140,20 @@ def test_the_average_lies_between_old_and_new_weights_and_is_evaluated(parts, da
     )
 
 
-def test_batches_cover_a_split_once_and_fill_up_with_void(data):
-    cut = training.batches(data, 4)
-    assert [b.image.shape[0] for b in cut] == [4, 4]
-    label = np.concatenate([b.label for b in cut])
-    np.testing.assert_array_equal(label[:6], data.label)
-    assert (label[6:] == 255).all()
+def _batches(data, size):
+    """Consecutive batches, the last one filled up with void."""
+    places = np.arange(-(-6 // size) * size).reshape(-1, size)
+    for rows in places:
+        batch = jax.tree.map(lambda x, rows=rows: x[np.minimum(rows, 5)], data)
+        void = np.where(rows[:, None, None] < 6, batch.label, 255)
+        yield batch._replace(label=void.astype(np.uint8))
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(parts, data):
     variables = _state(parts).variables()
     step = jax.jit(partial(training.eval_step, parts, matrix=None))
     results = [
-        training.evaluate(step, variables, training.batches(data, n), 6, keep=5)
+        training.evaluate(step, variables, _batches(data, n), 6, keep=5)
         for n in (2, 4, 6)
     ]
     for found, probability in results:

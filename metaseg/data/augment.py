@@ -39,7 +39,13 @@ def crop(
 
 
 def dihedral(
-    key: jax.Array, image: jax.Array, label: jax.Array, *, flip: bool, turn: bool
+    key: jax.Array,
+    image: jax.Array,
+    label: jax.Array,
+    *,
+    flip: bool,
+    turn: bool,
+    upright: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Mirrors and turns image and label alike, all outcomes equally likely.
 
@@ -49,13 +55,16 @@ def dihedral(
       label: integer `[H, W]`.
       flip: whether to mirror top-bottom and left-right.
       turn: whether to turn by quarters; needs H == W.
+      upright: whether to mirror left-right alone, for images that have an above and a
+        below; not with `turn`.
 
     Returns:
       `(image, label)`, shapes unchanged.
     """
     rows, cols, swap = jax.random.bernoulli(key, 0.5, (3,))
-    if flip:
+    if flip and not upright:
         image, label = (jnp.where(rows, x[::-1], x) for x in (image, label))
+    if flip:
         image, label = (jnp.where(cols, x[:, ::-1], x) for x in (image, label))
     if turn:
         # Transposing is a flip and a quarter turn; alone it is turned back by a flip.

@@ -6,15 +6,44 @@ Host-side NumPy; imports no jax, so that reading files needs no device.
 import dataclasses
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Dataset", "Split", "example_ids"]
+__all__ = ["Dataset", "Examples", "Split", "example_ids"]
+
+Shape = tuple[int, int, int]
+
+
+class Examples(Protocol):
+    """What any split offers, whether it lies in memory or on disk."""
+
+    def __len__(self) -> int:
+        """The number of examples, N."""
+
+    @property
+    def ids(self) -> np.ndarray:
+        """uint32 `[N]`; an example's noise depends on this id and on nothing else."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """`N` names as a user knows them (file names without their ending)."""
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """int32 `[N, 2]`, height and width before padding."""
+
+    @property
+    def shape(self) -> Shape:
+        """Height, width and channels of every example, padding included."""
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Split":
+        """The examples of some rows, in memory, in the order of `rows`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Examples of one split, padded to one size.
+    """Examples in memory, padded to one size.
 
     Attributes:
       images: float32 `[N, H, W, C]`, standardised; zeros where padded.
@@ -33,26 +62,42 @@ class Split:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def shape(self) -> Shape:
+        """Height, width and channels of every example, padding included."""
+        return self.images.shape[1:]
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Split":
+        """The examples of some rows, in the order of `rows`."""
+        rows = np.asarray(rows)
+        return Split(
+            self.images[rows],
+            self.labels[rows],
+            self.ids[rows],
+            tuple(self.names[i] for i in rows),
+            self.sizes[rows],
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """A named data set: `train`, `val` and `test` with one label vocabulary."""
 
     name: str
-    train: Split
-    val: Split
-    test: Split
+    train: Examples
+    val: Examples
+    test: Examples
     num_classes: int
     class_names: tuple[str, ...] | None = None
 
-    def splits(self) -> Iterator[tuple[str, Split]]:
+    def splits(self) -> Iterator[tuple[str, Examples]]:
         """Yields `(name, split)` for train, val and test."""
         yield from (("train", self.train), ("val", self.val), ("test", self.test))
 
     @property
     def channels(self) -> int:
         """Channels of every image."""
-        return self.train.images.shape[-1]
+        return self.train.shape[-1]
 
 
 def example_ids(split: str, names: Sequence[str]) -> np.ndarray:

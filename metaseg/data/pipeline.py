@@ -1,11 +1,23 @@
-"""Which examples make up which batch: a pure function of seed and step.
+"""Which examples make up which batch, and batches from disk ahead of the step.
 
-Data sets that fit stay on the device; the host sends row numbers only.
+Data sets that fit stay on the device: the host sends row numbers only. The others are
+read, decoded and padded by threads or worker processes (grain) a few batches ahead.
+Which examples a step sees follows from seed and step alone, on either way.
 """
+
+import functools
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-__all__ = ["batch_indices"]
+from metaseg.batch import Batch
+from metaseg.data.dataset import Examples, Split
+
+__all__ = ["InOrder", "batch_indices", "stream"]
+
+VOID = 255
+AHEAD = 4  # batches that wait for the step, and again for each worker process
 
 
 def batch_indices(
@@ -31,9 +43,144 @@ def batch_indices(
     last = (start + num_steps) * batch_size
     epochs = range(first // num_examples, -(-last // num_examples))
     stream = np.concatenate(
-        [np.random.default_rng((seed, e)).permutation(num_examples) for e in epochs]
+        [_order(seed, epoch, num_examples) for epoch in epochs]
         or [np.zeros(0, np.int64)]
     )
     offset = first - epochs.start * num_examples
     rows = stream[offset : offset + last - first]
     return rows.reshape(num_steps, batch_size).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=4)  # steps of one epoch ask for it one after the other
+def _order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    order = np.random.default_rng((seed, epoch)).permutation(num_examples)
+    order.setflags(write=False)
+    return order
+
+
+class _Shuffled:
+    """The batches of a run by number: a random-access source, sent to workers.
+
+    Every element is a whole batch, so that the order does not depend on how many
+    workers share the work.
+    """
+
+    def __init__(
+        self,
+        split: Examples,
+        seed: int,
+        batch_size: int,
+        num_steps: int,
+        shard: tuple[int, int],
+    ) -> None:
+        self._split, self._seed, self._batch_size = split, seed, batch_size
+        self._num_steps, self._shard = num_steps, shard
+
+    def __len__(self) -> int:
+        return self._num_steps
+
+    def __getitem__(self, step: int) -> Batch:
+        rows = batch_indices(self._seed, step, 1, self._batch_size, len(self._split))
+        index, count = self._shard
+        return _batch(self._split.take(np.split(rows[0], count)[index]))
+
+
+class _Consecutive:
+    """A split cut into batches of one size, the last one filled up with void."""
+
+    def __init__(self, split: Examples, batch_size: int) -> None:
+        self._split, self._batch_size = split, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._split) // self._batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        count = len(self._split)
+        places = index * self._batch_size + np.arange(self._batch_size)
+        batch = _batch(self._split.take(np.minimum(places, count - 1)))
+        label = np.where(places[:, None, None] < count, batch.label, VOID)
+        return batch._replace(label=label.astype(batch.label.dtype))
+
+
+def _batch(taken: Split) -> Batch:
+    return Batch(taken.images, taken.labels, taken.ids, taken.sizes)
+
+
+def stream(
+    split: Examples,
+    *,
+    seed: int,
+    batch_size: int,
+    num_steps: int,
+    workers: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    device: Any = None,
+) -> Any:
+    """The batches of a run, read ahead of the steps and put on the device.
+
+    Args:
+      split: where the examples come from.
+      seed: seed of the shuffling; the rows are those of `batch_indices`.
+      batch_size: examples per step, over all processes.
+      num_steps: length of the run.
+      workers: processes that read and decode; 0 uses threads of this one.
+      shard: this process's index and the number of processes; each reads an equal,
+        consecutive part of every batch, so that the run is the same for any number.
+      device: device or sharding that batches are put on.
+
+    Returns:
+      An iterator of `Batch` of jax arrays. `get_state()` says which step comes next,
+      in plain numbers that JSON holds, and `set_state(state)` goes there. `close()`
+      ends the workers.
+    """
+    source = _Shuffled(split, seed, batch_size, num_steps, shard)
+    return iter(_ahead(source, workers, device))
+
+
+class InOrder:
+    """A split in batches of one size, for as many passes as are asked for.
+
+    The last batch is filled up with void examples. What lies in memory is put on the
+    device once; what lies on disk is read ahead at every pass.
+    """
+
+    def __init__(self, split: Examples, batch_size: int, device: Any = None) -> None:
+        self._source, self._device = _Consecutive(split, batch_size), device
+        self._kept: list[Batch] | None = None
+        if isinstance(split, Split):
+            import jax
+
+            self._kept = [
+                jax.device_put(self._source[i], device)
+                for i in range(len(self._source))
+            ]
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._kept is not None:
+            return iter(self._kept)
+        return iter(_ahead(self._source, 0, self._device))
+
+
+def _ahead(source: Any, workers: int, device: Any) -> Any:
+    """A grain data set of the source's elements, read ahead and put on the device."""
+    import grain  # late: two seconds, and data sets that fit do without
+    import jax
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # in notebooks and tests; grain reads its flags
+        flags.FLAGS.mark_as_parsed()
+    threads = grain.ReadOptions(
+        num_threads=1 if workers else 2, prefetch_buffer_size=1 if workers else AHEAD
+    )
+    batches = grain.MapDataset.source(source).to_iter_dataset(threads)
+    if workers:
+        options = grain.MultiprocessingOptions(
+            num_workers=workers, per_worker_buffer_size=AHEAD
+        )
+        batches = batches.mp_prefetch(options)
+    return grain.experimental.device_put(
+        batches, device or jax.devices()[0], cpu_buffer_size=1, device_buffer_size=1
+    )

@@ -190,6 +190,7 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     data, time = _part(results, "data"), _part(results, "time")
     sizes = [_count(data.get(split)) for split in ("train", "val", "test")]
     speed = time.get("images_per_second")
+    waited = time.get("data_wait_share")
     listed = {
         "Images (train / val / test)": " / ".join(sizes),
         "Image size": f" {TIMES} ".join(
@@ -199,6 +200,7 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Parameters": _count(_part(results, "model").get("parameters")),
         "Total time": duration(time.get("total_seconds")),
         "Training": f"{_count(speed)} images/s" if is_number(speed) else "",
+        "Waiting for data": f"{100 * waited:.1f} %" if waited else "",
         "Peak memory": memory(_part(results, "memory").get("peak_bytes")),
     }
     return [(name, text) for name, text in listed.items() if text.strip(f" /{DASH}")]

@@ -48,6 +48,18 @@ def test_flip_alone_keeps_rows_and_columns_apart():
     assert any(np.array_equal(found, m) for m in mirrored)
 
 
+def test_upright_images_are_mirrored_left_right_alone():
+    image, label = _pair(4, 7)
+    flip = jax.vmap(
+        lambda k: augment.dihedral(k, image, label, flip=True, turn=False, upright=True)
+    )
+    images, labels = flip(jax.random.split(jax.random.key(0), 400))
+    np.testing.assert_array_equal(images[..., 0], labels)
+    mirrored = (np.asarray(labels) == np.asarray(label)[:, ::-1]).all((1, 2))
+    assert ((np.asarray(labels) == label).all((1, 2)) | mirrored).all()
+    assert abs(mirrored.sum() - 200) <= 5 * 10  # five standard deviations
+
+
 def test_crops_lie_inside_the_extent_and_reach_all_of_it():
     image, label = _pair(9, 10)
     extent = jnp.array([6, 8])

@@ -1,6 +1,15 @@
-import numpy as np
+"""Batches follow from seed and step, however they are read."""
 
+import json
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from metaseg.batch import Batch
 from metaseg.data import pipeline
+from metaseg.data.dataset import Split, example_ids
 
 
 def test_every_epoch_holds_every_example_once():
@@ -27,3 +36,93 @@ def test_a_batch_may_exceed_the_data_set():
     rows = pipeline.batch_indices(0, 0, 2, 8, 3)
     assert rows.shape == (2, 8)
     assert (np.bincount(rows.ravel()[:15], minlength=3) == 5).all()
+
+
+@pytest.fixture(scope="module")
+def split():
+    rng = np.random.default_rng(0)
+    names = tuple(f"n{i}" for i in range(11))
+    return Split(
+        rng.normal(size=(11, 6, 5, 2)).astype(np.float32),
+        rng.integers(0, 3, (11, 6, 5)).astype(np.uint8),
+        example_ids("train", names),
+        names,
+        rng.integers(3, 6, (11, 2)).astype(np.int32),
+    )
+
+
+def expected(split, steps, batch_size, seed=5):
+    rows = pipeline.batch_indices(seed, 0, steps, batch_size, len(split))
+    return [split.take(r) for r in rows]
+
+
+def assert_same(batch, taken):
+    np.testing.assert_array_equal(batch.image, taken.images)
+    np.testing.assert_array_equal(batch.label, taken.labels)
+    np.testing.assert_array_equal(batch.id, taken.ids)
+    np.testing.assert_array_equal(batch.extent, taken.sizes)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_batches_read_ahead_are_those_of_the_rows_for_any_number_of_workers(
+    split, workers
+):
+    batches = pipeline.stream(split, seed=5, batch_size=4, num_steps=7, workers=workers)
+    found = list(batches)  # kept, so that a reused buffer would show
+    batches.close()
+    for batch, taken in zip(found, expected(split, 7, 4), strict=True):
+        assert isinstance(batch.image, jax.Array)
+        assert_same(batch, taken)
+
+
+def test_the_state_of_the_iterator_leads_on_from_where_it_was_taken(split):
+    make = partial(pipeline.stream, split, seed=5, batch_size=4, num_steps=9)
+    first = make()
+    for _ in range(3):
+        next(first)
+    state = json.loads(json.dumps(first.get_state()))
+    other = make()
+    other.set_state(state)
+    for taken in expected(split, 9, 4)[3:]:
+        assert_same(next(other), taken)
+
+
+def test_shards_are_the_consecutive_parts_of_every_batch(split):
+    parts = [
+        list(
+            pipeline.stream(split, seed=5, batch_size=4, num_steps=3, shard=(index, 2))
+        )
+        for index in range(2)
+    ]
+    for step, taken in enumerate(expected(split, 3, 4)):
+        both = [np.concatenate(x) for x in zip(*(p[step] for p in parts), strict=True)]
+        assert_same(Batch(*both), taken)
+
+
+class OnDisk:
+    """A split that is not in memory, as far as the pipeline can tell."""
+
+    def __init__(self, split):
+        self.split = split
+
+    def __len__(self):
+        return len(self.split)
+
+    def take(self, rows):
+        return self.split.take(rows)
+
+
+@pytest.mark.parametrize("where", [lambda split: split, OnDisk])
+def test_a_split_in_order_is_covered_at_every_pass_and_filled_up_with_void(
+    split, where
+):
+    batches = pipeline.InOrder(where(split), 4)
+    assert len(batches) == 3
+    for _ in range(2):
+        found = list(batches)
+        assert [b.image.shape[0] for b in found] == [4, 4, 4]
+        label = np.concatenate([b.label for b in found])
+        np.testing.assert_array_equal(label[:11], split.labels)
+        assert (label[11:] == 255).all()
+        image = np.concatenate([b.image for b in found])
+        np.testing.assert_array_equal(image[:11], split.images)

@@ -155,6 +155,7 @@ def test_a_folder_of_three_classes_with_another_noise(three_classes, tmp_path):
         (["--config=configs/cell_flip.py", "cell"], "'cell'"),
         (["--config=configs/cell_flip.py", "--config.seed=x"], "config.seed"),
         (["--config=configs/cell_flip.py", "--nonsense=1"], "nonsense"),
+        (["--config=configs/er_flip.py:big"], "no variant 'big'"),
     ],
 )
 def test_bad_command_lines_get_one_line_and_status_2(arguments, message, tmp_path):

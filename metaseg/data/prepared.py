@@ -1,0 +1,272 @@
+"""Data sets that `experiments/prepare.py` wrote: ArrayRecord files, read through TFDS.
+
+Host-side NumPy; imports no jax and no TensorFlow. What fits is read into memory at
+once, like a folder; what does not is read as it is needed.
+"""
+
+import dataclasses
+import functools
+import io
+import json
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from metaseg.data.dataset import Dataset, Shape, Split, example_ids
+from metaseg.data.normalize import Normalizer
+from metaseg.data.normalize import build as build_normalizer
+from metaseg.errors import InputError
+
+__all__ = ["StoredSplit", "find", "load"]
+
+SPLITS = ("train", "val", "test")
+VOID = 255
+_THREADS = 4  # decoding leaves Python to itself for most of its time
+_AT_ONCE = 64  # examples between two updates of the progress bar
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredSplit:
+    """Examples on disk, padded to one size as they are read.
+
+    Holds no open file, so that it can be sent to worker processes.
+
+    Attributes:
+      path: folder of the data set.
+      split: "train", "val" or "test".
+      ids: as in `Split`.
+      names: as in `Split`.
+      sizes: as in `Split`.
+      shape: height, width and channels of every example, padding included.
+      scaling: fields `normalize`, `mean` and `std`, as `normalize.build` takes them.
+    """
+
+    path: Path
+    split: str
+    ids: np.ndarray
+    names: tuple[str, ...]
+    sizes: np.ndarray
+    shape: Shape
+    scaling: "Scaling"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Split:
+        """Reads some rows into memory, in the order of `rows`.
+
+        Raises:
+          InputError: if a record is damaged.
+        """
+        rows = [int(row) for row in rows]
+        images = np.zeros((len(rows), *self.shape), np.float32)
+        labels = np.full((len(rows), *self.shape[:2]), VOID, np.uint8)
+        for i, row in enumerate(rows):
+            image, label = self._read(row)
+            height, width = label.shape
+            images[i, :height, :width] = self.scaling.normalizer(image)(image)
+            labels[i, :height, :width] = label
+        names = tuple(self.names[row] for row in rows)
+        return Split(images, labels, self.ids[rows], names, self.sizes[rows])
+
+    def _read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            record = _source(self.path, self.split)[row]
+            name = record["name"].decode()
+            image, label = _pixels(record["image"]), _pixels(record["label"])[..., 0]
+        except Exception as error:  # damaged bytes raise whatever they lead to
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(
+                f"{self.path}: example {row} of {self.split} ('{self.names[row]}') is "
+                f"unreadable; prepare the data set anew ({reason})"
+            ) from error
+        size = tuple(int(x) for x in self.sizes[row])
+        if name != self.names[row] or image.shape[:2] != size or label.shape != size:
+            raise InputError(
+                f"{self.path}: example {row} of {self.split} is '{name}' of "
+                f"{image.shape[0]} x {image.shape[1]}; its metadata.json says "
+                f"'{self.names[row]}' of {size[0]} x {size[1]}; prepare it anew"
+            )
+        return image, label
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    """The fields of a config that say how images are normalised."""
+
+    normalize: str
+    mean: Any = None
+    std: Any = None
+
+    @functools.cached_property
+    def normalizer(self) -> Normalizer:
+        """Made where it is used: a function would not travel to other processes."""
+        return build_normalizer(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+
+def find(root: Path, name: str) -> Path | None:
+    """The folder of a prepared data set, its newest version, or None.
+
+    Args:
+      root: the folder that prepare was given as `--data_dir`, or the data set itself.
+      name: `source/config`, with or without version; "" if `root` is the data set.
+    """
+    folder = root / name
+    if _is_data_set(folder):
+        return folder
+    versions = [path for path in folder.glob("*") if _is_data_set(path)]
+    return max(versions, key=_version, default=None)
+
+
+def _is_data_set(folder: Path) -> bool:
+    return (folder / "metadata.json").is_file() and (folder / "features.json").is_file()
+
+
+def _version(folder: Path) -> tuple[int, ...]:
+    return tuple(int(x) if x.isdigit() else -1 for x in folder.name.split("."))
+
+
+def load(config: Any) -> Dataset:
+    """Opens a prepared data set.
+
+    Args:
+      config: has the attributes `dir` (prepare's `--data_dir`), `dataset`
+        (`source/config`), `num_classes`, `memory_gb` (a data set that needs no more is
+        read into memory, 10^9 bytes) and those of `normalize.build`.
+
+    Returns:
+      The data set; its splits are of `Split` or of `StoredSplit`.
+
+    Raises:
+      InputError: for a wrong field, or a folder that holds no finished data set.
+    """
+    scaling = Scaling(
+        config.normalize, getattr(config, "mean", None), getattr(config, "std", None)
+    )
+    build_normalizer(scaling)
+    path = _path(config)
+    facts = _metadata(path)
+    if config.num_classes != facts["num_classes"]:
+        raise InputError(
+            f"config.data.num_classes: got {config.num_classes}, but {path} has "
+            f"{facts['num_classes']} classes"
+        )
+    sizes = [size for split in SPLITS for size in facts["splits"][split]["sizes"]]
+    height, width = (int(x) for x in np.max(sizes, axis=0))
+    shape = (height, width, int(facts["channels"]))
+    splits = {s: _split(path, s, facts["splits"][s], shape, scaling) for s in SPLITS}
+    per_example = height * width * (4 * shape[2] + 1)
+    fits = per_example * len(sizes) <= 1e9 * config.memory_gb
+    names = facts["class_names"]
+    return Dataset(
+        name="/".join(path.parts[-3:-1]),
+        **({s: _in_memory(x) for s, x in splits.items()} if fits else splits),
+        num_classes=facts["num_classes"],
+        class_names=tuple(names) if names else None,
+    )
+
+
+def _path(config: Any) -> Path:
+    if not config.dir:
+        raise InputError(
+            "config.data.dir: not given; expected the folder that was given to "
+            "experiments/prepare.py as --data_dir"
+        )
+    root = Path(config.dir).expanduser().absolute()
+    path = find(root, config.dataset)
+    if path is None:
+        there = sorted(
+            "/".join(p.parent.relative_to(root).parts[:-1])
+            for p in root.glob("*/*/*/metadata.json")
+        )
+        raise InputError(
+            f"config.data.dataset: no data set '{config.dataset}' in {root}; "
+            + (f"there are {', '.join(there)}" if there else "expected one that")
+            + ("" if there else " experiments/prepare.py wrote")
+        )
+    return path
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((path / "metadata.json").read_text(encoding="utf-8"))
+        for split in SPLITS:
+            if not facts["splits"][split]["names"]:
+                raise InputError(f"{path}: split {split} has no example")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected a data set that experiments/prepare.py wrote "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return facts
+
+
+def _split(
+    path: Path, split: str, facts: Any, shape: Shape, scaling: Scaling
+) -> StoredSplit:
+    names = tuple(facts["names"])
+    sizes = np.array(facts["sizes"], np.int32).reshape(-1, 2)
+    return StoredSplit(
+        path, split, example_ids(split, names), names, sizes, shape, scaling
+    )
+
+
+def _in_memory(split: StoredSplit) -> Split:
+    """The whole split, decoded by a few threads."""
+    images = np.zeros((len(split), *split.shape), np.float32)
+    labels = np.full((len(split), *split.shape[:2]), VOID, np.uint8)
+    parts = [
+        range(i, min(i + _AT_ONCE, len(split))) for i in range(0, len(split), _AT_ONCE)
+    ]
+
+    def read(rows: range) -> int:
+        taken = split.take(rows)
+        images[rows.start : rows.stop] = taken.images
+        labels[rows.start : rows.stop] = taken.labels
+        return len(rows)
+
+    with (
+        ThreadPoolExecutor(_THREADS) as pool,
+        tqdm(
+            total=len(split),
+            desc=f"reading {split.split}",
+            unit="img",
+            leave=False,
+            disable=len(parts) < 4 or not sys.stderr.isatty(),
+        ) as bar,
+    ):
+        for count in pool.map(read, parts):
+            bar.update(count)
+    return Split(images, labels, split.ids, split.names, split.sizes)
+
+
+@functools.lru_cache
+def _source(path: Path, split: str) -> Any:
+    """The open files of a split, once per process."""
+    import tensorflow_datasets as tfds  # late: half a second, and only for these data
+
+    builder = tfds.builder_from_directory(path)
+    skip = {
+        name: tfds.decode.SkipDecoding()
+        for name, feature in builder.info.features.items()
+        if isinstance(feature, tfds.features.Image)
+    }
+    return builder.as_data_source(split, decoders=skip)
+
+
+def _pixels(stored: bytes | np.ndarray) -> np.ndarray:
+    """`[H, W, C]` of a PNG's bytes; arrays are as they were stored."""
+    if not isinstance(stored, bytes):
+        return stored
+    with Image.open(io.BytesIO(stored)) as file:
+        pixels = np.asarray(file)
+    return pixels.reshape(*pixels.shape[:2], -1)
