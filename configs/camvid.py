@@ -23,11 +23,11 @@ def get_config(variant: str = "small") -> ConfigDict:
     config.augment.upright = True
     if variant == "paper":
         return protocol.paper(config)
-    config.augment.crop = 128
+    config.augment.crop = 96
     config.model.width = 16
     config.model.depth = 4
     config.optimizer.learning_rate = 0.01
     config.training.batch_size = 8
-    config.training.steps = 600
-    config.training.eval_every = 200
+    config.training.steps = 1_000
+    config.training.eval_every = 250
     return config
