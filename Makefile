@@ -38,8 +38,9 @@ format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP)   ## write docs/noise.md and its pictures anew
+docs: $(STAMP)   ## write docs/noise.md and the pictures of the docs anew
 	$(BIN)/python docs/noise_pages.py
+	$(BIN)/python docs/families_picture.py
 
 # Needs uv (pip install uv); one set of versions for every Python and platform.
 lock:            ## pin anew from setup.py

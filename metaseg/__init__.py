@@ -5,7 +5,7 @@
 """
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 __all__ = [
     "audit",
@@ -22,15 +22,18 @@ __all__ = [
     "noise",
     "ntm",
     "optimizers",
+    "prediction",
     "readings",
     "report",
     "training",
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name in __all__:
         return importlib.import_module(f"metaseg.{name}")
+    if name == "predict":  # the one function that is more at home here
+        return importlib.import_module("metaseg.prediction").predict
     raise AttributeError(f"module 'metaseg' has no attribute '{name}'")
 
 

@@ -10,11 +10,20 @@ and plain dictionaries come in, one HTML file goes out.
     wording.py    numbers and sentences
     html.py       a run's results, history and test images -> its report
     audit.py      numbers and label maps of an audit -> its page
+    predictions.py  predicted images -> overlays and their page
     page.py       templates -> text -> a file that appears at once
 """
 
 from metaseg.report.audit import Thumbnail, write_audit
 from metaseg.report.html import write_report
 from metaseg.report.panels import Panel
+from metaseg.report.predictions import overlay, write_predictions
 
-__all__ = ["Panel", "Thumbnail", "write_audit", "write_report"]
+__all__ = [
+    "Panel",
+    "Thumbnail",
+    "overlay",
+    "write_audit",
+    "write_predictions",
+    "write_report",
+]

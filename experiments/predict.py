@@ -1,0 +1,94 @@
+"""Segments images of any size with a trained run.
+
+    python experiments/predict.py --run=WORKDIR --images=DIR --output=DIR
+    python experiments/predict.py --run=WORKDIR --images='DIR/*.tif' --output=DIR \
+        --labels=DIR --scores
+
+Writes labels/NAME.png, overlays/NAME.png, predictions.csv (a row per image) and
+index.html, with --scores also scores/NAME.tif, with --labels metrics.json. A second run
+with the same output goes on where the first one stopped. Exit status: 0; 1 if some
+files were bad, they are listed; 2 if nothing could be done. docs/predict.md says more.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from metaseg import host
+from metaseg.errors import InputError
+
+_RUN = flags.DEFINE_string("run", None, "Work folder of a finished run.")
+_IMAGES = flags.DEFINE_string(
+    "images",
+    None,
+    "Folder of images, with its sub-folders; or one file; or a pattern in quotes, as "
+    "'DIR/**/*.tif'.",
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.")
+_LABELS = flags.DEFINE_string(
+    "labels", None, "Folder of true label maps of the same names, to measure against."
+)
+_READING = flags.DEFINE_enum(
+    "reading",
+    "analytic",
+    ["analytic", "argmax", "validation"],
+    "How scores become labels: analytic is the noise-aware one.",
+)
+_VALUES = flags.DEFINE_enum(
+    "values", "ids", ["ids", "mask"], "Write class ids, or 0 and 255 of two classes."
+)
+_SCORES = flags.DEFINE_bool("scores", False, "Write the scores too, 32-bit TIFF.")
+_CHANNEL = flags.DEFINE_integer(
+    "channel", None, "Channel of each image to look at, from 0."
+)
+_TILE = flags.DEFINE_integer(
+    "tile", None, "Pixels a side that the network sees at once; less needs less memory."
+)
+_OVERLAP = flags.DEFINE_integer(
+    "overlap", None, "Pixels that tiles overlap; by default what makes them exact."
+)
+
+
+def _given(flag: flags.FlagHolder[str | None], expected: str) -> str:
+    if not flag.value:
+        raise InputError(f"--{flag.name}: not given, expected {expected}")
+    return flag.value
+
+
+def main(argv: Sequence[str]) -> int:
+    """Predicts; prints one line and returns 2 for bad input."""
+    try:
+        if len(argv) > 1:
+            raise InputError(
+                f"'{argv[1]}': expected flags only, and patterns in quotes; see --help"
+            )
+        run = Path(_given(_RUN, "the work folder of a run"))
+        images = _given(_IMAGES, "a folder, file or pattern")
+        output = Path(_given(_OUTPUT, "a folder"))
+        logging.set_verbosity(logging.WARNING)  # jax reports on missing TPUs
+        host.keep_freed_memory()
+        import predict_run  # late: jax starts only once the flags are known to be right
+
+        return predict_run.run(
+            predict_run.Settings(
+                run=run,
+                images=images,
+                output=output,
+                labels=Path(_LABELS.value) if _LABELS.value else None,
+                reading=_READING.value,
+                values=_VALUES.value,
+                scores=_SCORES.value,
+                channel=_CHANNEL.value,
+                tile=_TILE.value,
+                overlap=_OVERLAP.value,
+            )
+        )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    app.run(main)

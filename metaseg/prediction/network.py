@@ -1,0 +1,100 @@
+"""Compiled programs of a network, and how far it sees."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metaseg import models, readings
+
+__all__ = ["program", "radius", "stride"]
+
+UNKNOWN_STRIDE = 32  # of a network that does not say
+GLOBAL_RADIUS = 128  # taken where all of an image is seen
+_LOUD = 1e30
+
+
+def stride(model: nn.Module) -> int:
+    """Pixels by which an image can be moved without changing how it is pooled."""
+    return getattr(model, "stride", UNKNOWN_STRIDE)
+
+
+@functools.lru_cache(maxsize=8)
+def program(model: nn.Module) -> Callable[[Any, np.ndarray], jax.Array]:
+    """The compiled `(variables, images) -> scores`, once for each shape of images.
+
+    Scores are class probabilities `[N, H, W, K]`; of two classes the foreground's
+    alone, `[N, H, W, 1]`.
+    """
+
+    def scores(variables: Any, images: jax.Array) -> jax.Array:
+        logits: Any = model.apply(variables, images, train=False)
+        probability = readings.probabilities(logits)
+        return probability[..., 1:] if probability.shape[-1] == 2 else probability
+
+    return jax.jit(scores, compiler_options=_options())
+
+
+@functools.cache
+def _options() -> Any:
+    """`models.COMPILER_OPTIONS` if the compiler has them: XLA's versions differ."""
+    options: Any = dict(models.COMPILER_OPTIONS)
+    try:
+        jax.jit(jnp.negative, compiler_options=options)(0.0)
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
+
+
+@functools.lru_cache(maxsize=16)
+def radius(model: nn.Module, channels: int) -> int:
+    """Measures how many pixels away from an input block outputs change.
+
+    The network gets positive weights, so that nothing cancels, and two tall images, one
+    of which has a block of huge values in its middle, aligned to the stride. An output
+    farther from a cut than this does not see it.
+
+    Args:
+      model: Flax network.
+      channels: of its images.
+
+    Returns:
+      Pixels, beyond blocks of the network's stride; `GLOBAL_RADIUS` for networks that
+      see all of the image (global pooling, norms over the image), whose tiles are
+      therefore not exact.
+    """
+    step = stride(model)
+    height = 64 * step
+    middle = slice(height // 2, height // 2 + step)
+    images = np.zeros((2, height, step, channels), np.float32)
+    images[1, middle] = _LOUD
+
+    def logits(images: jax.Array) -> Any:
+        template = jax.eval_shape(
+            functools.partial(model.init, train=False), jax.random.key(0), images
+        )
+        positive = jax.tree_util.tree_map_with_path(_positive, template)
+        return model.apply(positive, images, train=False)
+
+    # On the CPU, whose convolutions let nothing leak; unoptimised: it runs once.
+    options: Any = {"xla_backend_optimization_level": 0}
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        quiet, loud = np.asarray(jax.jit(logits, compiler_options=options)(images))
+    changed = np.abs(loud - quiet) > 1e-3 * np.abs(quiet)
+    rows = np.flatnonzero((changed | np.isnan(loud)).any(axis=(1, 2)))
+    if rows[0] == 0 or rows[-1] == height - 1:
+        return GLOBAL_RADIUS
+    return int(max(middle.start - rows[0], rows[-1] + 1 - middle.stop))
+
+
+def _positive(path: Any, leaf: Any) -> jax.Array:
+    """Kernels that average, scales and variances 1, small biases, means 0."""
+    name = path[-1].key
+    if name in ("mean", "bias"):
+        return jnp.full(leaf.shape, 0.0 if name == "mean" else 0.1, leaf.dtype)
+    inputs = leaf.size // leaf.shape[-1] if leaf.ndim > 1 else 1
+    return jnp.full(leaf.shape, 1 / inputs, leaf.dtype)
