@@ -2,6 +2,7 @@
 
     python experiments/main.py --config=configs/camvid_clean.py --config.data.dir=DATA
 
+7 to 10 minutes on two CPU cores. Test mIoU 0.343.
 configs/camvid.py says what DATA is.
 """
 

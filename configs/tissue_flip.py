@@ -2,7 +2,7 @@
 
     python experiments/main.py --config=configs/tissue_flip.py
 
-2 to 3 minutes on two CPU cores.
+2 to 3 minutes on two CPU cores. Test mIoU 0.889 (clean labels: 0.897).
 """
 
 from ml_collections import ConfigDict

@@ -46,20 +46,20 @@ def row(workdir: Path) -> tuple[str, list[np.ndarray]]:
         (*train.window(config, data), data.channels),
         average=parts.average > 0,
     )
-    step = str(config.training.steps)
-    state = checkpoint.restore(workdir / "checkpoints" / step, state)
-    test = data.test
+    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", read_only=True)
+    state = checkpoints.restore(config.training.steps, state).state
+    test = data.test.take([EXAMPLE])
     logits = jax.jit(partial(parts.model.apply, train=False))(
-        state.variables(), test.images[EXAMPLE][None]
+        state.variables(), test.images
     )
     probability = readings.probabilities(logits)
     matrix = noise.build_matrix(config.noise, 2)
-    noisy = train.noisy_labels(config, parts, test, EXAMPLE + 1)[EXAMPLE]
+    noisy = train.noisy_labels(config, parts, test)[0]
     prediction = readings.predict(probability, matrix)[0]
     name = TITLES[config.noise.name].format(**config.noise.to_dict())
     title = f"{name}\ntest IoU {results['test']['iou']['analytic']:.2f}"
     return title, [
-        test.images[EXAMPLE, ..., 0],
+        test.images[0, ..., 0],
         noisy,
         np.asarray(probability[0, ..., 1]),
         np.asarray(prediction),

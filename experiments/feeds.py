@@ -50,6 +50,9 @@ class Feed:
         """Data and rows of the shapes and types that every dispatch has."""
         return self._data, np.resize(self.rows(0, 1), self._shape)
 
+    def seek(self, step: int) -> None:
+        """Goes to where the run begins, so that reading ahead can begin."""
+
     def dispatches(self, step: int, count: int) -> Iterator[Dispatch]:
         """The dispatches of `count` steps from `step` on."""
         order = self.rows(step, count)
@@ -78,15 +81,22 @@ class Streamed(Feed):
         self, split: Examples, seed: int, batch_size: int, num_steps: int, workers: int
     ) -> None:
         super().__init__(None, seed, (1, batch_size))
-        self._split = split
+        self._split, self._num_steps, self._workers = split, num_steps, workers
+        self._batches: Any = None
+        self._next_step: int | None = None
+
+    def seek(self, step: int) -> None:
+        """Reads from a step on."""
+        self.close()
+        self._next_step = step
         self._batches = pipeline.stream(
-            split,
-            seed=seed,
-            batch_size=batch_size,
-            num_steps=num_steps,
-            workers=workers,
+            self._split,
+            seed=self._seed,
+            batch_size=self._shape[1],
+            num_steps=self._num_steps,
+            workers=self._workers,
+            start=step,
         )
-        self._next_step = 0
 
     def rows(self, step: int, count: int) -> np.ndarray:
         """A batch is what the step gets: all of its rows, in order."""
@@ -101,18 +111,20 @@ class Streamed(Feed):
         return jax.device_put(data), self.rows(0, 1)
 
     def dispatches(self, step: int, count: int) -> Iterator[Dispatch]:
-        """One dispatch a step; a run takes its steps in order."""
-        assert step == self._next_step, (step, self._next_step)
+        """One dispatch a step."""
+        if step != self._next_step:
+            self.seek(step)
         for _ in range(count):
             began = time.perf_counter()
             batch = next(self._batches)
             self.waited += time.perf_counter() - began
-            self._next_step += 1
+            self._next_step = step = step + 1
             yield batch, self.rows(0, 1), 1
 
     def close(self) -> None:
         """Ends threads and worker processes."""
-        self._batches.close()
+        if self._batches is not None:
+            self._batches.close()
 
 
 def build(config: ConfigDict, split: Examples) -> Feed:

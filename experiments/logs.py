@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,16 @@ from metaseg.errors import InputError
 __all__ = ["RunLog", "check_workdir", "write_json"]
 
 
-def check_workdir(workdir: Path) -> None:
-    """Raises InputError unless `workdir` is, or can become, an empty folder."""
+def check_workdir(workdir: Path, *, empty: bool = True) -> None:
+    """Raises InputError unless `workdir` can be written to, and is `empty` if so."""
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir: '{workdir}' is a file, expected a folder")
-    if workdir.is_dir() and any(workdir.iterdir()):
+    # Hidden files are scratch of a run that was killed as it began.
+    if (
+        empty
+        and workdir.is_dir()
+        and any(not path.name.startswith(".") for path in workdir.iterdir())
+    ):
         raise InputError(
             f"--workdir: '{workdir}' is not empty, expected a new or empty folder"
         )
@@ -66,15 +72,38 @@ class RunLog:
     the run.
     """
 
-    def __init__(self, workdir: Path, *, total_steps: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        total_steps: int,
+        batch_size: int,
+        history: Sequence[Mapping[str, Any]] = (),
+        first_step: int = 0,
+    ) -> None:
+        """Opens the logs.
+
+        Args:
+          workdir: made if it is missing.
+          total_steps: of the whole run.
+          batch_size: examples per step.
+          history: rows that a resumed run had written; later ones are forgotten.
+          first_step: steps taken before.
+        """
         workdir.mkdir(parents=True, exist_ok=True)
-        self.history: list[dict[str, Any]] = []
-        self._metrics = (workdir / "metrics.jsonl").open("w", encoding="utf-8")
-        self._events = SummaryWriter(str(workdir))
+        self.history: list[dict[str, Any]] = [dict(row) for row in history]
+        path = workdir / "metrics.jsonl"
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        rows = [json.dumps(_plain(row)) + "\n" for row in self.history]
+        scratch.write_text("".join(rows), encoding="utf-8")
+        scratch.replace(path)
+        self._metrics = path.open("a", encoding="utf-8")
+        purge = {"purge_step": first_step + 1} if first_step else {}
+        self._events = SummaryWriter(str(workdir), **purge)
+        self._first_step = self._last_line = first_step
         self._total, self._batch_size = total_steps, batch_size
         self._bar: tqdm | None = None
         self._start = 0.0
-        self._last_line = 0
         self._shown: dict[str, str] = {}
 
     def say(self, text: str) -> None:
@@ -90,6 +119,7 @@ class RunLog:
         if sys.stderr.isatty():
             self._bar = tqdm(
                 total=self._total * self._batch_size,
+                initial=self._first_step * self._batch_size,
                 unit="img",
                 unit_scale=True,
                 dynamic_ncols=True,
@@ -113,8 +143,9 @@ class RunLog:
         elif force or step - self._last_line >= self._total / 10:
             self._last_line = step
             elapsed = time.perf_counter() - self._start
-            rate = step * self._batch_size / elapsed
-            left = elapsed * (self._total - step) / step
+            taken = max(1, step - self._first_step)
+            rate = taken * self._batch_size / elapsed
+            left = elapsed * (self._total - step) / taken
             values = "  ".join(f"{k} {v}" for k, v in self._shown.items())
             self.say(
                 f"step {step}/{self._total}  {values}  "

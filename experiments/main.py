@@ -26,6 +26,12 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for all results; default: a fresh one under runs/."
 )
+_RESUME = flags.DEFINE_string(
+    "resume",
+    "auto",
+    "auto: go on with the run of this config in --workdir, if there is one; must: "
+    "refuse to begin anew; never: refuse a folder that is not empty.",
+)
 
 
 def _fresh_workdir(config_file: str) -> Path:
@@ -96,7 +102,7 @@ def _failed(error: Exception) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs `--config`; returns 2 for bad input, named in one line."""
+    """Runs `--config`; returns 2 for bad input and 75 if stopped, named in one line."""
     if len(argv) > 1:
         return _failed(InputError(f"'{argv[1]}': expected flags only; see --help"))
     if _CONFIG.value is None:
@@ -107,12 +113,20 @@ def main(argv: Sequence[str]) -> int:
         config_flags.get_config_filename(flags.FLAGS["config"])
     )
     host.keep_freed_memory()
+    import stopping
     import train  # late: jax starts only once the flags are known to be right
 
     try:
-        report = train.run(config, Path(workdir))
+        report = train.run(config, Path(workdir), _RESUME.value)
     except InputError as error:
         return _failed(error)
+    except stopping.StoppedError as stopped:
+        print(f"{stopped}; go on with --workdir={workdir}", file=sys.stderr)
+        return stopping.EXIT_STATUS
+    except OSError as error:  # a full disk, for one; the last checkpoint is whole
+        return _failed(
+            InputError(f"--workdir: '{error.filename or workdir}': {error.strerror}")
+        )
     print(f"report: {report}")
     return 0
 

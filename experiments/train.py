@@ -5,7 +5,6 @@ TensorBoard events, `checkpoints/`, `results.json` and `report.html`.
 """
 
 import importlib.metadata
-import math
 import os
 import platform
 import resource
@@ -14,7 +13,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import feeds
@@ -22,7 +21,10 @@ import jax
 import jax.numpy as jnp
 import logs
 import numpy as np
+import resuming
+import stopping
 from absl import logging
+from loop import Loop, Programs, Progress, best_of
 from ml_collections import ConfigDict
 
 from metaseg import (
@@ -60,35 +62,47 @@ SOURCES = {
 }
 
 
-def run(config: ConfigDict, workdir: Path) -> Path:
+def run(config: ConfigDict, workdir: Path, resume: str = "auto") -> Path:
     """Trains and evaluates as `config` says.
 
     Args:
       config: of `configs/`.
-      workdir: folder for the results; made if missing, refused if not empty.
+      workdir: folder for the results; made if missing. One that holds this run goes on
+        from its newest checkpoint; one that holds anything else is refused.
+      resume: "auto", "must" or "never", see `resuming.check`.
 
     Returns:
       The path of the report.
 
     Raises:
-      InputError: for bad input, before any training.
+      InputError: for bad input, before any training; or a loss that is not finite.
+      stopping.StoppedError: a signal asked the run to stop; it has been saved.
     """
     start = time.perf_counter()
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
-    logs.check_workdir(workdir)
+    logging.set_verbosity(logging.ERROR)  # Orbax tells every file it writes
     check(config)
+    requested = config.to_dict()
+    if resuming.check(workdir, requested, resume):
+        print(f"{workdir} holds this run, finished", file=sys.stderr)
+        return workdir / "report.html"
     build_step(config)  # names what is wrong before the data are read
     matrix = noise.build_matrix(config.noise, config.data.num_classes)
     data = load_data(config)
     count_epochs(config, len(data.train))
     parts = build_step(config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    logs.write_json(workdir / "config.json", requested)
+    logs.write_json(workdir / "environment.json", environment())
+    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
+    state = initial_state(config, parts, data)
+    resumed = resuming.newest(checkpoints, state, _say)
     log = logs.RunLog(
         workdir,
         total_steps=config.training.steps,
         batch_size=config.training.batch_size,
+        history=resumed.history,
+        first_step=resumed.progress.step,
     )
-    logs.write_json(workdir / "config.json", config.to_dict())
-    logs.write_json(workdir / "environment.json", environment())
     height, width, channels = data.train.shape
     size = "endless" if config.data.endless else len(data.train)
     log.say(
@@ -98,11 +112,18 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     )
     clock = {"setup_seconds": time.perf_counter() - start}
 
-    state, evaluator, best = train(config, log, parts, matrix, data, clock)
-    checkpoint.save(workdir / "checkpoints" / str(config.training.steps), state)
-    checkpoint.save(workdir / "checkpoints" / "best", best.variables)
+    if resumed.state is not None:
+        state = resumed.state
+        log.say(f"going on after step {resumed.progress.step}")
+    point = (state, resumed.progress)
+    try:
+        state, evaluator = train(
+            config, log, parts, matrix, data, point, checkpoints, clock
+        )
+    finally:
+        checkpoints.close()
     results, panels = evaluate(config, parts, matrix, data, state, evaluator, clock)
-    results["best"] = {"step": best.step, best.measure: best.value}
+    results["best"] = best_of(log.history)
     clock["total_seconds"] = time.perf_counter() - start
     logs.write_json(workdir / "results.json", results)
     report.write_report(
@@ -118,6 +139,10 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     log.say(summary(results))
     log.close()
     return workdir / "report.html"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def noise_name(config: ConfigDict) -> str:
@@ -150,7 +175,8 @@ def check(config: ConfigDict) -> None:
                 f"config.data.{field}: got {config.data[field]}, expected at least 0"
             )
     for field in config.training:
-        least = 0 if field in ("epochs", "steps_per_dispatch") else 1
+        may_be_off = ("epochs", "steps_per_dispatch", "checkpoint_every")
+        least = 0 if field in may_be_off else 1
         if config.training[field] < least:
             raise InputError(
                 f"config.training.{field}: got {config.training[field]}, "
@@ -243,36 +269,6 @@ def build_step(config: ConfigDict) -> training.Step:
     )
 
 
-class Programs(NamedTuple):
-    """The compiled steps of a run, with the keys that they take every time.
-
-    Attributes:
-      step: `(state, data, rows, count, noise_key, augment_key) -> (state, loss)`.
-      evaluate: `(variables, batch) -> (evaluation, probability)`.
-      keys: the keys of noise and augmentation.
-    """
-
-    step: Any
-    evaluate: Any
-    keys: tuple[jax.Array, jax.Array]
-
-
-class Best(NamedTuple):
-    """The state with the best validation so far.
-
-    Attributes:
-      variables: of `TrainState.variables`, copied.
-      step: steps taken by then.
-      measure: "iou" or "miou".
-      value: its value on the validation split.
-    """
-
-    variables: Any
-    step: int
-    measure: str
-    value: float
-
-
 def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """Compiles with the options that suit the networks, where the compiler has them."""
     try:
@@ -281,46 +277,42 @@ def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
         return lowered.compile()
 
 
-def compile_programs(
-    config: ConfigDict,
-    parts: training.Step,
-    matrix: chex.Array | None,
-    data: Dataset,
-    feed: feeds.Feed,
-    val_batch: Batch,
-) -> tuple[training.TrainState, Programs]:
-    """Draws the initial state and compiles the steps for it."""
-    weights_key, augment_key = jax.random.split(jax.random.key(config.seed))
-    keys = (jax.random.key(config.noise.seed), augment_key)
-    state = training.create_state(
-        weights_key,
+def _keys(config: ConfigDict) -> tuple[jax.Array, jax.Array]:
+    """Keys of the weights and of the augmentation."""
+    weights, augmentation = jax.random.split(jax.random.key(config.seed))
+    return weights, augmentation
+
+
+def initial_state(
+    config: ConfigDict, parts: training.Step, data: Dataset
+) -> training.TrainState:
+    """Draws the weights."""
+    return training.create_state(
+        _keys(config)[0],
         parts.model,
         parts.optimizer,
         (*window(config, data), data.channels),
         average=parts.average > 0,
     )
+
+
+def compile_programs(
+    config: ConfigDict,
+    parts: training.Step,
+    matrix: chex.Array | None,
+    state: training.TrainState,
+    feed: feeds.Feed,
+    val_batch: Batch,
+) -> Programs:
+    """Compiles the steps."""
+    keys = (jax.random.key(config.noise.seed), _keys(config)[1])
     step = jax.jit(partial(training.train_steps, parts), donate_argnums=0)
     evaluate = jax.jit(partial(training.eval_step, parts, matrix=matrix))
-    return state, Programs(
+    return Programs(
         step=compiled(step.lower(state, *feed.example(), 1, *keys)),
         evaluate=compiled(evaluate.lower(state.variables(), val_batch)),
         keys=keys,
     )
-
-
-def take_steps(
-    programs: Programs,
-    state: training.TrainState,
-    feed: feeds.Feed,
-    step: int,
-    count: int,
-) -> tuple[training.TrainState, float]:
-    """Takes `count` steps after `step`; returns the state and the mean loss."""
-    losses_so_far = []
-    for data, rows, taken in feed.dispatches(step, count):
-        state, total = programs.step(state, data, rows, taken, *programs.keys)
-        losses_so_far.append(total)
-    return state, sum(float(x) for x in losses_so_far) / count
 
 
 def train(
@@ -329,77 +321,44 @@ def train(
     parts: training.Step,
     matrix: chex.Array | None,
     data: Dataset,
+    start: tuple[training.TrainState, Progress],
+    checkpoints: checkpoint.Checkpoints,
     clock: dict[str, float],
-) -> tuple[training.TrainState, Any, Best]:
-    """Trains to the last step, validating on the way; fills in `clock`.
+) -> tuple[training.TrainState, Any]:
+    """Trains to the last step, validating and saving on the way; fills in `clock`.
 
     Returns:
-      The final state, the compiled evaluation step and the best validated state.
+      The final state and the compiled evaluation step.
+
+    Raises:
+      stopping.StoppedError: a signal asked the run to stop; it has been saved.
+      InputError: the loss is not finite, or a checkpoint cannot be written.
     """
-    c, best = config.training, Best(None, 0, "", -math.inf)
     began = time.perf_counter()
-    val_batches = InOrder(data.val, c.eval_batch_size)
+    state, progress = start
+    val_batches = InOrder(data.val, config.training.eval_batch_size)
     feed = feeds.build(config, data.train)
+    feed.seek(progress.step)
     log.say("compiling the training step")
     first = next(iter(val_batches))
-    state, programs = compile_programs(config, parts, matrix, data, feed, first)
+    programs = compile_programs(config, parts, matrix, state, feed, first)
     clock["compile_seconds"] = time.perf_counter() - began
-    learning_rate = optimizers.schedule(config.optimizer, c.steps)
-
-    began, stepping, step = time.perf_counter(), 0.0, 0
+    loop = Loop(
+        config, log, programs, feed, val_batches, len(data.val), checkpoints, progress
+    )
     log.begin()
-    while step < c.steps:
-        until = (c.log_every - step % c.log_every, c.eval_every - step % c.eval_every)
-        count = min(*until, c.steps - step)
-        tick = time.perf_counter()
-        state, loss = take_steps(programs, state, feed, step, count)
-        seconds = time.perf_counter() - tick
-        stepping += seconds
-        step += count
-        if not math.isfinite(loss):
-            raise InputError(
-                f"config.optimizer.learning_rate: the loss is not finite at step "
-                f"{step} with {config.optimizer.learning_rate}; expected a smaller one"
-            )
-        log.write(
-            step,
-            "train",
-            loss=loss,
-            learning_rate=float(learning_rate(step - 1)),
-            images_per_second=count * c.batch_size / seconds,
-        )
-        shown = {"loss": f"{loss:.4f}"}
-        if step % c.eval_every == 0 or step == c.steps:
-            values = validate(programs.evaluate, state, val_batches, len(data.val))
-            log.write(step, "val", **values)
-            measure = "iou" if "iou" in values else "miou"
-            shown[f"val {measure}"] = f"{values[measure]:.4f}"
-            if not values[measure] <= best.value:
-                kept = jax.tree.map(jnp.array, state.variables())
-                best = Best(kept, step, measure, values[measure])
-        log.progress(step, force=len(shown) > 1, **shown)
-    feed.close()
-    clock["train_seconds"] = time.perf_counter() - began
-    clock["images_per_second"] = c.steps * c.batch_size / stepping
-    clock["data_wait_share"] = feed.waited / stepping
-    return state, programs.evaluate, best
-
-
-def validate(
-    evaluator: Any,
-    state: training.TrainState,
-    batches: InOrder,
-    count: int,
-) -> dict[str, float]:
-    """Loss and noise-aware measures of the validation split's clean labels."""
-    found, _ = training.evaluate(evaluator, state.variables(), batches, count)
-    values = readings.measure(found.statistics.analytic)
-    kept = ("iou", "miou", "dice", "accuracy")
-    return {"loss": float(np.mean(found.loss))} | {
-        k: float(values[k])  # type: ignore[arg-type]
-        for k in kept
-        if k in values
-    }
+    try:
+        with stopping.Watch() as watch:
+            state = loop.run(state, watch)
+    finally:
+        feed.close()
+    steps = config.training.steps
+    clock["train_seconds"] = loop.progress.training
+    clock["images_per_second"] = (
+        steps * config.training.batch_size / loop.progress.stepping
+    )
+    clock["data_wait_share"] = feed.waited / loop.progress.stepping
+    return state, programs.evaluate
 
 
 def evaluate(

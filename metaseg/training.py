@@ -167,7 +167,7 @@ def train_step(
       augment_key: typed key of the augmentation, the same for the whole run.
 
     Returns:
-      `(state, loss)` after the step.
+      `(state, loss)` after the step; the loss is NaN if any gradient is not finite.
     """
     if parts.online:
         noise_key = jax.random.fold_in(noise_key, state.step)
@@ -186,6 +186,8 @@ def train_step(
     (loss, batch_stats), gradient = jax.value_and_grad(objective, has_aux=True)(
         state.params
     )
+    finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(gradient)]
+    loss = jnp.where(jnp.stack(finite).all(), loss, jnp.nan)
     updates, opt_state = parts.optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = state.average
@@ -222,16 +224,16 @@ def train_steps(
       augment_key: as in `train_step`.
 
     Returns:
-      `(state, loss)`, the sum of the losses of the steps taken.
+      `(state, losses)`, the losses `[steps]`, 0 for steps not taken.
     """
 
     def one(i: jax.Array | int, carry: tuple[TrainState, jax.Array]) -> Any:
-        state, total = carry
+        state, losses = carry
         batch = parts.fetch(data, rows[i])
         state, loss = train_step(parts, state, batch, noise_key, augment_key)
-        return state, total + loss
+        return state, losses.at[i].set(loss)
 
-    start = (state, jnp.zeros(()))
+    start = (state, jnp.zeros(len(rows)))
     if len(rows) == 1:
         return one(0, start)
     return jax.lax.fori_loop(0, count, one, start)

@@ -1,16 +1,125 @@
+"""What was saved comes back whole, or the one before it does."""
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from metaseg import checkpoint
+from metaseg.errors import InputError
 
 
-def test_what_was_saved_comes_back(tmp_path):
-    params = {"a": jnp.arange(4.0), "b": {"c": jnp.ones((2, 3), jnp.int32)}}
-    tree = {"params": params, "opt_state": optax.sgd(0.1, momentum=0.9).init(params)}
-    checkpoint.save(tmp_path / "1", tree)
-    found = checkpoint.restore(tmp_path / "1", tree)
-    np.testing.assert_array_equal(found["params"]["a"], params["a"])
-    np.testing.assert_array_equal(found["params"]["b"]["c"], params["b"]["c"])
-    assert found["params"]["b"]["c"].dtype == jnp.int32
-    assert type(found["opt_state"]) is type(tree["opt_state"])
+def tree(offset=0.0):
+    params = {"a": jnp.arange(2000.0) + offset, "b": {"c": jnp.ones((2, 3), jnp.int32)}}
+    return {"params": params, "opt_state": optax.sgd(0.1, 0.9).init(params)}
+
+
+def save_all(folder, scores):
+    checkpoints = checkpoint.Checkpoints(folder)
+    for step, score in scores.items():
+        checkpoints.save(step, tree(step), {"history": [{"step": step}]}, score)
+    checkpoints.wait()
+    return checkpoints
+
+
+def test_state_and_progress_come_back(tmp_path):
+    save_all(tmp_path, {1: 0.5}).close()
+    found = checkpoint.Checkpoints(tmp_path).restore_newest(tree())
+    assert (found.step, found.progress) == (1, {"history": [{"step": 1}]})
+    for a, b in zip(
+        jax.tree.leaves(found.state), jax.tree.leaves(tree(1)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype
+    assert jax.tree.structure(found.state) == jax.tree.structure(tree())
+
+
+def test_the_two_newest_and_the_best_are_kept(tmp_path):
+    scores = {1: 0.1, 2: 0.9, 3: 0.3, 4: None, 5: 0.2}
+    checkpoints = save_all(tmp_path, scores)
+    assert checkpoints.steps() == [2, 4, 5]
+    assert checkpoints.best_step() == 2
+    checkpoints.close()
+    assert checkpoint.Checkpoints(tmp_path, read_only=True).best_step() == 2
+
+
+def test_without_scores_the_newest_is_the_best_and_without_any_there_is_none(tmp_path):
+    assert checkpoint.Checkpoints(tmp_path / "empty").best_step() is None
+    assert checkpoint.Checkpoints(tmp_path / "empty").restore_newest(tree()) is None
+    assert save_all(tmp_path / "two", {3: None, 8: None}).best_step() == 8
+
+
+def test_what_is_saved_may_be_donated_at_once(tmp_path):
+    overwrite = jax.jit(lambda x: jax.tree.map(lambda a: a * 0, x), donate_argnums=0)
+    state = jax.tree.map(jnp.copy, tree(7))
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save(1, state, {})
+    for _ in range(20):
+        state = overwrite(state)
+    found = checkpoints.restore_newest(tree())
+    np.testing.assert_array_equal(found.state["params"]["a"], tree(7)["params"]["a"])
+
+
+def test_a_state_goes_to_other_devices_than_it_came_from(tmp_path):
+    save_all(tmp_path, {1: None}).close()
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), "data")
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    like = jax.device_put(tree(), everywhere)
+    found = checkpoint.Checkpoints(tmp_path).restore_newest(like)
+    assert found.state["params"]["a"].sharding == everywhere
+    np.testing.assert_array_equal(found.state["params"]["a"], tree(1)["params"]["a"])
+
+
+def largest(folder):
+    return max(
+        (p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
+
+
+def cut(folder):
+    path = largest(folder / "state")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def remove_arrays(folder):
+    largest(folder / "state").unlink()
+
+
+def garble_progress(folder):
+    (folder / "progress" / "metadata").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [cut, remove_arrays, garble_progress])
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(tmp_path, damage):
+    save_all(tmp_path, {1: 0.1, 2: 0.2}).close()
+    damage(tmp_path / "2")
+    said = []
+    found = checkpoint.Checkpoints(tmp_path).restore_newest(tree(), said.append)
+    assert found.step == 1
+    (line,) = said
+    assert str(tmp_path / "2") in line
+    assert "damaged" in line
+    assert "\n" not in line
+
+
+def test_if_none_can_be_read_all_are_named(tmp_path):
+    save_all(tmp_path, {1: None, 2: None}).close()
+    for step in "12":
+        cut(tmp_path / step)
+    with pytest.raises(InputError, match="steps 1, 2 can be read"):
+        checkpoint.Checkpoints(tmp_path).restore_newest(tree(), lambda line: None)
+
+
+def test_a_changed_value_is_told_by_the_digest():
+    one, other = tree(), tree()
+    other["params"]["b"]["c"] = other["params"]["b"]["c"].at[0, 0].set(2)
+    assert checkpoint.digest(one) == checkpoint.digest(tree())
+    assert checkpoint.digest(one) != checkpoint.digest(other)
+
+
+def test_the_hash_of_a_config_does_not_depend_on_the_order_of_its_fields():
+    a = {"x": 1, "y": {"z": (0.1, None)}}
+    b = {"y": {"z": (0.1, None)}, "x": 1}
+    assert checkpoint.config_hash(a) == checkpoint.config_hash(b)
+    assert checkpoint.config_hash(a) != checkpoint.config_hash({**a, "x": 2})

@@ -72,14 +72,16 @@ class _Shuffled:
         batch_size: int,
         num_steps: int,
         shard: tuple[int, int],
+        start: int,
     ) -> None:
         self._split, self._seed, self._batch_size = split, seed, batch_size
-        self._num_steps, self._shard = num_steps, shard
+        self._num_steps, self._shard, self._start = num_steps, shard, start
 
     def __len__(self) -> int:
-        return self._num_steps
+        return self._num_steps - self._start
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, index: int) -> Batch:
+        step = self._start + index
         rows = batch_indices(self._seed, step, 1, self._batch_size, len(self._split))
         index, count = self._shard
         return _batch(self._split.take(np.split(rows[0], count)[index]))
@@ -114,6 +116,7 @@ def stream(
     num_steps: int,
     workers: int = 0,
     shard: tuple[int, int] = (0, 1),
+    start: int = 0,
     device: Any = None,
 ) -> Any:
     """The batches of a run, read ahead of the steps and put on the device.
@@ -126,6 +129,7 @@ def stream(
       workers: processes that read and decode; 0 uses threads of this one.
       shard: this process's index and the number of processes; each reads an equal,
         consecutive part of every batch, so that the run is the same for any number.
+      start: the first step to read, of `num_steps`.
       device: device or sharding that batches are put on.
 
     Returns:
@@ -133,7 +137,7 @@ def stream(
       in plain numbers that JSON holds, and `set_state(state)` goes there. `close()`
       ends the workers.
     """
-    source = _Shuffled(split, seed, batch_size, num_steps, shard)
+    source = _Shuffled(split, seed, batch_size, num_steps, shard, start)
     return iter(_ahead(source, workers, device))
 
 

@@ -56,8 +56,8 @@ def load(workdir: str | os.PathLike[str]) -> Run:
     """Loads the best weights of a run.
 
     Args:
-      workdir: the work folder of `experiments/main.py`. Of its checkpoints `best` is
-        taken, and without it the newest.
+      workdir: the work folder of `experiments/main.py`. Of its checkpoints the one
+        with the best validation is taken.
 
     Returns:
       The run.
@@ -116,39 +116,44 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _weights(folder: Path, config: Any, model: nn.Module, channels: int) -> Any:
-    """The best weights if they were kept, else those of the newest state."""
-    found = [path.name for path in (folder / "checkpoints").glob("*") if path.is_dir()]
-    steps = sorted((name for name in found if name.isdecimal()), key=int)
-    name = "best" if "best" in found else steps[-1] if steps else None
-    if name is None:
+    """The best validated weights."""
+    path = folder / "checkpoints"
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; expected the checkpoints of a run")
+    checkpoints = checkpoint.Checkpoints(path, read_only=True)
+    step = checkpoints.best_step()
+    if step is None:
+        raise InputError(f"{path}: no checkpoint; expected those of a run")
+    try:
+        state = checkpoints.restore(step, _state_like(config, model, channels)).state
+    except Exception as error:  # Orbax raises whatever the damage leads to
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
-            f"{folder / 'checkpoints'}: no checkpoint; expected 'best' or a number of"
-            " steps"
-        )
+            f"{path / str(step)}: unreadable, or of another network than config.json"
+            f" says ({reason[:200]})"
+        ) from error
+    return state.variables()
+
+
+def _state_like(config: Any, model: nn.Module, channels: int) -> training.TrainState:
+    """Shapes and types of what training saved, on the first device."""
     side = getattr(model, "stride", 1)
     blank = jnp.zeros((1, side, side, channels))
     init = partial(model.init, train=False)
     shapes = jax.eval_shape(init, jax.random.key(0), blank)
     shapes = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
-    like: Any = shapes
-    if name != "best":
-        optimizer = optimizers.build(config.optimizer, config.training.steps)
-        like = training.TrainState(
-            step=jax.eval_shape(lambda: jnp.zeros((), jnp.int32)),
-            opt_state=jax.eval_shape(optimizer.init, shapes["params"]),
-            average=shapes if config.optimizer.average > 0 else None,
-            **shapes,
-        )
-    path = folder / "checkpoints" / name
-    try:
-        found_tree = checkpoint.restore(path, like)
-    except Exception as error:  # Orbax raises whatever the damage leads to
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(
-            f"{path}: unreadable, or of another network than config.json says"
-            f" ({reason[:200]})"
-        ) from error
-    return found_tree if name == "best" else found_tree.variables()
+    optimizer = optimizers.build(config.optimizer, config.training.steps)
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    state = training.TrainState(
+        step=step,
+        opt_state=jax.eval_shape(optimizer.init, shapes["params"]),
+        average=shapes if config.optimizer.average > 0 else None,
+        **shapes,
+    )
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), state
+    )
 
 
 def _validation_cut(thresholds: Mapping[str, Any]) -> readings.Cut | None:

@@ -3,10 +3,10 @@
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import feeds
 import jax
+import loop
 import numpy as np
 import pytest
 import train
@@ -93,20 +93,21 @@ def test_the_best_validated_weights_are_kept(runs, data_dir):
     }
     assert best["iou"] == val[best["step"]] == max(val.values())
     c = config(data_dir)
-    data = train.load_data(c)
+    data, parts = train.load_data(c), train.build_step(c)
     batches = pipeline.InOrder(data.val, c.training.eval_batch_size)
-    state, programs = train.compile_programs(
+    state = train.initial_state(c, parts, data)
+    programs = train.compile_programs(
         c,
-        train.build_step(c),
+        parts,
         noise.build_matrix(c.noise, 2),
-        data,
+        state,
         feeds.build(c, data.train),
         next(iter(batches)),
     )
-    saved = runs / "memory" / "checkpoints" / "best"
-    kept = checkpoint.restore(saved, state.variables())
-    like_a_state = SimpleNamespace(variables=lambda: kept)
-    values = train.validate(programs.evaluate, like_a_state, batches, len(data.val))
+    kept = checkpoint.Checkpoints(runs / "memory" / "checkpoints", read_only=True)
+    assert kept.best_step() == best["step"]
+    state = kept.restore(best["step"], state).state
+    values = loop.validate(programs.evaluate, state, batches, len(data.val))
     assert values["iou"] == best["iou"]
 
 

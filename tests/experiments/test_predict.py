@@ -102,10 +102,25 @@ def write_run(workdir, num_classes=2, channels=1):
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(json.dumps(CONFIG))
     (workdir / "results.json").write_text(json.dumps(results))
-    checkpoint.save(
-        workdir / "checkpoints" / "best", variables_of(model, channels, seed=3)
-    )
+    best = variables_of(model, channels, seed=3)
+    save_states(workdir, {3: (best, 0.9), 7: (variables_of(model, channels, 4), 0.8)})
     return workdir
+
+
+def save_states(workdir, variables):
+    """Checkpoints whose averages and scores are given, by step."""
+    optimizer = optimizers.build(ConfigDict(CONFIG["optimizer"]), 7)
+    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
+    for step, (average, score) in variables.items():
+        zeros = jax.tree.map(jnp.zeros_like, average)
+        state = training.TrainState(
+            step=jnp.int32(step),
+            opt_state=optimizer.init(zeros["params"]),
+            average=average,
+            **zeros,
+        )
+        checkpoints.save(step, state, {}, score)
+    checkpoints.close()
 
 
 def save(path, array):
@@ -327,21 +342,20 @@ def test_tiles_masks_and_the_tuned_threshold_come_out_of_the_command(root, tmp_p
     np.testing.assert_allclose(scores, found.scores[..., 1], atol=1e-6)
 
 
-def test_without_a_best_checkpoint_the_newest_is_averaged(root, tmp_path):
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+def test_the_best_validated_weights_are_taken_and_without_scores_the_newest(
+    root, tmp_path
+):
+    best = prediction.load(root / "run")
+    expected = variables_of(best.model, 1, seed=3)
+    for a, b in zip(
+        jax.tree.leaves(best.variables), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    (tmp_path / "run").mkdir()
     for name in ("config.json", "results.json"):
         (tmp_path / "run" / name).write_text((root / "run" / name).read_text())
-    best = prediction.load(root / "run")
     other = jax.tree.map(jnp.zeros_like, best.variables)
-    optimizer = optimizers.build(ConfigDict(CONFIG["optimizer"]), 7)
-    for step, average in ((7, best.variables), (2, other)):
-        state = training.TrainState(
-            step=jnp.int32(step),
-            opt_state=optimizer.init(other["params"]),
-            average=average,
-            **other,
-        )
-        checkpoint.save(tmp_path / "run" / "checkpoints" / str(step), state)
+    save_states(tmp_path / "run", {2: (other, None), 7: (best.variables, None)})
     found = prediction.load(tmp_path / "run")
     assert prediction.fingerprint(found) == prediction.fingerprint(best)
 

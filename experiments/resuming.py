@@ -1,0 +1,101 @@
+"""Whether a work folder holds this run already, and how far it is."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import logs
+from loop import Progress
+
+from metaseg import checkpoint
+from metaseg.errors import InputError
+
+__all__ = ["MODES", "Resumed", "check", "newest"]
+
+MODES = ("auto", "must", "never")
+# Fields that a result does not depend on: they may change from one session to the next.
+FREE = ("data.dir", "data.memory_gb", "data.workers", "report.images")
+
+
+class Resumed(NamedTuple):
+    """What a run goes on from.
+
+    Attributes:
+      state: the train state, or None for a fresh run.
+      progress: steps taken and time spent.
+      history: rows of metrics so far.
+    """
+
+    state: Any
+    progress: Progress
+    history: list[dict[str, Any]]
+
+
+def check(workdir: Path, requested: Mapping[str, Any], mode: str) -> bool:
+    """Decides what a work folder is good for, before anything is done.
+
+    Args:
+      workdir: the folder.
+      requested: the config of this run, as plain values.
+      mode: "auto" goes on with a run of the same config that is there, "must" insists
+        on one, "never" wants a new or empty folder.
+
+    Returns:
+      Whether the run is finished already.
+
+    Raises:
+      InputError: the folder holds another run or something else, or nothing to resume.
+    """
+    if mode not in MODES:
+        raise InputError(f"--resume: got '{mode}', expected one of {', '.join(MODES)}")
+    there = workdir / "config.json"
+    mine = mode != "never" and there.is_file()
+    logs.check_workdir(workdir, empty=not mine)
+    if not mine:
+        if mode == "must":
+            raise InputError(f"--resume: no run in '{workdir}' to go on with")
+        return False
+    try:
+        saved = json.loads(there.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{there}: unreadable, expected that of a run") from error
+    before, now = dict(_flat(saved)), dict(_flat(json.loads(json.dumps(requested))))
+    changed = [
+        f"config.{field} was {before.get(field)!r}, is {now.get(field)!r}"
+        for field in sorted(before.keys() | now.keys())
+        if field not in FREE and before.get(field) != now.get(field)
+    ]
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise InputError(
+            f"--workdir: '{workdir}' holds a run of another config "
+            f"({'; '.join(changed[:3])}{more}); expected the same, or another folder"
+        )
+    return (workdir / "results.json").is_file() and (workdir / "report.html").is_file()
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def newest(
+    checkpoints: checkpoint.Checkpoints, like: Any, say: Callable[[str], None]
+) -> Resumed:
+    """What the newest readable checkpoint holds, or the beginning.
+
+    Raises:
+      InputError: there are checkpoints, but none can be read.
+    """
+    found = checkpoints.restore_newest(like, say)
+    if found is None:
+        return Resumed(None, Progress(), [])
+    values = dict(found.progress)
+    history = values.pop("history")
+    values.pop("config_hash")
+    values["pending"] = tuple(values["pending"])
+    return Resumed(found.state, Progress(**values), history)

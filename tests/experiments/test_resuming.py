@@ -1,0 +1,238 @@
+"""A run that was stopped, killed or damaged ends as if nothing had happened."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import loop
+import pytest
+import stopping
+import train
+
+from configs import default
+from metaseg import checkpoint
+from metaseg.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {
+    "data.height": 16,
+    "data.width": 16,
+    "data.train_size": 8,
+    "data.val_size": 2,
+    "data.test_size": 2,
+    "noise.name": "flip",
+    "noise.rate": 0.2,
+    "augment.crop": 16,
+    "model.width": 2,
+    "model.depth": 1,
+    "training.steps": 12,
+    "training.batch_size": 4,
+    "training.eval_batch_size": 2,
+    "training.log_every": 3,
+    "training.eval_every": 4,
+    "training.checkpoint_every": 1,
+    "report.images": 1,
+}
+
+
+def config(**changes):
+    config = default.get_config()
+    config.update_from_flattened_dict(TINY | changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that nothing happens to."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    train.run(config(), path)
+    return path
+
+
+def outcome(workdir):
+    """All of a run that does not tell the time."""
+    results = json.loads((workdir / "results.json").read_text())
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    history = [json.loads(line) for line in lines]
+    for row in history:
+        row.pop("images_per_second", None)
+    steps = [p for p in (workdir / "checkpoints").iterdir() if p.name.isdecimal()]
+    newest = max(steps, key=lambda p: int(p.name))
+    saved = json.loads((newest / "progress" / "metadata").read_text())
+    return history, results["test"], results["best"], int(newest.name), saved["digest"]
+
+
+class StopAfter(stopping.Watch):
+    """Sees a signal at the given step, as if it had come from outside."""
+
+    def __init__(self, step):
+        super().__init__()
+        self._left = step
+
+    @property
+    def signal(self):
+        self._left -= 1
+        return "SIGTERM" if self._left < 0 else ""
+
+    @signal.setter
+    def signal(self, value):
+        del value
+
+
+@pytest.mark.parametrize("step", [2, 7])
+def test_a_stopped_run_goes_on_to_the_same_end(whole, tmp_path, monkeypatch, step):
+    monkeypatch.setattr(stopping, "Watch", lambda: StopAfter(step))
+    with pytest.raises(stopping.StoppedError, match="stopped by SIGTERM after step"):
+        train.run(config(), tmp_path)
+    assert not (tmp_path / "results.json").exists()
+    monkeypatch.undo()
+    train.run(config(), tmp_path)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_a_finished_run_is_left_as_it_is(whole):
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
+    assert train.run(config(), whole) == whole / "report.html"
+    assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
+
+
+def test_another_config_is_refused_and_names_what_differs(whole):
+    with pytest.raises(InputError, match=r"config\.noise\.rate was 0\.2, is 0\.3"):
+        train.run(config(**{"noise.rate": 0.3}), whole)
+
+
+def test_modes_of_resuming(whole, tmp_path):
+    with pytest.raises(InputError, match=r"--workdir: .*not empty"):
+        train.run(config(), whole, "never")
+    with pytest.raises(InputError, match="--resume: no run in"):
+        train.run(config(), tmp_path / "new", "must")
+    with pytest.raises(InputError, match="--resume: got 'maybe'"):
+        train.run(config(), tmp_path / "new", "maybe")
+
+
+def test_a_damaged_newest_checkpoint_costs_only_its_own_steps(
+    whole, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(stopping, "Watch", lambda: StopAfter(6))
+    with pytest.raises(stopping.StoppedError):
+        train.run(config(), tmp_path)
+    monkeypatch.undo()
+    newest = max((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    for path in (newest / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    train.run(config(), tmp_path)
+    assert f"{newest} is damaged" in capsys.readouterr().err
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch
+):
+
+    original = loop.take_steps
+
+    def poisoned(programs, state, feed, step, count, watch):
+        state, found = original(programs, state, feed, step, count, watch)
+        if step <= 6 < step + count:
+            found[6 - step] = float("nan")
+        return state, found
+
+    monkeypatch.setattr(loop, "take_steps", poisoned)
+    with pytest.raises(InputError, match=r"not finite at step 7 .*step 6 is kept"):
+        train.run(config(), tmp_path)
+    kept = checkpoint.Checkpoints(tmp_path / "checkpoints", read_only=True)
+    assert kept.steps()[-1] == 6
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(
+    whole, tmp_path, monkeypatch
+):
+    save = checkpoint.Checkpoints.save
+
+    def full(self, step, *arguments):
+        if step == 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(self, step, *arguments)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", full)
+    expected = r"--workdir: the checkpoint of step 6 .*No space left.*step \d is kept"
+    with pytest.raises(InputError, match=expected):
+        train.run(config(), tmp_path)
+    monkeypatch.undo()
+    train.run(config(), tmp_path)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def command(workdir):
+    fields = [f"--config.{name}={value}" for name, value in TINY.items()]
+    script = str(ROOT / "experiments" / "main.py")
+    file = f"--config={ROOT / 'configs' / 'default.py'}"
+    return [sys.executable, script, file, f"--workdir={workdir}", *fields]
+
+
+def start(workdir):
+    """The same run in a process of its own, with the environment of the tests."""
+    return subprocess.Popen(
+        command(workdir),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_with_status_75(whole, tmp_path, number):
+    run = start(tmp_path / "run")
+    while not list(tmp_path.glob("run/checkpoints/[0-9]*")) and run.poll() is None:
+        time.sleep(0.02)
+    run.send_signal(number)
+    _, said = run.communicate(timeout=300)
+    if run.returncode == 0:
+        pytest.skip("the run was over before the signal came")
+    assert run.returncode == stopping.EXIT_STATUS
+    last = said.strip().splitlines()[-1]
+    assert last.startswith(f"stopped by {number.name} after step")
+    assert last.endswith(f"go on with --workdir={tmp_path / 'run'}")
+    again = start(tmp_path / "run")
+    assert again.wait(timeout=300) == 0
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(whole, tmp_path):
+    """Kills fall into every part of a run, the writing of checkpoints included."""
+    draw = random.Random(0)
+    kills, steps, workdir = 0, [], tmp_path / "0"
+    while kills < 20:
+        run, before = start(workdir), newest_step(workdir)
+        if draw.random() < 0.3:  # into the start, which takes most of the time
+            time.sleep(draw.random() * 5)
+        else:
+            while newest_step(workdir) == before and run.poll() is None:
+                time.sleep(0.002)
+            time.sleep(draw.random() * 0.3)
+        run.kill()
+        run.communicate()
+        if run.returncode == 0:  # it was over before: the next one
+            assert outcome(workdir) == outcome(whole)
+            workdir = tmp_path / str(kills)
+            continue
+        kills += 1
+        steps.append(newest_step(workdir))
+    assert len(set(steps)) > 3
+    last = start(workdir)
+    assert last.wait(timeout=300) == 0
+    assert outcome(workdir) == outcome(whole)
+
+
+def newest_step(workdir):
+    names = [p.name for p in workdir.glob("checkpoints/*") if p.name.isdecimal()]
+    return max(map(int, names), default=-1)
