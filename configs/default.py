@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.data.val_size = 32
     config.data.test_size = 64
     config.data.endless = False  # True: new images every step, rendered on device
-    # "folder": <dir>/{train,val,test}/{images,labels}/NAME.(png|tif|tiff);
+    # "folder": <dir>/{train,val,test}/{images,labels}/NAME.(png|tif|npy);
     # "prepared": what experiments/prepare.py wrote, dir its --data_dir.
     config.data.dir = ""
     config.data.dataset = ""  # which of them in dir: "source/config"

@@ -1,4 +1,4 @@
-"""A user's own images: `<dir>/{train,val,test}/{images,labels}/NAME.(png|tif|tiff)`.
+"""A user's own images: `<dir>/{train,val,test}/{images,labels}/NAME.png`.
 
 Host-side NumPy; imports no jax. Finds the pairs, reads them with `image_files`, and
 makes three folders a `Dataset`.
@@ -25,7 +25,8 @@ __all__ = ["Pair", "load", "match_pairs"]
 
 Example = tuple[np.ndarray, np.ndarray]  # image, label
 SPLITS = ("train", "val", "test")
-SUFFIXES = (".png", ".tif", ".tiff")
+SUFFIXES = image_files.IMAGE_SUFFIXES  # labels too: a JPEG is refused with the reason
+ENDINGS = ", ".join(SUFFIXES)
 VOID = 255
 PROGRESS_FROM = 200  # pairs; fewer are read before a bar has been understood
 
@@ -108,7 +109,7 @@ def match_pairs(folder: Path) -> list[Pair]:
     if unpaired:
         raise InputError(
             f"{folder}: {' and '.join(unpaired)}; expected labels/NAME"
-            " (.png, .tif, .tiff) for each images/NAME and the reverse"
+            f" ({ENDINGS}) for each images/NAME and the reverse"
         )
     return [Pair(name, images[name], labels[name]) for name in sorted(images)]
 
@@ -139,7 +140,7 @@ def _files_by_name(folder: Path) -> dict[str, Path]:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise InputError(
-            f"{folder}: {error.strerror}; expected a folder of .png, .tif or .tiff"
+            f"{folder}: {error.strerror}; expected a folder of {ENDINGS}"
         ) from error
     found: dict[str, Path] = {}
     for path in entries:
@@ -160,7 +161,7 @@ def _files_by_name(folder: Path) -> dict[str, Path]:
         found[name] = path
     if not found:
         others = f" among {some([p.name for p in entries])}" if entries else ""
-        raise InputError(f"{folder}: no .png, .tif or .tiff file{others}")
+        raise InputError(f"{folder}: no file of {ENDINGS}{others}")
     return found
 
 
@@ -185,7 +186,7 @@ def _read_all(pairs: Sequence[Pair], num_classes: int) -> list[Example]:
     examples, errors = [], []
     quiet = len(pairs) <= PROGRESS_FROM or not sys.stderr.isatty()
     workers = min(8, os.cpu_count() or 1)
-    with image_files.quiet_decoders(), ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         for result in tqdm(
             pool.map(read, pairs),
             desc="reading images",

@@ -90,6 +90,19 @@ def test_pairs_match_across_endings_and_unicode_forms(tmp_path):
     assert folder.match_pairs(tmp_path) == [("Zelle \u00fc", image, label)]
 
 
+def test_jpeg_and_numpy_images_are_taken_and_a_jpeg_label_is_refused(root):
+    for split in ("train", "val", "test"):
+        for path in (root / split / "images").iterdir():
+            pixels = np.array(Image.open(path))
+            path.unlink()
+            np.save(path.with_suffix(".npy"), pixels)
+    load(root)
+    label = next((root / "val" / "labels").iterdir())
+    Image.open(label).save(label.with_suffix(".jpg"))
+    label.unlink()
+    assert f"{label.with_suffix('.jpg')}: a label map as JPEG" in failure(load, root)
+
+
 def test_ids_do_not_move_when_a_file_is_added(root):
     before = load(root).train
     save(root / "train/images/aa.png", GREY8)
