@@ -30,6 +30,11 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.")
 _LABELS = flags.DEFINE_string(
     "labels", None, "Folder of true label maps of the same names, to measure against."
 )
+_LABEL_VALUES = flags.DEFINE_list(
+    "label_values",
+    None,
+    "Class id of stored values of --labels that are not ids, 255 for void: 11=255.",
+)
 _READING = flags.DEFINE_enum(
     "reading",
     "analytic",
@@ -57,6 +62,19 @@ def _given(flag: flags.FlagHolder[str | None], expected: str) -> str:
     return flag.value
 
 
+def _label_values() -> dict[int, int] | None:
+    """Class ids by stored value."""
+    if _LABEL_VALUES.value is None:
+        return None
+    try:
+        pairs = [part.split("=") for part in _LABEL_VALUES.value]
+        return {int(stored): int(class_id) for stored, class_id in pairs}
+    except ValueError:
+        raise InputError(
+            f"--label_values: '{','.join(_LABEL_VALUES.value)}'; expected STORED=ID,..."
+        ) from None
+
+
 def main(argv: Sequence[str]) -> int:
     """Predicts; prints one line and returns 2 for bad input."""
     try:
@@ -77,6 +95,7 @@ def main(argv: Sequence[str]) -> int:
                 images=images,
                 output=output,
                 labels=Path(_LABELS.value) if _LABELS.value else None,
+                label_values=_label_values(),
                 reading=_READING.value,
                 values=_VALUES.value,
                 scores=_SCORES.value,

@@ -28,6 +28,7 @@ from metaseg.report import page
 __all__ = ["Settings", "run"]
 
 RECORDS = "records.jsonl"
+VOID = 255
 _SLAB = 1 << 22  # pixels compared with labels at a time
 _LINE_EVERY = 10  # seconds between lines of progress where there is no terminal
 
@@ -46,6 +47,7 @@ class Settings(NamedTuple):
       channel: of the images, or None.
       tile: pixels a side, or None.
       overlap: pixels, or None.
+      label_values: class ids of stored values of `labels`, or None.
     """
 
     run: Path
@@ -58,6 +60,7 @@ class Settings(NamedTuple):
     channel: int | None = None
     tile: int | None = None
     overlap: int | None = None
+    label_values: Mapping[int, int] | None = None
 
 
 class Task(NamedTuple):
@@ -238,6 +241,7 @@ def _header(task: Task) -> dict[str, Any]:
             field: getattr(settings, field)
             for field in ("reading", "values", "scores", "channel", "tile", "overlap")
         },
+        "label_values": sorted((settings.label_values or {}).items()),
     }
 
 
@@ -356,7 +360,7 @@ def _one(
     row: dict[str, Any] = {"name": job.name, "height": height, "width": width}
     row |= {"pixels": counts.tolist(), "objects": objects.counts.tolist()}
     if job.name in task.labels:
-        row |= _compared(labels, task.labels[job.name], K)
+        row |= _compared(labels, task.labels[job.name], K, settings.label_values)
     if scores is not None:
         scores.close()
     overlay = report.overlay(pixels, labels, K)
@@ -368,10 +372,15 @@ def _one(
     return row, next(rest, None)
 
 
-def _compared(labels: np.ndarray, truth: Job, num_classes: int) -> dict[str, Any]:
+def _compared(
+    labels: np.ndarray,
+    truth: Job,
+    num_classes: int,
+    values: Mapping[int, int] | None,
+) -> dict[str, Any]:
     """The confusion matrix, or what is wrong with the label map."""
     try:
-        true = image_files.read_label(truth.path, num_classes, page=truth.page)
+        true = _true_labels(truth, num_classes, values)
     except InputError as error:
         return {"label_error": str(error)}
     if true.shape != labels.shape:
@@ -383,20 +392,43 @@ def _compared(labels: np.ndarray, truth: Job, num_classes: int) -> dict[str, Any
     return {"confusion": confusion(labels, true, num_classes).tolist()}
 
 
+def _true_labels(
+    truth: Job, num_classes: int, values: Mapping[int, int] | None
+) -> np.ndarray:
+    """uint8 `[H, W]` class ids, 255 void, of what the file holds."""
+    if values is None:
+        found = image_files.read_label(truth.path, num_classes, page=truth.page)
+        # With two classes the foreground may be stored as 255.
+        return (found > 0).astype(np.uint8) if num_classes == 2 else found
+    stored = image_files.read_label_values(truth.path, page=truth.page)
+    found = np.full(stored.shape, VOID, np.uint8)
+    known = np.zeros(stored.shape, bool)
+    ids = {i: i for i in range(num_classes)} | {VOID: VOID} | dict(values)
+    for value, class_id in ids.items():
+        same = stored == value
+        found[same] = class_id
+        known |= same
+    if not known.all():
+        wrong = ", ".join(map(str, np.unique(stored[~known])[:5]))
+        raise InputError(
+            f"{truth.path}: stored value {wrong} in {np.count_nonzero(~known)} pixels; "
+            f"expected 0 to {num_classes - 1}, 255, or those of --label_values"
+        )
+    return found
+
+
 def confusion(labels: np.ndarray, true: np.ndarray, num_classes: int) -> np.ndarray:
     """`metrics.confusion_matrix` on the host, in slabs: int64 `[K, K]`.
 
     Args:
       labels: uint8 `[H, W]`, predicted class ids.
-      true: uint8 `[H, W]`, of `read_label`.
+      true: uint8 `[H, W]`, true class ids; others do not count.
       num_classes: K.
     """
     cells = np.zeros(num_classes**2, np.int64)
     rows = max(1, _SLAB // labels.shape[1])
     for start in range(0, len(labels), rows):
         guess, truth = labels[start : start + rows], true[start : start + rows]
-        if num_classes == 2:  # where the foreground may be stored as 255
-            truth = (truth > 0).astype(np.uint8)
         known = truth < num_classes
         cell = truth[known].astype(np.int64) * num_classes + guess[known]
         cells += np.bincount(cell, minlength=len(cells))

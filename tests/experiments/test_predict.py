@@ -215,6 +215,32 @@ def test_void_does_not_count_with_three_classes():
     )
 
 
+def test_stored_values_of_labels_are_mapped_and_unknown_ones_named(
+    root, predicted, tmp_path
+):
+    void = RNG.random(LABELS.shape) < 0.2
+    stored = np.where(void, 9, 7 * LABELS).astype(np.uint8)
+    stored[3, 0, 0] = 8
+    for name, label in zip(NAMES, stored, strict=True):
+        save(tmp_path / "labels" / f"{name}.png", label)
+    given = settings(root, tmp_path / "out", labels=tmp_path / "labels", scores=False)
+    assert predict_run.run(given._replace(label_values={7: 1, 9: 255})) == 1
+    measures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert set(measures["per_image"]) == set(NAMES[:3])
+    matrices = [
+        metrics.confusion_matrix(
+            jnp.asarray(label_of(predicted, name)),
+            jnp.asarray(np.where(void[i], 255, LABELS[i]).astype(np.uint8)),
+            2,
+        )
+        for i, name in enumerate(NAMES[:3])
+    ]
+    expected = readings.measure(np.stack(matrices))
+    assert measures["pooled"]["iou"] == pytest.approx(expected["iou"])
+    rows = (tmp_path / "out" / predict_run.RECORDS).read_text()
+    assert "stored value 8 in 1 pixels; expected 0 to 1, 255, or those of" in rows
+
+
 def test_the_page_holds_every_image_and_allows_its_own_script_alone(predicted):
     page = (predicted / "index.html").read_text(encoding="utf-8")
     assert "http" not in page.replace("http-equiv", "")
