@@ -19,3 +19,9 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # one of them runs, the root for `configs`.
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Slow tests begin first, so that none is left to run alone in the end."""
+    files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in files)

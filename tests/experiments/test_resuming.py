@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import loop
@@ -177,11 +178,28 @@ def command(workdir):
     return [sys.executable, script, file, f"--workdir={workdir}", *fields]
 
 
-def start(workdir):
-    """The same run in a process of its own, with the environment of the tests."""
+@pytest.fixture(scope="module")
+def start(whole, tmp_path_factory):
+    """Starts the same run in a process of its own; what it compiles is kept on disk."""
+    folder = tmp_path_factory.mktemp("processes")
+    start = partial(_start, folder / "compiled")
+    # Fills the cache whole: a kill would leave half an entry.
+    first = start(folder / "run")
+    assert first.wait(timeout=300) == 0
+    assert outcome(folder / "run") == outcome(whole)
+    return start
+
+
+def _start(cache, workdir):
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     return subprocess.Popen(
         command(workdir),
         cwd=ROOT,
+        env=os.environ | settings,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -189,7 +207,7 @@ def start(workdir):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_ends_with_status_75(whole, tmp_path, number):
+def test_a_signal_saves_and_ends_with_status_75(whole, start, tmp_path, number):
     run = start(tmp_path / "run")
     while not list(tmp_path.glob("run/checkpoints/[0-9]*")) and run.poll() is None:
         time.sleep(0.02)
@@ -207,7 +225,7 @@ def test_a_signal_saves_and_ends_with_status_75(whole, tmp_path, number):
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_change_nothing(whole, tmp_path):
+def test_twenty_kills_at_random_moments_change_nothing(whole, start, tmp_path):
     """Kills fall into every part of a run, the writing of checkpoints included."""
     draw = random.Random(0)
     kills, steps, workdir = 0, [], tmp_path / "0"
