@@ -10,19 +10,11 @@ These images are not ours to measure on: no numbers are given.
 
 from ml_collections import ConfigDict
 
-from configs import default, protocol
+from configs import er
 
 
 def get_config(variant: str = "small") -> ConfigDict:
     """Images of mitochondria; `variant` is "small" or "paper"."""
-    protocol.check(variant)
-    config = default.get_config()
-    config.data.name = "prepared"
+    config = er.get_config(variant)
     config.data.dataset = "organelle/mito"
-    if variant == "paper":
-        return protocol.paper(config)
-    config.augment.crop = 96
-    config.training.batch_size = 8
-    config.training.steps = 1_200
-    config.training.eval_every = 200
     return config
