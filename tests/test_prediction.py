@@ -56,10 +56,10 @@ def applied(model):
 
 
 def whole(run, image):
-    """Probabilities of an image in one piece, its edge repeated to multiples of 32."""
+    """Probabilities of an image in one piece, its edge repeated to multiples of 16."""
     image = image.reshape(*image.shape[:2], -1)
     pixels = run.normalizer(image)(image)
-    missing = [(0, -side % 32) for side in image.shape[:2]]
+    missing = [(0, -side % 16) for side in image.shape[:2]]
     extended = np.pad(pixels, (*missing, (0, 0)), mode="edge")
     logits = applied(run.model)(run.variables, extended[None])
     probability = readings.probabilities(logits)

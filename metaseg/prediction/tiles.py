@@ -15,7 +15,7 @@ from metaseg.errors import InputError
 
 __all__ = ["GRAIN", "Axis", "Plan", "cut", "extended", "plan"]
 
-GRAIN = 32  # sides are extended to multiples of it, to bound the number of programs
+GRAIN = 16  # sides are extended to multiples of it, to bound the number of programs
 TILE = 1024  # pixels a side unless given
 
 
