@@ -1,9 +1,10 @@
 """Time of an import by one and by two worker processes, and of 20 000 small images.
 
     python benchmarks/importing.py
+    python benchmarks/importing.py --format=jpg
     python benchmarks/importing.py --size=32 --count=20000 --rounds=1
 
-Writes RGB images and label maps as PNG in a temporary folder and imports them whole:
+Writes RGB images and label maps in a temporary folder and imports them whole:
 finding, reading, checking, and TFDS's own part, which one process does. The two take
 turns, so that a busy machine slows both. Target: two workers at least 1.7 times as
 fast as one, for images whose decoding is most of the work. Workers import this file:
@@ -27,6 +28,9 @@ from metaseg.data import datasets
 
 _SIZE = flags.DEFINE_integer("size", 1000, "Height and width of the images.")
 _COUNT = flags.DEFINE_integer("count", 60, "Images.")
+_FORMAT = flags.DEFINE_enum(
+    "format", "png", ["png", "jpg"], "Of the images; JPEG is encoded anew as PNG."
+)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Imports by each number of workers.")
 
 WORKERS = (1, 2)
@@ -44,7 +48,7 @@ def _write(root: Path) -> None:
         smooth = np.asarray(Image.fromarray(coarse).resize((side, side)), np.int16)
         noisy = (smooth + rng.integers(-4, 5, smooth.shape)).clip(0, 255)
         image = Image.fromarray(noisy.astype(np.uint8))
-        image.save(root / f"images/{i:05d}.png", compress_level=1)
+        image.save(root / f"images/{i:05d}.{_FORMAT.value}", compress_level=1)
         label = Image.fromarray((smooth[..., 0] // 64).astype(np.uint8))
         label.save(root / f"labels/{i:05d}.png")
 
