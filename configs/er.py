@@ -10,19 +10,12 @@ These images are not ours to measure on: no numbers are given.
 
 from ml_collections import ConfigDict
 
-from configs import default, protocol
+from configs import nuclei
 
 
 def get_config(variant: str = "small") -> ConfigDict:
     """Images of endoplasmic reticulum; `variant` is "small" or "paper"."""
-    protocol.check(variant)
-    config = default.get_config()
+    config = nuclei.get_config(variant)
     config.data.name = "prepared"
     config.data.dataset = "organelle/er"
-    if variant == "paper":
-        return protocol.paper(config)
-    config.augment.crop = 96
-    config.training.batch_size = 8
-    config.training.steps = 1_200
-    config.training.eval_every = 200
     return config

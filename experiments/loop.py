@@ -40,12 +40,14 @@ class Progress(NamedTuple):
       step: steps taken.
       pending: losses since the last row of the history.
       stepping: seconds spent in steps.
+      waiting: seconds of those spent waiting for examples.
       training: seconds spent training, validation included.
     """
 
     step: int = 0
     pending: tuple[float, ...] = ()
     stepping: float = 0.0
+    waiting: float = 0.0
     training: float = 0.0
 
 
@@ -97,10 +99,11 @@ class Loop:
         self, state: training.TrainState, watch: stopping.Watch
     ) -> training.TrainState:
         """Takes all steps that are left."""
-        c, before = self._config.training, self.progress.training
+        c, before = self._config.training, self.progress
         began = time.perf_counter()
+        save_every = c.checkpoint_every or c.eval_every
         while self.progress.step < c.steps:
-            step, ends = self.progress.step, (c.log_every, c.eval_every)
+            step, ends = self.progress.step, (c.log_every, c.eval_every, save_every)
             count = min(*(n - step % n for n in ends), c.steps - step)
             tick = time.perf_counter()
             state, found = take_steps(
@@ -111,20 +114,20 @@ class Loop:
                 step + len(found),
                 (*self.progress.pending, *found),
                 self.progress.stepping + now - tick,
-                before + now - began,
+                before.waiting + self._feed.waited,
+                before.training + now - began,
             )
             self._check_finite(step, found)
-            score = None
-            if len(found) == count:
-                score = self._report(state, count / (now - tick))
-            due = c.checkpoint_every and self.progress.step % c.checkpoint_every == 0
-            if score is not None or due or watch.signal:
+            step, score = self.progress.step, None
+            if step == c.steps or 0 in (step % c.log_every, step % c.eval_every):
+                score = self._report(state, len(found) / (now - tick))
+            if score is not None or step % save_every == 0 or watch.signal:
                 self._save(state, score)
-            if watch.signal and self.progress.step < c.steps:
+            if watch.signal and step < c.steps:
                 self._finish_saving()
                 raise stopping.StoppedError(
-                    f"stopped by {watch.signal} after step {self.progress.step} of "
-                    f"{c.steps}, and saved"
+                    f"stopped by {watch.signal} after step {step} of {c.steps}, "
+                    "and saved"
                 )
         self._finish_saving()
         return state
@@ -170,7 +173,6 @@ class Loop:
     def _save(self, state: training.TrainState, score: float | None) -> None:
         finite = score is not None and math.isfinite(score)
         values = {**self.progress._asdict(), "history": self._log.history}
-        values["config_hash"] = checkpoint.config_hash(self._config.to_dict())
         self._guard(
             lambda: self._checkpoints.save(
                 self.progress.step, state, values, score if finite else None

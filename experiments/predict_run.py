@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from metaseg import prediction, readings, report
 from metaseg.data import image_files
+from metaseg.data.dataset import VOID
 from metaseg.errors import InputError
 from metaseg.report import page
 
 __all__ = ["Settings", "run"]
 
 RECORDS = "records.jsonl"
-VOID = 255
 _SLAB = 1 << 22  # pixels compared with labels at a time
 _LINE_EVERY = 10  # seconds between lines of progress where there is no terminal
 

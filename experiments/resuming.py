@@ -96,6 +96,5 @@ def newest(
         return Resumed(None, Progress(), [])
     values = dict(found.progress)
     history = values.pop("history")
-    values.pop("config_hash")
     values["pending"] = tuple(values["pending"])
     return Resumed(found.state, Progress(**values), history)

@@ -269,14 +269,6 @@ def build_step(config: ConfigDict) -> training.Step:
     )
 
 
-def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Compiles with the options that suit the networks, where the compiler has them."""
-    try:
-        return lowered.compile(dict(models.COMPILER_OPTIONS))
-    except jax.errors.JaxRuntimeError:  # the options differ between XLA's versions
-        return lowered.compile()
-
-
 def _keys(config: ConfigDict) -> tuple[jax.Array, jax.Array]:
     """Keys of the weights and of the augmentation."""
     weights, augmentation = jax.random.split(jax.random.key(config.seed))
@@ -306,11 +298,16 @@ def compile_programs(
 ) -> Programs:
     """Compiles the steps."""
     keys = (jax.random.key(config.noise.seed), _keys(config)[1])
-    step = jax.jit(partial(training.train_steps, parts), donate_argnums=0)
-    evaluate = jax.jit(partial(training.eval_step, parts, matrix=matrix))
+    options = models.compiler_options()
+    step = jax.jit(
+        partial(training.train_steps, parts), donate_argnums=0, compiler_options=options
+    )
+    evaluate = jax.jit(
+        partial(training.eval_step, parts, matrix=matrix), compiler_options=options
+    )
     return Programs(
-        step=compiled(step.lower(state, *feed.example(), 1, *keys)),
-        evaluate=compiled(evaluate.lower(state.variables(), val_batch)),
+        step=step.lower(state, *feed.example(), 1, *keys).compile(),
+        evaluate=evaluate.lower(state.variables(), val_batch).compile(),
         keys=keys,
     )
 
@@ -357,7 +354,7 @@ def train(
     clock["images_per_second"] = (
         steps * config.training.batch_size / loop.progress.stepping
     )
-    clock["data_wait_share"] = feed.waited / loop.progress.stepping
+    clock["data_wait_share"] = loop.progress.waiting / loop.progress.stepping
     return state, programs.evaluate
 
 

@@ -1,13 +1,11 @@
 """Checkpoints of a run on Orbax: asynchronous, atomic, the newest and the best kept.
 
 A checkpoint holds the train state, and in JSON the progress that goes with it: metric
-history, state of the data iterator, hash of the config. Its digest tells whether what
+history and state of the data iterator. Its digest tells whether what
 is read back is what was written. May import nothing of metaseg but `errors`.
 """
 
 import contextlib
-import hashlib
-import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,7 +20,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from metaseg.errors import InputError
 
-__all__ = ["Checkpoints", "Restored", "config_hash", "digest"]
+__all__ = ["Checkpoints", "Restored", "digest"]
 
 KEPT = 2  # newest ones, so that a damaged one has another before it
 
@@ -214,9 +212,3 @@ def digest(tree: Any) -> int:
         local = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
         crc = zlib.crc32(np.asarray(local).tobytes(), crc)
     return crc
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """A short hash of plain nested values, the same in every process and version."""
-    text = json.dumps(config, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -10,8 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Dataset", "Examples", "Split", "example_ids"]
+__all__ = ["SPLITS", "VOID", "Dataset", "Examples", "Split", "example_ids"]
 
+SPLITS = ("train", "val", "test")
+VOID = 255  # that of `labels`, which imports jax
 Shape = tuple[int, int, int]
 
 

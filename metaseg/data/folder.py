@@ -17,17 +17,15 @@ import numpy as np
 from tqdm import tqdm
 
 from metaseg.data import image_files, normalize
-from metaseg.data.dataset import Dataset, Split, example_ids
+from metaseg.data.dataset import SPLITS, VOID, Dataset, Split, example_ids
 from metaseg.data.image_files import some
 from metaseg.errors import InputError
 
 __all__ = ["Pair", "load", "match_pairs"]
 
 Example = tuple[np.ndarray, np.ndarray]  # image, label
-SPLITS = ("train", "val", "test")
 SUFFIXES = image_files.IMAGE_SUFFIXES  # labels too: a JPEG is refused with the reason
 ENDINGS = ", ".join(SUFFIXES)
-VOID = 255
 PROGRESS_FROM = 200  # pairs; fewer are read before a bar has been understood
 
 

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from metaseg.batch import Batch
-from metaseg.data.dataset import Examples, Split
+from metaseg.data.dataset import VOID, Examples, Split
 
 __all__ = ["InOrder", "batch_indices", "stream"]
 
-VOID = 255
 AHEAD = 4  # batches that wait for the step, and again for each worker process
 
 

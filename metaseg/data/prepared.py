@@ -18,15 +18,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from metaseg.data.dataset import Dataset, Shape, Split, example_ids
+from metaseg.data.dataset import SPLITS, VOID, Dataset, Shape, Split, example_ids
 from metaseg.data.normalize import Normalizer
 from metaseg.data.normalize import build as build_normalizer
 from metaseg.errors import InputError
 
 __all__ = ["StoredSplit", "find", "load"]
 
-SPLITS = ("train", "val", "test")
-VOID = 255
 _THREADS = 4  # decoding leaves Python to itself for most of its time
 _AT_ONCE = 64  # examples between two updates of the progress bar
 

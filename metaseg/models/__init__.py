@@ -1,20 +1,33 @@
 """Networks by name; imports flax only. A new one is a module and a line in `MODELS`."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from metaseg.errors import InputError
 from metaseg.models.layers import COMPILER_OPTIONS
 from metaseg.models.unet import NORMS, UNet
 
-__all__ = ["COMPILER_OPTIONS", "MODELS", "UNet", "build"]
+__all__ = ["COMPILER_OPTIONS", "MODELS", "UNet", "build", "compiler_options"]
 
 MODELS: Mapping[str, Any] = {"unet": UNet}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 INITS = {"he": nn.initializers.he_normal(), "normal": nn.initializers.normal(0.02)}
+
+
+@functools.cache
+def compiler_options() -> dict[str, Any]:
+    """Options of XLA that suit the networks, if this version has them; else none."""
+    options = dict(COMPILER_OPTIONS)
+    try:
+        jax.jit(jnp.negative, compiler_options=options)(0.0)
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
 
 
 def build(config: Any, num_classes: int) -> nn.Module:

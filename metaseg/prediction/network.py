@@ -36,18 +36,7 @@ def program(model: nn.Module) -> Callable[[Any, np.ndarray], jax.Array]:
         probability = readings.probabilities(logits)
         return probability[..., 1:] if probability.shape[-1] == 2 else probability
 
-    return jax.jit(scores, compiler_options=_options())
-
-
-@functools.cache
-def _options() -> Any:
-    """`models.COMPILER_OPTIONS` if the compiler has them: XLA's versions differ."""
-    options: Any = dict(models.COMPILER_OPTIONS)
-    try:
-        jax.jit(jnp.negative, compiler_options=options)(0.0)
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return options
+    return jax.jit(scores, compiler_options=models.compiler_options())
 
 
 @functools.lru_cache(maxsize=16)

@@ -97,6 +97,22 @@ def test_a_stopped_run_goes_on_to_the_same_end(whole, tmp_path, monkeypatch, ste
     assert outcome(tmp_path) == outcome(whole)
 
 
+def test_checkpoints_are_made_at_their_own_interval_and_add_no_row(
+    whole, tmp_path, monkeypatch
+):
+    saved = []
+    save = checkpoint.Checkpoints.save
+
+    def noting(self, step, *arguments):
+        saved.append(step)
+        save(self, step, *arguments)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", noting)
+    train.run(config(**{"training.checkpoint_every": 5}), tmp_path)
+    assert saved == [4, 5, 8, 10, 12]  # validations are every 4
+    assert outcome(tmp_path)[0] == outcome(whole)[0]
+
+
 def test_a_finished_run_is_left_as_it_is(whole):
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
     assert train.run(config(), whole) == whole / "report.html"

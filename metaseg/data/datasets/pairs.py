@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metaseg.data import image_files
+from metaseg.data.dataset import SPLITS, VOID
 from metaseg.data.image_files import some
 from metaseg.errors import InputError
 
@@ -34,8 +35,6 @@ __all__ = [
     "read_pair",
 ]
 
-SPLITS = ("train", "val", "test")
-VOID = 255
 # Such a label is found and then refused with its reason, instead of being "missing".
 LABELS = (*image_files.LABEL_SUFFIXES, ".jpg", ".jpeg")
 PAGED = (".tif", ".tiff", ".npy", ".npz")

@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
+from metaseg.data.dataset import VOID
 from metaseg.data.image_files import arrays, raster, tiff
 from metaseg.data.image_files.samples import (
     MAX_PIXELS,
@@ -31,7 +32,6 @@ __all__ = [
     "read_label_values",
 ]
 
-VOID = 255
 Result = TypeVar("Result")
 
 
