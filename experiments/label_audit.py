@@ -162,13 +162,13 @@ def _images(settings: Settings, files: Sequence[LabelFile]) -> dict[str, Path]:
         raise InputError(f"--images: no folder '{settings.images}'")
     wanted = {file.name for file in files}
     found = {}
-    for path in sorted(settings.images.rglob("*")):
+    for path in image_files.walk(settings.images, image_files.IMAGE_SUFFIXES):
         name = path.relative_to(settings.images).with_suffix("").as_posix()
-        if path.suffix.lower() in label_files.IMAGES and name in wanted:
+        if name in wanted:
             found[name] = path
     if not found:
         raise InputError(
-            f"--images: no .png or .tif in '{settings.images}' has the name of a label "
+            f"--images: no image in '{settings.images}' has the name of a label "
             f"map, expected some like '{files[0].name}'"
         )
     return found

@@ -17,7 +17,6 @@ from metaseg.errors import InputError
 
 __all__ = ["SUFFIXES", "Encoding", "LabelFile", "Loaded", "encoding", "find", "stream"]
 
-IMAGES = (".png", ".tif", ".tiff")
 SUFFIXES = image_files.LABEL_SUFFIXES
 _ANY = 255  # classes that a file may hold before their number is known
 _LOOKED_AT = 200  # files that tell how many classes there are

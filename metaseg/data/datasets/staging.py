@@ -14,14 +14,12 @@ import os
 import pickle
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metaseg.data import image_files
 from metaseg.data.datasets import encoding
 from metaseg.data.datasets.encoding import Plan, Record
 from metaseg.data.datasets.pairs import Found, Item
@@ -239,13 +237,11 @@ def _run(
 def _examine(item: Item, read: Any) -> tuple[Record, Any]:
     """The record of an example, and the example if it is good."""
     blank = Record(item.name, item.split, str(item.files[0]))
-    with image_files.quiet_decoders(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of decoders; what matters is an error
-        try:
-            example = read(item)
-            return encoding.check(blank, example, item.files), example
-        except InputError as error:
-            return blank._replace(error=one_line(str(error))), None
+    try:
+        example = read(item)
+        return encoding.check(blank, example, item.files), example
+    except InputError as error:
+        return blank._replace(error=one_line(str(error))), None
 
 
 def one_line(message: str) -> str:
