@@ -112,10 +112,20 @@ def get_config() -> ConfigDict:
     config.training.epochs = 0.0  # length in epochs; 0: as steps says
     config.training.batch_size = 16
     config.training.eval_batch_size = 8
+    config.training.accumulate = 1  # parts that a batch is taken in, to save memory
     config.training.steps_per_dispatch = 0  # 0: what suits the device
     config.training.log_every = 20  # steps between two training losses
     config.training.eval_every = 100  # steps between two validations
     config.training.checkpoint_every = 0  # steps; 0: at every validation
+
+    config.parallel = ConfigDict()
+    config.parallel.backend = "jit"  # over a mesh of devices; or "pmap"
+    config.parallel.devices = 0  # how many; 0: all there are
+    config.parallel.ensemble = 1  # independent runs, trained side by side
+    # In what they differ: ((field, (a value for each run)), ...), such as
+    # (("noise.rate", (0.1, 0.2)), ("seed", (0, 1))); None: both seeds count up.
+    config.parallel.vary = config_dict.placeholder(object)
+    config.parallel.ensemble_by = ""  # "vmap", "turns"; "": what suits the device
 
     config.report = ConfigDict()
     config.report.images = 100  # test images shown at most

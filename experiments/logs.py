@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from metaseg.errors import InputError
 
-__all__ = ["RunLog", "check_workdir", "write_json"]
+__all__ = ["Record", "RunLog", "check_workdir", "say", "write_json"]
 
 
 def check_workdir(workdir: Path, *, empty: bool = True) -> None:
@@ -44,6 +44,11 @@ def check_workdir(workdir: Path, *, empty: bool = True) -> None:
         ) from None
 
 
+def say(text: str) -> None:
+    """Prints a line where progress goes."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def _plain(value: Any) -> Any:
     """The value with NumPy types as Python's, and NaN as None (JSON has no NaN)."""
     if isinstance(value, dict):
@@ -64,59 +69,107 @@ def write_json(path: Path, value: Any) -> None:
     scratch.replace(path)
 
 
-class RunLog:
-    """Progress and metrics of one run.
+class Record:
+    """The metrics of one run: rows in memory, metrics.jsonl, TensorBoard events.
 
-    On a terminal a progress bar shows loss, validation IoU, images per second and the
-    time left; elsewhere a plain line appears at every validation and every tenth of
-    the run.
+    Attributes:
+      history: all rows.
     """
 
     def __init__(
         self,
-        workdir: Path,
-        *,
-        total_steps: int,
-        batch_size: int,
+        folder: Path | None,
         history: Sequence[Mapping[str, Any]] = (),
         first_step: int = 0,
     ) -> None:
-        """Opens the logs.
+        """Opens the files.
 
         Args:
-          workdir: made if it is missing.
-          total_steps: of the whole run.
-          batch_size: examples per step.
+          folder: made if it is missing; None writes nothing.
           history: rows that a resumed run had written; later ones are forgotten.
           first_step: steps taken before.
         """
-        workdir.mkdir(parents=True, exist_ok=True)
         self.history: list[dict[str, Any]] = [dict(row) for row in history]
-        path = workdir / "metrics.jsonl"
+        self._metrics: Any = None
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "metrics.jsonl"
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         rows = [json.dumps(_plain(row)) + "\n" for row in self.history]
         scratch.write_text("".join(rows), encoding="utf-8")
         scratch.replace(path)
         self._metrics = path.open("a", encoding="utf-8")
         purge = {"purge_step": first_step + 1} if first_step else {}
-        self._events = SummaryWriter(str(workdir), **purge)
+        self._events = SummaryWriter(str(folder), **purge)
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Records the values of one split at one step."""
+        row = {"step": step, "split": split, **values}
+        self.history.append(row)
+        if self._metrics is None:
+            return
+        self._metrics.write(json.dumps(_plain(row)) + "\n")
+        self._metrics.flush()
+        for name, value in values.items():
+            self._events.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        """Closes the files."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._events.close()
+
+
+class RunLog:
+    """Progress of a run, and the records of its members.
+
+    On a terminal a progress bar shows loss, validation IoU, images per second and the
+    time left; elsewhere a plain line appears at every validation and every tenth of
+    the run.
+
+    Attributes:
+      records: one for each member.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        *,
+        total_steps: int,
+        batch_size: int,
+        first_step: int = 0,
+        quiet: bool = False,
+    ) -> None:
+        """Opens the logs.
+
+        Args:
+          records: of the members.
+          total_steps: of the whole run.
+          batch_size: examples per step, of all members.
+          first_step: steps taken before.
+          quiet: whether nothing is to be shown, as another process shows it.
+        """
+        self.records = list(records)
         self._first_step = self._last_line = first_step
-        self._total, self._batch_size = total_steps, batch_size
+        self._total, self._batch_size, self._quiet = total_steps, batch_size, quiet
         self._bar: tqdm | None = None
         self._start = 0.0
         self._shown: dict[str, str] = {}
 
     def say(self, text: str) -> None:
         """Prints a line above the progress bar."""
+        if self._quiet:
+            return
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def begin(self) -> None:
         """Starts the clock and, on a terminal, the progress bar."""
         self._start = time.perf_counter()
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self._quiet:
             self._bar = tqdm(
                 total=self._total * self._batch_size,
                 initial=self._first_step * self._batch_size,
@@ -124,15 +177,6 @@ class RunLog:
                 unit_scale=True,
                 dynamic_ncols=True,
             )
-
-    def write(self, step: int, split: str, **values: float) -> None:
-        """Records the values of one split at one step."""
-        row = {"step": step, "split": split, **values}
-        self.history.append(row)
-        self._metrics.write(json.dumps(_plain(row)) + "\n")
-        self._metrics.flush()
-        for name, value in values.items():
-            self._events.add_scalar(f"{split}/{name}", value, step)
 
     def progress(self, step: int, *, force: bool = False, **shown: str) -> None:
         """Shows how far the run is; `shown` stays until it is shown anew."""
@@ -157,5 +201,5 @@ class RunLog:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        self._metrics.close()
-        self._events.close()
+        for record in self.records:
+            record.close()

@@ -3,6 +3,11 @@
     python experiments/main.py --config=configs/cell_flip.py
     python experiments/main.py --config=configs/nuclei_flip.py --config.data.dir=DIR
 
+All devices of the machine are used. Several processes do one run together with
+--distributed, where TPU pod, Slurm or Kubernetes say who is who, or with --coordinator,
+--num_processes and --process_id. Status 2: bad input; 75: stopped and saved, run the
+same command again; 76: another process of the run was lost, start all of them again.
+
 Kept short on purpose: flags, errors, one call. The run itself is in `train.py`.
 """
 
@@ -32,6 +37,31 @@ _RESUME = flags.DEFINE_string(
     "auto: go on with the run of this config in --workdir, if there is one; must: "
     "refuse to begin anew; never: refuse a folder that is not empty.",
 )
+
+
+_PROFILE = flags.DEFINE_string(
+    "profile",
+    None,
+    "START:STOP: trace the steps after START, up to STOP, into profile/ of the work "
+    "folder, for TensorBoard (pip install xprof) or ui.perfetto.dev.",
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "This is one of several processes of a run; who is who follows from the "
+    "environment, if not from --coordinator, --num_processes and --process_id.",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, which listens there."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes the run has."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this is, from 0; 0 writes the results."
+)
+
+LOST_STATUS = 76  # EX_PROTOCOL of sysexits.h
 
 
 def _fresh_workdir(config_file: str) -> Path:
@@ -113,22 +143,85 @@ def main(argv: Sequence[str]) -> int:
         config_flags.get_config_filename(flags.FLAGS["config"])
     )
     host.keep_freed_memory()
+    try:
+        profile = _steps(_PROFILE.value)
+        _connect()
+    except InputError as error:
+        return _failed(error)
+    return _run(config, Path(workdir), profile)
+
+
+def _steps(text: str | None) -> tuple[int, int] | None:
+    """The two steps of --profile."""
+    if text is None:
+        return None
+    start, _, stop = text.partition(":")
+    if not (start.isdecimal() and stop.isdecimal()):
+        raise InputError(f"--profile: got '{text}', expected two steps START:STOP")
+    return int(start), int(stop)
+
+
+def _connect() -> None:
+    """Joins the other processes of the run, if there are any."""
+    given = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if not _DISTRIBUTED.value and given == (None, None, None):
+        return
+    if _WORKDIR.value is None:
+        raise InputError(
+            "--workdir: not given, expected a folder that all processes see"
+        )
+    from metaseg.parallel import processes
+
+    processes.initialize(*given)
+
+
+def _run(config: ConfigDict, workdir: Path, profile: tuple[int, int] | None) -> int:
     import stopping
     import train  # late: jax starts only once the flags are known to be right
 
+    from metaseg.parallel import processes
+
     try:
-        report = train.run(config, Path(workdir), _RESUME.value)
+        report = train.run(config, workdir, _RESUME.value, profile)
     except InputError as error:
-        return _failed(error)
+        return _end(_failed(error))
     except stopping.StoppedError as stopped:
-        print(f"{stopped}; go on with --workdir={workdir}", file=sys.stderr)
+        if processes.is_primary():
+            print(f"{stopped}; go on with --workdir={workdir}", file=sys.stderr)
         return stopping.EXIT_STATUS
     except OSError as error:  # a full disk, for one; the last checkpoint is whole
-        return _failed(
-            InputError(f"--workdir: '{error.filename or workdir}': {error.strerror}")
-        )
-    print(f"report: {report}")
+        said = f"--workdir: '{error.filename or workdir}': {error.strerror}"
+        return _end(_failed(InputError(said)))
+    except Exception as error:
+        if processes.count() == 1:
+            raise
+        return _end(_lost(error, workdir))
+    if processes.is_primary():
+        print(f"report: {report}")
     return 0
+
+
+def _lost(error: Exception, workdir: Path) -> int:
+    """Says that the run cannot go on without a process, or with an error in this."""
+    from metaseg.parallel import processes
+
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    print(
+        f"error: {processes.name()} cannot go on: another process has ended, or this "
+        f"one failed ({reason}); start all of them again with --workdir={workdir}, and "
+        "the run goes on from its newest checkpoint",
+        file=sys.stderr,
+    )
+    return LOST_STATUS
+
+
+def _end(status: int) -> int:
+    """Ends one of several processes at once, as the others may be gone."""
+    from metaseg.parallel import processes
+
+    if processes.count() > 1:
+        processes.leave(status)
+    return status
 
 
 if __name__ == "__main__":

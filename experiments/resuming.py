@@ -1,5 +1,6 @@
 """Whether a work folder holds this run already, and how far it is."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,11 +12,19 @@ from loop import Progress
 from metaseg import checkpoint
 from metaseg.errors import InputError
 
-__all__ = ["MODES", "Resumed", "check", "newest"]
+__all__ = ["MODES", "Resumed", "check", "digest", "newest"]
 
 MODES = ("auto", "must", "never")
 # Fields that a result does not depend on: they may change from one session to the next.
-FREE = ("data.dir", "data.memory_gb", "data.workers", "report.images")
+FREE = (
+    "data.dir",
+    "data.memory_gb",
+    "data.workers",
+    "parallel.backend",
+    "parallel.devices",
+    "parallel.ensemble_by",
+    "report.images",
+)
 
 
 class Resumed(NamedTuple):
@@ -24,12 +33,12 @@ class Resumed(NamedTuple):
     Attributes:
       state: the train state, or None for a fresh run.
       progress: steps taken and time spent.
-      history: rows of metrics so far.
+      history: rows of metrics so far, of each member; empty for a fresh run.
     """
 
     state: Any
     progress: Progress
-    history: list[dict[str, Any]]
+    history: list[list[dict[str, Any]]]
 
 
 def check(workdir: Path, requested: Mapping[str, Any], mode: str) -> bool:
@@ -60,11 +69,11 @@ def check(workdir: Path, requested: Mapping[str, Any], mode: str) -> bool:
         saved = json.loads(there.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{there}: unreadable, expected that of a run") from error
-    before, now = dict(_flat(saved)), dict(_flat(json.loads(json.dumps(requested))))
+    before, now = _decisive(saved), _decisive(requested)
     changed = [
         f"config.{field} was {before.get(field)!r}, is {now.get(field)!r}"
         for field in sorted(before.keys() | now.keys())
-        if field not in FREE and before.get(field) != now.get(field)
+        if before.get(field) != now.get(field)
     ]
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -73,6 +82,18 @@ def check(workdir: Path, requested: Mapping[str, Any], mode: str) -> bool:
             f"({'; '.join(changed[:3])}{more}); expected the same, or another folder"
         )
     return (workdir / "results.json").is_file() and (workdir / "report.html").is_file()
+
+
+def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a result depends on, as JSON gives them back."""
+    flat = dict(_flat(json.loads(json.dumps(config))))
+    return {field: value for field, value in flat.items() if field not in FREE}
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """A hash of the fields that a result depends on."""
+    text = json.dumps(_decisive(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -84,17 +105,32 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def newest(
-    checkpoints: checkpoint.Checkpoints, like: Any, say: Callable[[str], None]
+    checkpoints: checkpoint.Checkpoints,
+    like: Any,
+    config: str,
+    say: Callable[[str], None],
 ) -> Resumed:
     """What the newest readable checkpoint holds, or the beginning.
 
+    Args:
+      checkpoints: of the run.
+      like: the state, laid out as it is to be.
+      config: the config's `digest`, which the checkpoint's must equal.
+      say: is told of damaged checkpoints.
+
     Raises:
-      InputError: there are checkpoints, but none can be read.
+      InputError: there are checkpoints, but none can be read; or of another config.
     """
     found = checkpoints.restore_newest(like, say)
     if found is None:
         return Resumed(None, Progress(), [])
     values = dict(found.progress)
+    if values.pop("config") != config:
+        raise InputError(
+            f"--workdir: the checkpoint of step {found.step} is of another config than "
+            "its config.json says; expected that of one run"
+        )
     history = values.pop("history")
-    values["pending"] = tuple(values["pending"])
+    values["pending"] = tuple(map(tuple, values["pending"]))
+    values["diverged"] = tuple(values["diverged"])
     return Resumed(found.state, Progress(**values), history)

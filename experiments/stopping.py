@@ -1,8 +1,11 @@
 """SIGTERM and SIGINT ask a run to save and end, as when a machine is taken away."""
 
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import Self
+
+from metaseg.parallel import processes
 
 __all__ = ["EXIT_STATUS", "StoppedError", "Watch"]
 
@@ -16,16 +19,22 @@ class StoppedError(Exception):
 class Watch:
     """Notes the signals while a run goes on, and gives the handlers back afterwards.
 
-    A second Ctrl-C ends the program at once, as it would without us.
+    A second Ctrl-C ends the program at once, as it would without us. Where several
+    processes do one run, JAX listens for SIGTERM and has all of them stop after the
+    same step, so that Ctrl-C is handed on as SIGTERM.
 
     Attributes:
       signal: name of the signal that has come, or "".
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
     def __init__(self) -> None:
         self.signal = ""
+
+    def asked(self, step: int) -> bool:
+        """Whether to stop after this step; to be asked after each one."""
+        if not self.signal and processes.must_stop(step):
+            self.signal = signal.SIGTERM.name
+        return bool(self.signal)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -33,8 +42,16 @@ class Watch:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number).name
 
+    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        os.kill(os.getpid(), signal.SIGTERM)
+
     def __enter__(self) -> Self:
-        self._before = {s: signal.signal(s, self._note) for s in self.SIGNALS}
+        if processes.count() > 1:
+            handlers = {signal.SIGINT: self._hand_on}
+        else:
+            handlers = {signal.SIGINT: self._note, signal.SIGTERM: self._note}
+        self._before = {s: signal.signal(s, h) for s, h in handlers.items()}
         return self
 
     def __exit__(

@@ -1,30 +1,29 @@
-"""One run: data, noise, network, training, readings, report; top to bottom.
+"""One run, or an ensemble of runs: data, noise, network, training, readings, report.
 
 Writes into the work folder `config.json`, `environment.json`, `metrics.jsonl`,
-TensorBoard events, `checkpoints/`, `results.json` and `report.html`.
+TensorBoard events, `checkpoints/`, `results.json` and `report.html`; for an ensemble
+these for each member under `members/`, and what puts them side by side above.
 """
 
-import importlib.metadata
-import os
-import platform
-import resource
-import shlex
-import sys
+import contextlib
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import chex
 import feeds
 import jax
 import jax.numpy as jnp
 import logs
+import loop
+import members as members_lib
 import numpy as np
+import results as results_lib
 import resuming
 import stopping
 from absl import logging
-from loop import Loop, Programs, Progress, best_of
+from loop import Loop, Profile, Programs, Progress
 from ml_collections import ConfigDict
 
 from metaseg import (
@@ -33,15 +32,16 @@ from metaseg import (
     models,
     noise,
     optimizers,
-    readings,
+    parallel,
     report,
     training,
 )
 from metaseg.batch import Batch
 from metaseg.data import augment, folder, prepared, synthetic
-from metaseg.data.dataset import Dataset, Examples, Split
+from metaseg.data.dataset import Dataset, Examples
 from metaseg.data.pipeline import InOrder
 from metaseg.errors import InputError
+from metaseg.parallel import Layout, processes
 
 
 def load_folder(config: ConfigDict) -> Dataset:
@@ -62,14 +62,54 @@ SOURCES = {
 }
 
 
-def run(config: ConfigDict, workdir: Path, resume: str = "auto") -> Path:
+class Job(NamedTuple):
+    """What a run is made of, once its config has been read.
+
+    Attributes:
+      workdir: folder for the results.
+      members: configs of the runs that are trained side by side.
+      data: examples.
+      layout: where everything lies.
+      parts: static parts of the step, of each member.
+      settings: what the compiled steps are told of the members.
+    """
+
+    workdir: Path
+    members: list[ConfigDict]
+    data: Dataset
+    layout: Layout
+    parts: list[training.Step]
+    settings: members_lib.Settings
+
+    def folders(self) -> list[Path]:
+        """Where the results of each member go."""
+        count = len(self.members)
+        if count == 1:
+            return [self.workdir]
+        width = len(str(count - 1))
+        return [self.workdir / "members" / f"{i:0{width}}" for i in range(count)]
+
+    def matrix(self, member: int) -> np.ndarray | None:
+        """Noise transition matrix of one member, if its noise has one."""
+        matrix = self.settings.matrix
+        return matrix if matrix is None or matrix.ndim == 2 else matrix[member]
+
+
+def run(
+    config: ConfigDict,
+    workdir: Path,
+    resume: str = "auto",
+    profile: tuple[int, int] | None = None,
+) -> Path:
     """Trains and evaluates as `config` says.
 
     Args:
       config: of `configs/`.
-      workdir: folder for the results; made if missing. One that holds this run goes on
-        from its newest checkpoint; one that holds anything else is refused.
+      workdir: folder for the results, on a disk or a `logs.bucket`; made if missing.
+        One that holds this run goes on from its newest checkpoint; one that holds
+        anything else is refused.
       resume: "auto", "must" or "never", see `resuming.check`.
+      profile: steps to trace, those after the first up to the second.
 
     Returns:
       The path of the report.
@@ -79,75 +119,153 @@ def run(config: ConfigDict, workdir: Path, resume: str = "auto") -> Path:
       stopping.StoppedError: a signal asked the run to stop; it has been saved.
     """
     start = time.perf_counter()
-    logging.set_verbosity(logging.ERROR)  # Orbax tells every file it writes
+    logging.set_verbosity(logging.FATAL)  # Orbax tells all; what fails is raised
     check(config)
+    layout = build_layout(config)
     requested = config.to_dict()
-    if resuming.check(workdir, requested, resume):
-        print(f"{workdir} holds this run, finished", file=sys.stderr)
+    if processes.decide(partial(resuming.check, workdir, requested, resume)):
+        _say(f"{workdir} holds this run, finished")
         return workdir / "report.html"
-    build_step(config)  # names what is wrong before the data are read
-    matrix = noise.build_matrix(config.noise, config.data.num_classes)
+    for member in members_lib.configs(config):
+        build_step(member)  # names what is wrong before the data are read
     data = load_data(config)
     count_epochs(config, len(data.train))
-    parts = build_step(config)
-    workdir.mkdir(parents=True, exist_ok=True)
-    logs.write_json(workdir / "config.json", requested)
-    logs.write_json(workdir / "environment.json", environment())
-    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
-    state = initial_state(config, parts, data)
-    resumed = resuming.newest(checkpoints, state, _say)
-    log = logs.RunLog(
-        workdir,
-        total_steps=config.training.steps,
-        batch_size=config.training.batch_size,
-        history=resumed.history,
-        first_step=resumed.progress.step,
-    )
-    height, width, channels = data.train.shape
-    size = "endless" if config.data.endless else len(data.train)
-    log.say(
-        f"{data.name}: {size} + {len(data.val)} + {len(data.test)} images "
-        f"(train, val, test) of {height} x {width} x {channels}, "
-        f"{data.num_classes} classes; noise: {config.noise.name}; writing to {workdir}"
-    )
-    clock = {"setup_seconds": time.perf_counter() - start}
-
-    if resumed.state is not None:
-        state = resumed.state
-        log.say(f"going on after step {resumed.progress.step}")
-    point = (state, resumed.progress)
-    try:
-        state, evaluator = train(
-            config, log, parts, matrix, data, point, checkpoints, clock
+    if profile and not 0 <= profile[0] < profile[1] <= config.training.steps:
+        raise InputError(
+            f"--profile: got {profile[0]}:{profile[1]}, expected two steps START:STOP "
+            f"of 0 to {config.training.steps}, the first one smaller"
         )
+    job = build_job(config, workdir, data, layout)
+    if processes.is_primary():
+        begin_folders(job, requested)
+    state = layout.put_state(initial_state(job))
+    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
+    digest = resuming.digest(requested)
+    resumed = resuming.newest(checkpoints, layout.get_state(state), digest, _say)
+    log = open_log(job, resumed)
+    log.say(describe(job))
+    clock = {"setup_seconds": time.perf_counter() - start}
+    if resumed.state is not None:
+        state = layout.put_state(resumed.state)
+        log.say(f"going on after step {resumed.progress.step}")
+    traced = Profile(*profile, workdir / "profile") if profile else None
+    point = (state, resumed.progress)
+    saved = {"config": digest}
+    try:
+        state, programs, progress = train(
+            job, log, point, checkpoints, saved, clock, traced
+        )
+    except BaseException:  # the run ends here: what the log holds is to be seen
+        with contextlib.suppress(OSError):
+            log.close()
+        raise
     finally:
         checkpoints.close()
-    results, panels = evaluate(config, parts, matrix, data, state, evaluator, clock)
-    results["best"] = best_of(log.history)
-    clock["total_seconds"] = time.perf_counter() - start
-    logs.write_json(workdir / "results.json", results)
-    report.write_report(
-        workdir / "report.html",
-        title=f"{data.name}, {noise_name(config)}",
-        config=config.to_dict(),
-        environment=environment(),
-        history=log.history,
-        results=results,
-        panels=panels,
-        num_classes=data.num_classes,
-    )
-    log.say(summary(results))
-    log.close()
+    finish(config, job, log, state, programs, progress, clock, start)
+    processes.wait_for_all("finished")
     return workdir / "report.html"
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if processes.is_primary():
+        logs.say(text)
 
 
-def noise_name(config: ConfigDict) -> str:
-    """The noise in a word."""
-    return "clean labels" if config.noise.name == "none" else config.noise.name
+def build_layout(config: ConfigDict) -> Layout:
+    """The devices that `config.parallel` asks for, and how members share them.
+
+    Raises:
+      InputError: there are not so many devices, or a batch cannot be spread over them.
+    """
+    c, there = config.parallel, jax.devices()
+    if not 0 <= c.devices <= len(there):
+        raise InputError(
+            f"config.parallel.devices: got {c.devices}, but there are {len(there)}; "
+            "expected at most as many, or 0 for all"
+        )
+    if c.devices and processes.count() > 1:
+        raise InputError(
+            f"config.parallel.devices: got {c.devices} with {processes.count()} "
+            "processes; expected 0, all devices"
+        )
+    ways = ("", "vmap", "turns")
+    if c.ensemble_by not in ways:
+        raise InputError(
+            f"config.parallel.ensemble_by: got '{c.ensemble_by}', expected one of "
+            "vmap, turns, or '' for what suits the device"
+        )
+    by = c.ensemble_by or ("turns" if jax.default_backend() == "cpu" else "vmap")
+    turns = by == "turns" and c.ensemble > 1
+    layout = parallel.build(
+        c.backend,
+        there[: c.devices or None],
+        1 if turns else max(1, c.ensemble),
+        compiler_options=models.compiler_options(),
+    )
+    if turns:
+        layout = parallel.in_turns(layout, c.ensemble)
+    parts = layout.batch_devices * config.training.accumulate
+    if config.training.batch_size % parts:
+        raise InputError(
+            f"config.training.batch_size: got {config.training.batch_size}, expected a "
+            f"multiple of {parts} ({layout.batch_devices} devices times "
+            f"config.training.accumulate = {config.training.accumulate})"
+        )
+    return layout
+
+
+def build_job(config: ConfigDict, workdir: Path, data: Dataset, layout: Layout) -> Job:
+    """Puts together what a run is made of."""
+    members = members_lib.configs(config)
+    parts = [build_step(member) for member in members]
+    settings = members_lib.settings(members)
+    return Job(workdir, members, data, layout, parts, settings)
+
+
+def begin_folders(job: Job, requested: dict[str, Any]) -> None:
+    """Writes what is known before a run begins."""
+    job.workdir.mkdir(parents=True, exist_ok=True)
+    logs.write_json(job.workdir / "config.json", requested)
+    logs.write_json(job.workdir / "environment.json", results_lib.environment())
+    if len(job.members) > 1:
+        for folder_, member in zip(job.folders(), job.members, strict=True):
+            folder_.mkdir(parents=True, exist_ok=True)
+            logs.write_json(folder_ / "config.json", member.to_dict())
+
+
+def open_log(job: Job, resumed: resuming.Resumed) -> logs.RunLog:
+    """The records of the members, and what shows progress."""
+    primary, step = processes.is_primary(), resumed.progress.step
+    histories = resumed.history or [[]] * len(job.members)
+    config = job.members[0]
+    return logs.RunLog(
+        [
+            logs.Record(folder_ if primary else None, history, step)
+            for folder_, history in zip(job.folders(), histories, strict=True)
+        ],
+        total_steps=config.training.steps,
+        batch_size=config.training.batch_size * len(job.members),
+        first_step=step,
+        quiet=not primary,
+    )
+
+
+def describe(job: Job) -> str:
+    """The run in a line or two for the terminal."""
+    config, data = job.members[0], job.data
+    height, width, channels = data.train.shape
+    size = "endless" if config.data.endless else len(data.train)
+    count = len(job.members)
+    where = [f"{len(job.layout.devices)} devices"] * (len(job.layout.devices) > 1)
+    where += [f"{processes.count()} processes"] * (processes.count() > 1)
+    where += [f"an ensemble of {count}"] * (count > 1)
+    return (
+        f"{data.name}: {size} + {len(data.val)} + {len(data.test)} images "
+        f"(train, val, test) of {height} x {width} x {channels}, "
+        f"{data.num_classes} classes; noise: {config.noise.name}; "
+        + "".join(f"{each}; " for each in where)
+        + f"writing to {job.workdir}"
+    )
 
 
 def check(config: ConfigDict) -> None:
@@ -257,6 +375,7 @@ def build_step(config: ConfigDict) -> training.Step:
         return image, label
 
     num_classes = config.data.num_classes
+    fetch = feeds.renderer(config) if config.data.endless else training.gather
     return training.Step(
         model=models.build(config.model, num_classes),
         optimizer=optimizers.build(config.optimizer, config.training.steps),
@@ -265,67 +384,95 @@ def build_step(config: ConfigDict) -> training.Step:
         augment=augment_example,
         online=config.noise.online,
         average=config.optimizer.average,
-        fetch=feeds.renderer(config) if config.data.endless else training.gather,
+        fetch=fetch,
+        accumulate=config.training.accumulate,
     )
 
 
-def _keys(config: ConfigDict) -> tuple[jax.Array, jax.Array]:
-    """Keys of the weights and of the augmentation."""
-    weights, augmentation = jax.random.split(jax.random.key(config.seed))
-    return weights, augmentation
+def initial_state(job: Job) -> training.TrainState:
+    """Draws the weights; with several members leaves lead with them."""
+    height, width = window(job.members[0], job.data)
+    states = [
+        training.create_state(
+            members_lib.keys(member)[0],
+            parts.model,
+            parts.optimizer,
+            (height, width, job.data.channels),
+            average=parts.average > 0,
+        )
+        for member, parts in zip(job.members, job.parts, strict=True)
+    ]
+    if len(states) == 1:
+        return states[0]
+    return jax.tree.map(lambda *x: np.stack(x), *states)
 
 
-def initial_state(
-    config: ConfigDict, parts: training.Step, data: Dataset
-) -> training.TrainState:
-    """Draws the weights."""
-    return training.create_state(
-        _keys(config)[0],
-        parts.model,
-        parts.optimizer,
-        (*window(config, data), data.channels),
-        average=parts.average > 0,
-    )
+def step_functions(
+    config: ConfigDict, layout: Layout, fetch: Callable[[Any, jax.Array], Batch]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The training and the evaluation step as pure functions of arrays alone."""
+
+    def parts(settings: members_lib.Settings) -> training.Step:
+        bound = build_step(members_lib.bind(config, settings.values))
+        model = bound.model.clone(axis_name=layout.axis_name)
+        return bound._replace(model=model, axis_name=layout.axis_name, fetch=fetch)
+
+    def train_steps(
+        settings: members_lib.Settings, state: Any, data: Any, rows: Any, count: Any
+    ) -> Any:
+        noise_key, augment_key = (
+            jax.random.wrap_key_data(jnp.asarray(key))
+            for key in (settings.noise_key, settings.augment_key)
+        )
+        return training.train_steps(
+            parts(settings), state, data, rows, count, noise_key, augment_key
+        )
+
+    def eval_step(settings: members_lib.Settings, state: Any, batch: Batch) -> Any:
+        return training.eval_step(
+            parts(settings), state.variables(), batch, settings.matrix
+        )
+
+    return train_steps, eval_step
 
 
 def compile_programs(
-    config: ConfigDict,
-    parts: training.Step,
-    matrix: chex.Array | None,
-    state: training.TrainState,
-    feed: feeds.Feed,
-    val_batch: Batch,
+    job: Job, state: Any, feed: feeds.Feed, val_batch: Batch
 ) -> Programs:
     """Compiles the steps."""
-    keys = (jax.random.key(config.noise.seed), _keys(config)[1])
-    options = models.compiler_options()
-    step = jax.jit(
-        partial(training.train_steps, parts), donate_argnums=0, compiler_options=options
-    )
-    evaluate = jax.jit(
-        partial(training.eval_step, parts, matrix=matrix), compiler_options=options
-    )
+    config, layout = job.members[0], job.layout
+    train_steps, eval_step = step_functions(config, layout, feed.fetch)
+    settings = layout.put_settings(job.settings)
+    shape = (*window(config, job.data), job.data.channels)
     return Programs(
-        step=step.lower(state, *feed.example(), 1, *keys).compile(),
-        evaluate=evaluate.lower(state.variables(), val_batch).compile(),
-        keys=keys,
+        layout=layout,
+        settings=settings,
+        train=layout.train(train_steps, settings, state, *feed.example(), 1),
+        evaluate=layout.evaluate(eval_step, settings, state, val_batch),
+        flops_per_image=3 * parallel.cost.forward_flops(job.parts[0].model, shape),
     )
+
+
+def in_order(job: Job, split: Examples) -> InOrder:
+    """A split in batches for evaluation."""
+    size = job.members[0].training.eval_batch_size
+    layout = job.layout
+    return InOrder(split, layout.round_up(size), layout.put_batch, layout.part())
 
 
 def train(
-    config: ConfigDict,
+    job: Job,
     log: logs.RunLog,
-    parts: training.Step,
-    matrix: chex.Array | None,
-    data: Dataset,
-    start: tuple[training.TrainState, Progress],
+    start: tuple[Any, Progress],
     checkpoints: checkpoint.Checkpoints,
+    facts: dict[str, Any],
     clock: dict[str, float],
-) -> tuple[training.TrainState, Any]:
+    profile: Profile | None,
+) -> tuple[Any, Programs, Progress]:
     """Trains to the last step, validating and saving on the way; fills in `clock`.
 
     Returns:
-      The final state and the compiled evaluation step.
+      The final state, the compiled steps, and the progress at the end.
 
     Raises:
       stopping.StoppedError: a signal asked the run to stop; it has been saved.
@@ -333,193 +480,186 @@ def train(
     """
     began = time.perf_counter()
     state, progress = start
-    val_batches = InOrder(data.val, config.training.eval_batch_size)
-    feed = feeds.build(config, data.train)
+    val_batches = in_order(job, job.data.val)
+    feed = feeds.build(job.members, job.data.train, job.layout)
     feed.seek(progress.step)
     log.say("compiling the training step")
-    first = next(iter(val_batches))
-    programs = compile_programs(config, parts, matrix, state, feed, first)
+    programs = compile_programs(job, state, feed, next(iter(val_batches)))
     clock["compile_seconds"] = time.perf_counter() - began
-    loop = Loop(
-        config, log, programs, feed, val_batches, len(data.val), checkpoints, progress
+    loop_ = Loop(
+        job.members,
+        log,
+        programs,
+        feed,
+        val_batches,
+        len(job.data.val),
+        checkpoints,
+        facts,
+        progress,
+        profile,
     )
     log.begin()
     try:
         with stopping.Watch() as watch:
-            state = loop.run(state, watch)
+            state = loop_.run(state, watch)
     finally:
         feed.close()
-    steps = config.training.steps
-    clock["train_seconds"] = loop.progress.training
-    clock["images_per_second"] = (
-        steps * config.training.batch_size / loop.progress.stepping
-    )
-    clock["data_wait_share"] = loop.progress.waiting / loop.progress.stepping
-    return state, programs.evaluate
+    count_time(job, programs, loop_.progress, clock)
+    return state, programs, loop_.progress
 
 
-def evaluate(
+def count_time(
+    job: Job, programs: Programs, progress: Progress, clock: dict[str, float]
+) -> None:
+    """Fills in what training took, and how well the devices were used."""
+    config, seconds = job.members[0], progress.stepping
+    c = config.training
+    images = c.steps * c.batch_size * len(job.members)
+    clock["train_seconds"] = progress.training
+    clock["step_seconds"] = seconds / c.steps
+    clock["images_per_second"] = images / seconds
+    clock["flops_per_second"] = images / seconds * programs.flops_per_image
+    peak = loop.peak_flops(job.layout, config)
+    if peak is not None:
+        clock["flops_utilisation"] = clock["flops_per_second"] / peak
+    clock["data_wait_share"] = progress.waiting / seconds
+
+
+def finish(
     config: ConfigDict,
-    parts: training.Step,
-    matrix: chex.Array | None,
-    data: Dataset,
-    state: training.TrainState,
-    evaluator: Any,
+    job: Job,
+    log: logs.RunLog,
+    state: Any,
+    programs: Programs,
+    progress: Progress,
     clock: dict[str, float],
-) -> tuple[dict[str, Any], list[report.Panel]]:
-    """Reads the scores of the test split in every way.
-
-    Returns:
-      What goes into `results.json`, and the pictures of the report.
-    """
+    start: float,
+) -> None:
+    """Evaluates every member and writes results and reports; closes `log`."""
     began = time.perf_counter()
-    size, variables = config.training.eval_batch_size, state.variables()
-    validation, _ = training.evaluate(
-        evaluator,
-        variables,
-        InOrder(data.val, size),
-        len(data.val),
+    keep = job.members[0].report.images
+    found = zip(
+        loop.evaluate(programs, state, in_order(job, job.data.val), len(job.data.val)),
+        loop.evaluate(
+            programs, state, in_order(job, job.data.test), len(job.data.test), keep
+        ),
+        strict=True,
     )
-    test, probability = training.evaluate(
-        evaluator,
-        variables,
-        InOrder(data.test, size),
-        len(data.test),
-        keep=config.report.images,
-    )
-    measures, cuts, image_iou = readings.table(
-        test.statistics, validation.statistics, matrix
-    )
-    own, _, _ = readings.table(validation.statistics, validation.statistics, matrix)
+    scores = [results_lib.Scores(val[0], *test) for val, test in found]
     clock["evaluate_seconds"] = time.perf_counter() - began
-    results: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
-        "noise": noise_facts(config, parts, matrix, data.train),
-        "data": {
-            "name": data.name,
-            "num_classes": data.num_classes,
-            "class_names": data.class_names,
-            **{name: len(split) for name, split in data.splits()},
-            **({"train": "endless"} if config.data.endless else {}),
-            "image_shape": data.train.shape,
-        },
-        "model": {
-            "name": config.model.name,
-            "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
-        },
-        "test": {**measures, "loss": float(np.mean(test.loss))},
-        "validation": own,
-        "time": clock,
-        "memory": {"peak_bytes": peak_memory()},
+    final = job.layout.get_state(state)
+    if len(job.members) > 1:
+        save_members(job, final)
+    memory = {
+        "peak_bytes": results_lib.peak_memory(),
+        "device_peak_bytes": parallel.cost.memory(jax.local_devices()),
+        "device_step_bytes": programs.train.device_bytes(),
     }
-    if cuts:
-        results["thresholds"] = {
-            **{reading: cut.threshold for reading, cut in cuts.items()},
-            "inverted": {reading: cut.inverted for reading, cut in cuts.items()},
-        }
-        pooled = test.statistics.histogram.sum(axis=0).reshape(2, 64, -1).sum(axis=-1)
-        results["score_histogram"] = {
-            "edges": np.linspace(0, 1, 65),
-            "background": pooled[0],
-            "foreground": pooled[1],
-        }
-    shown = (
-        []
-        if probability is None
-        else panels(
-            config, parts, matrix, data.test, probability, image_iou["analytic"]
+    if not processes.is_primary():
+        return
+    written = []
+    count = sum(x.size for x in jax.tree.leaves(final.params)) // len(job.members)
+    for i, member in enumerate(job.members):
+        results, image_iou = results_lib.facts(
+            member, job.parts[i], job.matrix(i), job.data, scores[i], count
         )
+        results["best"] = loop.best_of(log.records[i].history)
+        if progress.diverged[i]:
+            results["diverged"] = progress.diverged[i]
+        clock["total_seconds"] = time.perf_counter() - start
+        results |= {"time": clock, "memory": memory}
+        write_member(job, i, results, image_iou, scores[i], log.records[i].history)
+        written.append(results)
+    if len(written) > 1:
+        write_ensemble(config, job, written, log)
+    for line in conclusion(job, written):
+        log.say(line)
+    log.close()
+
+
+def write_member(
+    job: Job,
+    i: int,
+    results: dict[str, Any],
+    image_iou: dict[str, np.ndarray],
+    scores: results_lib.Scores,
+    history: Sequence[dict[str, Any]],
+) -> None:
+    """Writes results and report of one member."""
+    config, folder_ = job.members[i], job.folders()[i]
+    shown = results_lib.panels(
+        config,
+        job.parts[i],
+        job.matrix(i),
+        job.data.test,
+        scores.probability,
+        image_iou["analytic"],
     )
-    return results, shown
+    report.write_report(
+        folder_ / "report.html",
+        title=f"{job.data.name}, {results_lib.noise_name(config)}",
+        config=config.to_dict(),
+        environment=results_lib.environment(),
+        history=history,
+        results=results,
+        panels=shown,
+        num_classes=job.data.num_classes,
+    )
+    logs.write_json(folder_ / "results.json", results)
 
 
-def noisy_labels(config: ConfigDict, parts: training.Step, split: Split) -> np.ndarray:
-    """The labels of a few examples as the network would see them."""
-    key = jax.random.key(config.noise.seed)
-    if parts.online:
-        key = jax.random.fold_in(key, 0)
-    corrupt = jax.jit(noise.per_example(parts.noise))
-    return np.asarray(corrupt(key, split.labels, split.ids))
+def save_members(job: Job, final: training.TrainState) -> None:
+    """A checkpoint of each member's final weights, for predict.py."""
+    for i, folder_ in enumerate(job.folders()):
+        state = jax.tree.map(lambda x, i=i: x[i], final)
+        kept = checkpoint.Checkpoints(folder_ / "checkpoints")
+        kept.save(job.members[i].training.steps, state, {})
+        kept.wait()
+        kept.close()
 
 
-def noise_facts(
-    config: ConfigDict,
-    parts: training.Step,
-    matrix: chex.Array | None,
-    train_split: Examples,
-) -> dict[str, Any]:
-    """The noise's parameters, its matrix, and the share of label pixels it changed."""
-    some = train_split.take(range(min(len(train_split), 64)))
-    clean, noisy = some.labels, noisy_labels(config, parts, some)
-    given = {k: v for k, v in config.noise.to_dict().items() if v is not None}
-    return {
-        **given,
-        "matrix": None if matrix is None else np.asarray(matrix),
-        "changed_pixels": float((clean != noisy).sum() / max(1, (clean != 255).sum())),
-    }
-
-
-def panels(
-    config: ConfigDict,
-    parts: training.Step,
-    matrix: chex.Array | None,
-    test: Examples,
-    probability: np.ndarray,
-    image_iou: np.ndarray,
-) -> list[report.Panel]:
-    """Pictures of the first test images, padding cut away."""
-    split = test.take(range(len(probability)))
-    noisy = noisy_labels(config, parts, split)
-    prediction = np.asarray(readings.predict(jnp.asarray(probability), matrix))
-    binary = probability.shape[-1] == 2
-    score = probability[..., 1] if binary else probability.max(axis=-1)
-    result = []
-    for i in range(len(probability)):
-        inside = tuple(slice(0, n) for n in split.sizes[i])
-        result.append(
-            report.Panel(
-                name=split.names[i],
-                image=split.images[i][inside],
-                clean=split.labels[i][inside],
-                noisy=noisy[i][inside],
-                score=score[i][inside],
-                prediction=prediction[i][inside],
-                iou=float(image_iou[i]),
+def write_ensemble(
+    config: ConfigDict, job: Job, written: Sequence[dict[str, Any]], log: logs.RunLog
+) -> None:
+    """Writes what puts the members side by side."""
+    folders = [str(each.relative_to(job.workdir)) for each in job.folders()]
+    differences = members_lib.differences(config)
+    measure = results_lib.main_measure(written[0])
+    report.write_ensemble(
+        job.workdir / "report.html",
+        title=f"{job.data.name}, {results_lib.noise_name(config)}",
+        members=[
+            report.Member(
+                folder=folder_,
+                differs=differs,
+                measures=results["test"][measure],
+                history=record.history,
+                diverged=results.get("diverged", 0),
             )
-        )
-    return result
-
-
-def summary(results: dict[str, Any]) -> str:
-    """The readings in one or two lines for the terminal."""
-    measure = "iou" if "iou" in results["test"] else "miou"
-    values = results["test"][measure]
-    text = "  ".join(f"{reading} {value:.4f}" for reading, value in values.items())
-    auc = results["test"].get("auc")
-    return f"test {measure}: {text}" + ("" if auc is None else f"  auc {auc:.4f}")
-
-
-def peak_memory() -> int:
-    """Largest resident memory of this process so far, bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def environment() -> dict[str, Any]:
-    """Versions and devices that a result may depend on."""
-    packages = (
-        "metaseg",
-        "jax",
-        "jaxlib",
-        "flax",
-        "optax",
-        "orbax-checkpoint",
-        "numpy",
+            for folder_, differs, results, record in zip(
+                folders, differences, written, log.records, strict=True
+            )
+        ],
+        config=config.to_dict(),
+        environment=results_lib.environment(),
+        num_classes=job.data.num_classes,
+        command=written[0]["command"],
+        time=written[0]["time"],
     )
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "devices": [str(d.device_kind) for d in jax.devices()],
-        "packages": {p: importlib.metadata.version(p) for p in packages},
-    }
+    rows = [
+        {"folder": folder_, "differs": differs}
+        | {k: results[k] for k in ("test", "best", "diverged") if k in results}
+        for folder_, differs, results in zip(folders, differences, written, strict=True)
+    ]
+    shared = {k: written[0][k] for k in ("command", "data", "model", "time", "memory")}
+    logs.write_json(job.workdir / "results.json", {**shared, "members": rows})
+
+
+def conclusion(job: Job, written: Sequence[dict[str, Any]]) -> list[str]:
+    """The readings for the terminal, a line for each member."""
+    if len(written) == 1:
+        return [results_lib.summary(written[0])]
+    return [
+        f"{folder_.relative_to(job.workdir)}: {results_lib.summary(results)}"
+        for folder_, results in zip(job.folders(), written, strict=True)
+    ]

@@ -1,11 +1,12 @@
 """Checkpoints of a run on Orbax: asynchronous, atomic, the newest and the best kept.
 
 A checkpoint holds the train state, and in JSON the progress that goes with it: metric
-history and state of the data iterator. Its digest tells whether what
-is read back is what was written. May import nothing of metaseg but `errors`.
+history, state of the data iterator, hash of the config. Its digest tells whether what
+is read back is what was written. May import `errors` and `parallel.processes`.
 """
 
 import contextlib
+import logging as python_logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,12 +14,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
 from metaseg.errors import InputError
+from metaseg.parallel import processes
 
 __all__ = ["Checkpoints", "Restored", "digest"]
 
@@ -71,6 +72,8 @@ class Checkpoints:
                 ]
             ),
         )
+        # Orbax leaves what went wrong in each array's own task; one of them is raised.
+        python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
         with _only_errors_logged():  # it warns of what read_only means
             self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -203,12 +206,11 @@ def _only_errors_logged() -> Iterator[None]:
 def digest(tree: Any) -> int:
     """CRC-32 of the bytes of all arrays of a tree, in the tree's order.
 
-    Of arrays that are spread over devices, one copy of what this process holds.
+    The same wherever the arrays lie; every process of a run has to ask for it.
     """
     crc = 0
     for leaf in jax.tree.leaves(tree):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        local = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
-        crc = zlib.crc32(np.asarray(local).tobytes(), crc)
+        crc = zlib.crc32(processes.fetch(leaf).tobytes(), crc)
     return crc

@@ -1,10 +1,13 @@
 """Training losses: logits and label maps to one number. May import `labels` only.
 
-A loss is `(logits, labels) -> scalar`; void pixels count in none of them. To add one,
-write the function and its line in `LOSSES`.
+A loss is `(logits, labels) -> scalar`, a mean over what is labelled; void pixels count
+in none of them. A training step wants the mean's two sums, `(logits, labels) -> Sums`,
+as these add up over the parts of a batch that lie on other devices or come later. To
+add one, write that function and its line in `LOSSES`.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +16,26 @@ import optax
 from metaseg import labels as labels_lib
 from metaseg.errors import InputError
 
-__all__ = ["LOSSES", "build", "cross_entropy"]
+__all__ = ["LOSSES", "SumsFn", "Sums", "build", "cross_entropy", "cross_entropy_sums"]
 
-LossFn = Callable[[jax.Array, jax.Array], jax.Array]
+
+class Sums(NamedTuple):
+    """A mean that has not been taken yet.
+
+    Attributes:
+      total: sum of the terms.
+      weight: how many there are; it does not depend on the logits.
+    """
+
+    total: jax.Array
+    weight: jax.Array
+
+    def mean(self) -> jax.Array:
+        """The mean; 0 if there is no term."""
+        return self.total / jnp.maximum(self.weight, 1)
+
+
+SumsFn = Callable[[jax.Array, jax.Array], Sums]
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -31,6 +51,11 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Returns:
       float32 scalar in nats; 0 if every pixel is void.
     """
+    return cross_entropy_sums(logits, labels).mean()
+
+
+def cross_entropy_sums(logits: jax.Array, labels: jax.Array) -> Sums:
+    """`cross_entropy` before its mean: a term for each labelled pixel."""
     labelled = ~labels_lib.is_void(labels)
     target = jnp.where(labelled, labels, 0).astype(jnp.int32)
     logits = logits.astype(jnp.float32)
@@ -40,14 +65,13 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
         )
     else:
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, target)
-    total = jnp.sum(jnp.where(labelled, loss, 0.0))
-    return total / jnp.maximum(jnp.sum(labelled), 1)
+    return Sums(jnp.sum(jnp.where(labelled, loss, 0.0)), jnp.sum(labelled))
 
 
-LOSSES: dict[str, LossFn] = {"cross_entropy": cross_entropy}
+LOSSES: dict[str, SumsFn] = {"cross_entropy": cross_entropy_sums}
 
 
-def build(name: str) -> LossFn:
+def build(name: str) -> SumsFn:
     """Looks a loss up by `config.loss`; raises InputError with the known names."""
     if name not in LOSSES:
         known = ", ".join(sorted(LOSSES))

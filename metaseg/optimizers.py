@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from metaseg import checks
 from metaseg.errors import InputError
 
 __all__ = ["METHODS", "SCHEDULES", "build", "schedule"]
@@ -75,13 +76,13 @@ def schedule(config: Any, steps: int) -> optax.Schedule:
       steps: steps of the whole run; "cosine" ends there at 0.
 
     Returns:
-      An optax schedule.
+      An optax schedule. `learning_rate` may be traced.
 
     Raises:
       InputError: for an unknown name or a learning rate or warm-up below 0.
     """
     make = _lookup(SCHEDULES, "schedule", config.schedule)
-    if config.learning_rate <= 0:
+    if not checks.is_traced(config.learning_rate) and config.learning_rate <= 0:
         raise InputError(
             f"config.optimizer.learning_rate: got {config.learning_rate}, expected > 0"
         )
@@ -102,7 +103,8 @@ def build(config: Any, steps: int) -> optax.GradientTransformation:
 
     Args:
       config: the fields of `schedule`, and `name` (one of `METHODS`), `momentum`,
-        `nesterov`, `weight_decay` and `clip` (largest global gradient norm, 0 = off).
+        `nesterov`, `weight_decay` (may be traced) and `clip` (largest global
+        gradient norm, 0 = off).
       steps: steps of the whole run.
 
     Returns:
@@ -113,7 +115,7 @@ def build(config: Any, steps: int) -> optax.GradientTransformation:
     """
     make = _lookup(METHODS, "name", config.name)
     for field in ("momentum", "weight_decay", "clip"):
-        if config[field] < 0:
+        if not checks.is_traced(config[field]) and config[field] < 0:
             raise InputError(
                 f"config.optimizer.{field}: got {config[field]}, expected at least 0"
             )

@@ -74,9 +74,8 @@ def analytic_cut(matrix: chex.Array | None) -> Cut:
     """The noise-aware cut of two classes under the noise transition matrix, if any."""
     if matrix is None:
         return argmax_cut()
-    with jax.ensure_compile_time_eval():  # static, also where a step is being traced
-        threshold, inverted = ntm.threshold(jnp.asarray(matrix))
-        return Cut(float(threshold), bool(inverted))
+    threshold, inverted = ntm.threshold(jnp.asarray(matrix))
+    return Cut(float(threshold), bool(inverted))
 
 
 def predict(probability: jax.Array, matrix: chex.Array | None = None) -> jax.Array:
@@ -84,16 +83,18 @@ def predict(probability: jax.Array, matrix: chex.Array | None = None) -> jax.Arr
 
     Args:
       probability: float `[..., K]` under the noisy labels.
-      matrix: `[K, K]` noise transition matrix for the noise-aware reading; None for
-        the argmax.
+      matrix: `[K, K]` noise transition matrix for the noise-aware reading, may be
+        traced; None for the argmax.
 
     Returns:
       uint8 `[...]` class ids.
     """
     if probability.shape[-1] == 2:
-        cut = analytic_cut(matrix)
         score = probability[..., 1]
-        above = score < cut.threshold if cut.inverted else score > cut.threshold
+        if matrix is None:
+            return (score > argmax_cut().threshold).astype(jnp.uint8)
+        threshold, inverted = ntm.threshold(jnp.asarray(matrix))
+        above = jnp.where(inverted, score < threshold, score > threshold)
         return above.astype(jnp.uint8)
     if matrix is not None:
         probability = ntm.decode(probability, jnp.asarray(matrix))

@@ -2,11 +2,11 @@
 
 Noise, augmentation, network, loss and update are one program, so that labels are
 corrupted on device as they are needed and many steps run per dispatch. May import
-`labels`, `losses`, `readings` and `models`, never `data` or `report`.
+`labels`, `losses` and `readings`, never `data` or `report`.
 """
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import chex
@@ -19,6 +19,7 @@ from flax import struct
 
 from metaseg import readings
 from metaseg.batch import Batch
+from metaseg.losses import SumsFn
 
 __all__ = [
     "Step",
@@ -36,7 +37,6 @@ NoiseFn = Callable[[jax.Array, jax.Array], jax.Array]
 AugmentFn = Callable[
     [jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]
 ]
-LossFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class TrainState(struct.PyTreeNode):
@@ -75,7 +75,7 @@ class Step(NamedTuple):
     Attributes:
       model: Flax network, `images -> logits`.
       optimizer: optax chain.
-      loss: `(logits, labels) -> scalar`.
+      loss: `(logits, labels) -> losses.Sums`, of which the mean is minimised.
       noise: `(key, label) -> label` for one example.
       augment: `(key, image, label, extent) -> (image, label)` for one example.
       online: whether an example's noise is drawn anew each step (else: the same in
@@ -83,16 +83,32 @@ class Step(NamedTuple):
       average: decay of the moving average of the weights; 0 keeps none.
       fetch: `(data, rows) -> batch`; by default `rows` of the arrays of `data`. Where
         examples are rendered, `rows` may be their ids.
+      accumulate: parts that a batch is taken in, one after the other, for one update.
+        Batch norm sees each part by itself; everything else is as for the whole batch.
+      axis_name: of the mapped axis along which the batch continues on other devices,
+        under `jax.pmap`; under `jax.jit` arrays are global and this is None.
     """
 
     model: nn.Module
     optimizer: optax.GradientTransformation
-    loss: LossFn
+    loss: SumsFn
     noise: NoiseFn
     augment: AugmentFn
     online: bool = False
     average: float = 0.0
     fetch: Callable[[Any, jax.Array], Batch] = gather
+    accumulate: int = 1
+    axis_name: str | None = None
+
+
+@lru_cache(maxsize=8)  # an ensemble asks again and again
+def _init(model: nn.Module) -> Any:
+    # Compiled: run eagerly, every operation would be compiled on its own.
+    # Unoptimised: it runs once, and drawing random numbers takes long to optimise.
+    return jax.jit(
+        partial(model.init, train=False),
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
 
 
 def create_state(
@@ -115,13 +131,7 @@ def create_state(
     Returns:
       The state at step 0.
     """
-    # Compiled: run eagerly, every operation would be compiled on its own.
-    # Unoptimised: it runs once, and drawing random numbers takes long to optimise.
-    init = jax.jit(
-        partial(model.init, train=False),
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
-    variables = init(key, jnp.zeros((1, *image_shape)))
+    variables = _init(model)(key, jnp.zeros((1, *image_shape)))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     kept = {"params": params, "batch_stats": batch_stats}
     return TrainState(
@@ -133,8 +143,13 @@ def create_state(
     )
 
 
+class _Keys(NamedTuple):
+    noise: jax.Array
+    augment: jax.Array
+
+
 def _corrupt_and_augment(
-    parts: Step, batch: Batch, noise_key: jax.Array, augment_key: jax.Array
+    parts: Step, batch: Batch, places: jax.Array, keys: _Keys
 ) -> tuple[jax.Array, jax.Array]:
     """Noisy, augmented `(images, labels)` of a batch.
 
@@ -143,11 +158,87 @@ def _corrupt_and_augment(
     """
 
     def one(example: Batch, place: jax.Array) -> tuple[jax.Array, jax.Array]:
-        noisy = parts.noise(jax.random.fold_in(noise_key, example.id), example.label)
-        key = jax.random.fold_in(augment_key, place)
+        noisy = parts.noise(jax.random.fold_in(keys.noise, example.id), example.label)
+        key = jax.random.fold_in(keys.augment, place)
         return parts.augment(key, example.image, noisy, example.extent)
 
-    return jax.vmap(one)(batch, jnp.arange(batch.id.shape[0]))
+    return jax.vmap(one)(batch, places)
+
+
+def _sum(parts: Step, tree: Any) -> Any:
+    """The sum over all devices of the mapped axis, where there is one."""
+    return tree if parts.axis_name is None else jax.lax.psum(tree, parts.axis_name)
+
+
+class _Gradient(NamedTuple):
+    """Of the mean loss over `weight` terms, with the statistics that came with it."""
+
+    weight: jax.Array
+    loss: jax.Array
+    params: Any
+    batch_stats: Any
+
+
+def _differentiate(
+    parts: Step,
+    params: Any,
+    batch_stats: Any,
+    batch: Batch,
+    places: jax.Array,
+    keys: _Keys,
+) -> _Gradient:
+    images, labels = _corrupt_and_augment(parts, batch, places, keys)
+
+    def objective(params: Any) -> tuple[jax.Array, Any]:
+        logits, updated = parts.model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        sums = parts.loss(logits, labels)
+        # This device's share of the mean over all of them.
+        share = sums._replace(weight=_sum(parts, sums.weight)).mean()
+        return share, (sums.weight, updated.get("batch_stats", {}))
+
+    (share, (weight, stats)), gradient = jax.value_and_grad(objective, has_aux=True)(
+        params
+    )
+    weight, loss, gradient = _sum(parts, (weight, share, gradient))
+    return _Gradient(weight, loss, gradient, stats)
+
+
+def _accumulate(
+    parts: Step, state: TrainState, batch: Batch, places: jax.Array, keys: _Keys
+) -> _Gradient:
+    """The gradient of a batch taken in parts: the mean of theirs by their weight.
+
+    Part j holds every `accumulate`-th example from the j-th on. So each device has as
+    much of every part, and a part is the same for any number of devices.
+    """
+    count = parts.accumulate
+
+    def in_parts(x: jax.Array) -> jax.Array:
+        return x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
+
+    def add(total: _Gradient, part: tuple[Batch, jax.Array]) -> tuple[_Gradient, None]:
+        new = _differentiate(parts, state.params, total.batch_stats, *part, keys)
+        weight = total.weight + new.weight.astype(jnp.float32)
+        share = new.weight / jnp.maximum(weight, 1)
+        loss, params = jax.tree.map(
+            lambda old, new: old + share * (new - old),
+            (total.loss, total.params),
+            (new.loss, new.params),
+        )
+        return _Gradient(weight, loss, params, new.batch_stats), None
+
+    nothing = jax.tree.map(jnp.zeros_like, state.params)
+    zero = jnp.float32(0)
+    start = _Gradient(zero, zero, nothing, state.batch_stats)
+    # XLA's CPU backend is slow at convolutions inside loops.
+    unroll = jax.default_backend() == "cpu"
+    work = jax.tree.map(in_parts, (batch, places))
+    return jax.lax.scan(add, start, work, unroll=unroll)[0]
 
 
 def train_step(
@@ -162,7 +253,8 @@ def train_step(
     Args:
       parts: static parts of the step.
       state: before the step.
-      batch: examples with clean labels; corrupted here.
+      batch: examples with clean labels; corrupted here. With `parts.axis_name`, the
+        part of the batch that lies on this device.
       noise_key: typed key of the noise, the same for the whole run.
       augment_key: typed key of the augmentation, the same for the whole run.
 
@@ -171,24 +263,22 @@ def train_step(
     """
     if parts.online:
         noise_key = jax.random.fold_in(noise_key, state.step)
-    augment_key = jax.random.fold_in(augment_key, state.step)
-    images, labels = _corrupt_and_augment(parts, batch, noise_key, augment_key)
-
-    def objective(params: Any) -> tuple[jax.Array, Any]:
-        logits, updated = parts.model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            images,
-            train=True,
-            mutable=["batch_stats"],
+    keys = _Keys(noise_key, jax.random.fold_in(augment_key, state.step))
+    places = jnp.arange(len(batch.id))
+    if parts.axis_name is not None:
+        places += jax.lax.axis_index(parts.axis_name) * len(places)
+    if parts.accumulate > 1:
+        found = _accumulate(parts, state, batch, places, keys)
+    else:
+        found = _differentiate(
+            parts, state.params, state.batch_stats, batch, places, keys
         )
-        return parts.loss(logits, labels), updated.get("batch_stats", {})
-
-    (loss, batch_stats), gradient = jax.value_and_grad(objective, has_aux=True)(
-        state.params
+    batch_stats = found.batch_stats
+    finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(found.params)]
+    loss = jnp.where(jnp.stack(finite).all(), found.loss, jnp.nan)
+    updates, opt_state = parts.optimizer.update(
+        found.params, state.opt_state, state.params
     )
-    finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(gradient)]
-    loss = jnp.where(jnp.stack(finite).all(), loss, jnp.nan)
-    updates, opt_state = parts.optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = state.average
     if average is not None:
@@ -272,27 +362,32 @@ def eval_step(
       probabilities `[N, H, W, K]`, which cost nothing where they are not used.
     """
     logits: Any = parts.model.apply(variables, batch.image, train=False)
-    loss = jax.vmap(parts.loss)(logits, batch.label)
+    loss = jax.vmap(parts.loss)(logits, batch.label).mean()
     statistics = readings.statistics(logits, batch.label, matrix)
     return Evaluation(statistics, loss), readings.probabilities(logits)
 
 
 def evaluate(
-    step: Callable[[Any, Batch], tuple[Evaluation, jax.Array]],
+    step: Callable[[Any, Batch], tuple[Evaluation, Any]],
     variables: Any,
     examples: Iterable[Batch],
     count: int,
     *,
     keep: int = 0,
+    axis: int = 0,
+    fetch: Callable[[Any], np.ndarray] = np.asarray,
 ) -> tuple[Evaluation, np.ndarray | None]:
     """Runs a compiled evaluation step over a split.
 
     Args:
       step: `eval_step` with its static parts bound.
-      variables: of `TrainState.variables`.
+      variables: of `TrainState.variables`, or what else `step` takes first.
       examples: the split in batches of one size, filled up at the end.
       count: examples in the split.
       keep: of how many leading examples to keep the probabilities.
+      axis: of the results, along which the examples lie; 1 where a step evaluates
+        several networks.
+      fetch: brings an array of the step to the host.
 
     Returns:
       NumPy statistics and losses of all examples in the split's order, and class
@@ -303,7 +398,12 @@ def evaluate(
         evaluation, probability = step(variables, batch)
         found.append(evaluation)
         if seen < keep:
-            kept.append(np.asarray(probability))
-        seen += len(batch.id)
-    joined = jax.tree.map(lambda *x: np.concatenate(x)[:count], *found)
-    return joined, np.concatenate(kept)[: min(keep, count)] if kept else None
+            kept.append(fetch(probability))
+        seen += evaluation.loss.shape[axis]
+
+    def join(parts: Sequence[Any], most: int) -> np.ndarray:
+        joined = np.concatenate([fetch(x) for x in parts], axis)
+        return joined.take(range(min(most, joined.shape[axis])), axis)
+
+    joined = jax.tree.map(lambda *x: join(x, count), *found)
+    return joined, join(kept, min(keep, count)) if kept else None

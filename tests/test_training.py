@@ -31,7 +31,7 @@ def parts():
     return training.Step(
         model=_Pixelwise(),
         optimizer=optax.sgd(0.5),
-        loss=losses.cross_entropy,
+        loss=losses.cross_entropy_sums,
         noise=partial(noise.flip, rate=0.3),
         augment=_keep,
     )
@@ -110,9 +110,10 @@ def test_fixed_noise_does_not_depend_on_the_batch_and_online_noise_on_the_step(
 ):
     keys = _keys()
     look = jax.jit(training._corrupt_and_augment, static_argnums=0)
-    _, whole = look(parts, data, *keys)
+    both = training._Keys(*keys)
+    _, whole = look(parts, data, np.arange(6), both)
     order = np.array([3, 0, 5])
-    _, part = look(parts, jax.tree.map(lambda x: x[order], data), *keys)
+    _, part = look(parts, jax.tree.map(lambda x: x[order], data), np.arange(3), both)
     np.testing.assert_array_equal(part, np.asarray(whole)[order])
     assert (np.asarray(whole) != data.label).mean() == pytest.approx(0.3, abs=0.12)
 

@@ -5,8 +5,8 @@ read, decoded and padded by threads or worker processes (grain) a few batches ah
 Which examples a step sees follows from seed and step alone, on either way.
 """
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from metaseg.batch import Batch
 from metaseg.data.dataset import VOID, Examples, Split
 
 __all__ = ["InOrder", "batch_indices", "stream"]
+
+PlaceFn = Callable[[Batch], Batch]  # puts a batch where the steps want it
 
 AHEAD = 4  # batches that wait for the step, and again for each worker process
 
@@ -50,7 +52,7 @@ def batch_indices(
     return rows.reshape(num_steps, batch_size).astype(np.int32)
 
 
-@functools.lru_cache(maxsize=4)  # steps of one epoch ask for it one after the other
+@lru_cache(maxsize=4)  # steps of one epoch ask for it one after the other
 def _order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
     order = np.random.default_rng((seed, epoch)).permutation(num_examples)
     order.setflags(write=False)
@@ -70,11 +72,11 @@ class _Shuffled:
         seed: int,
         batch_size: int,
         num_steps: int,
-        shard: tuple[int, int],
+        part: tuple[int, int],
         start: int,
     ) -> None:
         self._split, self._seed, self._batch_size = split, seed, batch_size
-        self._num_steps, self._shard, self._start = num_steps, shard, start
+        self._num_steps, self._part, self._start = num_steps, part, start
 
     def __len__(self) -> int:
         return self._num_steps - self._start
@@ -82,15 +84,19 @@ class _Shuffled:
     def __getitem__(self, index: int) -> Batch:
         step = self._start + index
         rows = batch_indices(self._seed, step, 1, self._batch_size, len(self._split))
-        index, count = self._shard
+        index, count = self._part
         return _batch(self._split.take(np.split(rows[0], count)[index]))
 
 
 class _Consecutive:
-    """A split cut into batches of one size, the last one filled up with void."""
+    """A split cut into batches of one size, the last one filled up with void.
 
-    def __init__(self, split: Examples, batch_size: int) -> None:
-        self._split, self._batch_size = split, batch_size
+    An element is this process's part of a batch: `part` is its index, and the number of
+    equal parts.
+    """
+
+    def __init__(self, split: Examples, batch_size: int, part: tuple[int, int]) -> None:
+        self._split, self._batch_size, self._part = split, batch_size, part
 
     def __len__(self) -> int:
         return -(-len(self._split) // self._batch_size)
@@ -98,6 +104,8 @@ class _Consecutive:
     def __getitem__(self, index: int) -> Batch:
         count = len(self._split)
         places = index * self._batch_size + np.arange(self._batch_size)
+        mine, parts = self._part
+        places = np.split(places, parts)[mine]
         batch = _batch(self._split.take(np.minimum(places, count - 1)))
         label = np.where(places[:, None, None] < count, batch.label, VOID)
         return batch._replace(label=label.astype(batch.label.dtype))
@@ -114,9 +122,9 @@ def stream(
     batch_size: int,
     num_steps: int,
     workers: int = 0,
-    shard: tuple[int, int] = (0, 1),
+    part: tuple[int, int] = (0, 1),
     start: int = 0,
-    device: Any = None,
+    place: PlaceFn | None = None,
 ) -> Any:
     """The batches of a run, read ahead of the steps and put on the device.
 
@@ -126,36 +134,42 @@ def stream(
       batch_size: examples per step, over all processes.
       num_steps: length of the run.
       workers: processes that read and decode; 0 uses threads of this one.
-      shard: this process's index and the number of processes; each reads an equal,
+      part: this process's index and the number of processes; each reads an equal,
         consecutive part of every batch, so that the run is the same for any number.
       start: the first step to read, of `num_steps`.
-      device: device or sharding that batches are put on.
+      place: puts a batch on the device or devices, in a thread that runs ahead; by
+        default on the first device.
 
     Returns:
-      An iterator of `Batch` of jax arrays. `get_state()` says which step comes next,
-      in plain numbers that JSON holds, and `set_state(state)` goes there. `close()`
-      ends the workers.
+      An iterator of what `place` returns, by default `Batch` of jax arrays.
+      `get_state()` says which step comes next, in plain numbers that JSON holds, and
+      `set_state(state)` goes there. `close()` ends the workers.
     """
-    source = _Shuffled(split, seed, batch_size, num_steps, shard, start)
-    return iter(_ahead(source, workers, device))
+    source = _Shuffled(split, seed, batch_size, num_steps, part, start)
+    return iter(_ahead(source, workers, place))
 
 
 class InOrder:
     """A split in batches of one size, for as many passes as are asked for.
 
     The last batch is filled up with void examples. What lies in memory is put on the
-    device once; what lies on disk is read ahead at every pass.
+    device once; what lies on disk is read ahead at every pass. `place` and `part` are
+    as in `stream`.
     """
 
-    def __init__(self, split: Examples, batch_size: int, device: Any = None) -> None:
-        self._source, self._device = _Consecutive(split, batch_size), device
+    def __init__(
+        self,
+        split: Examples,
+        batch_size: int,
+        place: PlaceFn | None = None,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        self._source = _Consecutive(split, batch_size, part)
+        self._place = place or _on_first_device
         self._kept: list[Batch] | None = None
         if isinstance(split, Split):
-            import jax
-
             self._kept = [
-                jax.device_put(self._source[i], device)
-                for i in range(len(self._source))
+                self._place(self._source[i]) for i in range(len(self._source))
             ]
 
     def __len__(self) -> int:
@@ -164,13 +178,18 @@ class InOrder:
     def __iter__(self) -> Iterator[Batch]:
         if self._kept is not None:
             return iter(self._kept)
-        return iter(_ahead(self._source, 0, self._device))
+        return iter(_ahead(self._source, 0, self._place))
 
 
-def _ahead(source: Any, workers: int, device: Any) -> Any:
+def _on_first_device(batch: Batch) -> Batch:
+    import jax
+
+    return jax.device_put(batch, jax.devices()[0])
+
+
+def _ahead(source: Any, workers: int, place: PlaceFn | None) -> Any:
     """A grain data set of the source's elements, read ahead and put on the device."""
     import grain  # late: two seconds, and data sets that fit do without
-    import jax
     from absl import flags
 
     if not flags.FLAGS.is_parsed():  # in notebooks and tests; grain reads its flags
@@ -184,6 +203,7 @@ def _ahead(source: Any, workers: int, device: Any) -> Any:
             num_workers=workers, per_worker_buffer_size=AHEAD
         )
         batches = batches.mp_prefetch(options)
-    return grain.experimental.device_put(
-        batches, device or jax.devices()[0], cpu_buffer_size=1, device_buffer_size=1
+    prefetch = partial(
+        grain.experimental.ThreadPrefetchIterDataset, prefetch_buffer_size=1
     )
+    return prefetch(prefetch(batches).map(place or _on_first_device))

@@ -4,7 +4,7 @@ Pure functions of arrays, channels last; imports jax only. Each is a textbook op
 written so that XLA's CPU backend compiles it to fast code; the comments say what that
 gained, where it was measured alone: wall time of one training step of the width-8 U-Net
 (128 x 128, batch 8) on two busy AVX2 cores, best of interleaved rounds.
-`benchmarks/throughput.py` measures the sum.
+`benchmarks/training.py` measures the sum.
 """
 
 from functools import partial
@@ -133,9 +133,13 @@ def _max_pool2x2_backward(
 max_pool2x2.defvjp(_max_pool2x2_forward, _max_pool2x2_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def batch_norm_relu(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-5
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float = 1e-5,
+    axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises every channel over the batch, scales, shifts and rectifies.
 
@@ -148,21 +152,30 @@ def batch_norm_relu(
       scale: `[C]` float32.
       bias: `[C]` float32.
       epsilon: added to the variance.
+      axis_name: of the mapped axis (of `jax.pmap` or `jax.shard_map`) along which the
+        batch continues on other devices, if any. The gradients of `scale` and `bias`
+        are then this device's share of a sum over the axis.
 
     Returns:
       `y`, of the shape and dtype of `x`, and mean and variance, `[C]` float32.
     """
-    y, mean, var, _ = _normalise(x, scale, bias, epsilon)
+    y, mean, var, _ = _normalise(x, scale, bias, epsilon, axis_name)
     return y, mean, var
 
 
 def _normalise(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+    axis_name: str | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     axes = tuple(range(x.ndim - 1))
     wide = x.astype(jnp.float32)
-    mean = wide.mean(axes)
-    var = jnp.maximum(0.0, (wide * wide).mean(axes) - mean * mean)
+    mean, square = wide.mean(axes), (wide * wide).mean(axes)
+    if axis_name is not None:
+        mean, square = jax.lax.pmean((mean, square), axis_name)
+    var = jnp.maximum(0.0, square - mean * mean)
     inverse = jax.lax.rsqrt(var + epsilon)
     gain = scale * inverse
     y = jnp.maximum(wide * gain + (bias - mean * gain), 0.0)
@@ -170,14 +183,21 @@ def _normalise(
 
 
 def _batch_norm_relu_forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+    axis_name: str | None,
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
-    y, mean, var, inverse = _normalise(x, scale, bias, epsilon)
+    y, mean, var, inverse = _normalise(x, scale, bias, epsilon, axis_name)
     return (y, mean, var), (x, y, scale, mean, inverse)
 
 
 def _batch_norm_relu_backward(
-    epsilon: float, residuals: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]
+    epsilon: float,
+    axis_name: str | None,
+    residuals: tuple[jax.Array, ...],
+    cotangents: tuple[jax.Array, ...],
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     # Written out, dx is one pass `p g + q x + r` with numbers per channel; what JAX
     # derives from the forward pass is several. Not measured alone.
@@ -189,9 +209,13 @@ def _batch_norm_relu_backward(
     d_bias = g.sum(axes)
     d_scale = ((g * wide).sum(axes) - mean * d_bias) * inverse
     count = x.size // x.shape[-1]
+    all_scale, all_bias = d_scale, d_bias
+    if axis_name is not None:
+        all_scale, all_bias = jax.lax.psum((d_scale, d_bias), axis_name)
+        count *= jax.lax.axis_size(axis_name)
     p = scale * inverse
-    q = -p * inverse * d_scale / count
-    r = -p * d_bias / count - q * mean
+    q = -p * inverse * all_scale / count
+    r = -p * all_bias / count - q * mean
     return (p * g + q * wide + r).astype(x.dtype), d_scale, d_bias
 
 

@@ -31,6 +31,8 @@ class UNet(nn.Module):
       norm: "batch", "group" (of 8 channels) or "none".
       dtype: dtype of activations and products.
       kernel_init: initializer of all kernels; biases start at zero.
+      axis_name: of the mapped axis along which the batch continues on other devices;
+        batch norm takes its statistics over all of them.
     """
 
     num_classes: int = 2
@@ -39,6 +41,7 @@ class UNet(nn.Module):
     norm: str = "batch"
     dtype: Any = jnp.float32
     kernel_init: Initializer = nn.initializers.he_normal()
+    axis_name: str | None = None
 
     @property
     def stride(self) -> int:
@@ -87,7 +90,8 @@ class UNet(nn.Module):
                 f"{name}_conv{i}", (3, 3, x.shape[-1], features)
             )
             x = layers.conv3x3(x, kernel)
-            x = NORMS[self.norm](name=f"{name}_norm{i}")(x, bias, train)
+            norm = NORMS[self.norm](name=f"{name}_norm{i}", axis_name=self.axis_name)
+            x = norm(x, bias, train)
         return x
 
     def _weights(
@@ -112,6 +116,7 @@ class _Weights(nn.Module):
 class _BatchNormRelu(nn.Module):
     """Batch norm and ReLU of `x + offset`."""
 
+    axis_name: str | None = None
     momentum: float = 0.9
     epsilon: float = 1e-5
 
@@ -128,7 +133,9 @@ class _BatchNormRelu(nn.Module):
             return nn.relu(x * gain + shift).astype(x.dtype)
         # Subtracting the mean of the batch cancels the offset, whose gradient is
         # therefore zero: it only shows in the running mean.
-        y, batch_mean, batch_var = layers.batch_norm_relu(x, scale, bias, self.epsilon)
+        y, batch_mean, batch_var = layers.batch_norm_relu(
+            x, scale, bias, self.epsilon, self.axis_name
+        )
         if not self.is_initializing():
             rate = 1 - self.momentum
             mean.value += rate * (batch_mean + offset - mean.value)
@@ -138,6 +145,8 @@ class _BatchNormRelu(nn.Module):
 
 class _GroupNormRelu(nn.Module):
     """Group norm, in groups of 8 channels where possible, and ReLU of `x + offset`."""
+
+    axis_name: str | None = None  # of no effect: an image is never divided
 
     @nn.compact
     def __call__(self, x: jax.Array, offset: jax.Array, train: bool) -> jax.Array:
@@ -149,6 +158,8 @@ class _GroupNormRelu(nn.Module):
 
 class _Relu(nn.Module):
     """ReLU of `x + offset`."""
+
+    axis_name: str | None = None  # of no effect
 
     @nn.compact
     def __call__(self, x: jax.Array, offset: jax.Array, train: bool) -> jax.Array:

@@ -10,20 +10,24 @@ and plain dictionaries come in, one HTML file goes out.
     wording.py    numbers and sentences
     html.py       a run's results, history and test images -> its report
     audit.py      numbers and label maps of an audit -> its page
+    ensemble.py   runs trained side by side -> the page that compares them
     predictions.py  predicted images -> overlays and their page
     page.py       templates -> text -> a file that appears at once
 """
 
 from metaseg.report.audit import Thumbnail, write_audit
+from metaseg.report.ensemble import Member, write_ensemble
 from metaseg.report.html import write_report
 from metaseg.report.panels import Panel
 from metaseg.report.predictions import overlay, write_predictions
 
 __all__ = [
+    "Member",
     "Panel",
     "Thumbnail",
     "overlay",
     "write_audit",
+    "write_ensemble",
     "write_predictions",
     "write_report",
 ]

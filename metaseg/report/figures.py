@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -19,6 +20,7 @@ __all__ = [
     "Line",
     "boundary_profile",
     "learning_curves",
+    "member_charts",
     "score_histogram",
 ]
 
@@ -50,6 +52,9 @@ PAGE_FONT = (
 )
 
 TRAIN, VALIDATION = "#7b8794", "#0072b2"
+MEMBER = "#a9b2bb"  # one of many curves that are not told apart
+LOST = "#d55e00"
+MOST_ENTRIES = 16  # of a legend
 BACKGROUND, FOREGROUND = "#56b4e9", "#d55e00"
 READING_LINES = {
     "argmax": ("#c3c9cf", "-", 5),  # wide and pale: mostly below another one
@@ -141,6 +146,48 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
         steps, values = _series(history, "val", key)
         if len(steps):
             charts.append(_overlap_chart(name, steps, values))
+    return charts
+
+
+def member_charts(
+    histories: Sequence[Sequence[Mapping[str, Any]]],
+    scores: Sequence[Any],
+    *,
+    diverged: Sequence[bool],
+    varied: tuple[str, Sequence[float]] | None,
+    overlap: str,
+    reading: str,
+) -> list[Chart]:
+    """Draws the members of an ensemble, one line or point for each.
+
+    Args:
+        histories: Of each member the rows of metrics.jsonl.
+        scores: Of each member the test IoU; not drawn where it is no finite number.
+        diverged: Of each member whether its loss ceased to be finite.
+        varied: Name of the one number that members differ in and each one's value;
+            None if there is no such number: then curves are not told apart.
+        overlap: "IoU" or "mean IoU".
+        reading: Name of the reading that the scores are of.
+
+    Returns:
+        Validation IoU against the step and, where a number is varied, test IoU against
+        it; none for what is not known.
+    """
+    key = {"IoU": "iou", "mean IoU": "miou"}[overlap]
+    series = [_series(history, "val", key) for history in histories]
+    charts = []
+    if any(np.isfinite(values).any() for _, values in series):
+        charts.append(_members_chart(overlap, series, diverged, varied))
+    if varied:
+        field, values = varied
+        points = [
+            (value, float(score))
+            for value, score, lost in zip(values, scores, diverged, strict=True)
+            if wording.is_number(score) and not lost
+        ]
+        title = f"Test {overlap} by {field}"
+        if len({value for value, _ in points}) > 1:
+            charts.append(_scores_chart(title, field, overlap, reading, points))
     return charts
 
 
@@ -255,19 +302,149 @@ def _overlap_chart(name: str, steps: np.ndarray, values: np.ndarray) -> Chart:
     return Chart(f"Validation {name}", uri, alt)
 
 
+def _members_chart(
+    name: str,
+    series: Sequence[tuple[np.ndarray, np.ndarray]],
+    diverged: Sequence[bool],
+    varied: tuple[str, Sequence[float]] | None,
+) -> Chart:
+    kept = [each for each, lost in zip(series, diverged, strict=True) if not lost]
+    looks = _by_value(varied[1]) if varied else [(MEMBER, "a run")] * len(series)
+    named: set[str] = set()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure()
+        for (steps, values), (colour, label) in zip(series, looks, strict=True):
+            fresh = "" if label in named or not len(steps) else label
+            named.add(fresh)
+            # Markers of so many curves would hide the curves; a lone point needs one.
+            marker = "o" if np.isfinite(values).sum() == 1 else None
+            _curve(axes, steps, values, colour, fresh, lw=1.4, marker=marker)
+        if not varied and len(kept) > 2:
+            label = f"median of {len(kept)}"
+            _curve(axes, *_median_curve(kept), VALIDATION, label, lw=2.4, marker=None)
+        lost = [each for each, gone in zip(series, diverged, strict=True) if gone]
+        if ends := [end for each in lost if (end := _end(*each))]:
+            look: Any = {"ls": "", "marker": "x", "ms": 7, "mew": 2, "zorder": 3}
+            axes.plot(*zip(*ends, strict=True), color=LOST, label="diverged", **look)
+        axes.set(xlabel="step", ylabel=name, ylim=(0, 1.0))
+        title = varied[0] if varied else None
+        _legend_above(figure, axes, title, ncols=6)
+        uri = _encode(figure)
+    last = [end[1] for each in kept if (end := _end(*each))]
+    alt = f"Validation {name} against step, {len(series)} curves"
+    if last:
+        alt += f"; those not diverged end between {min(last):.3f} and {max(last):.3f}"
+    note = "A cross: the last validation before a run diverged." if ends else ""
+    return Chart(f"Validation {name}", uri, f"{alt}.", note)
+
+
+def _scores_chart(
+    title: str,
+    field: str,
+    overlap: str,
+    reading: str,
+    points: Sequence[tuple[float, float]],
+) -> Chart:
+    by_value: dict[float, list[float]] = {}
+    for value, score in sorted(points):
+        by_value.setdefault(value, []).append(score)
+    at, means = list(by_value), [float(np.mean(s)) for s in by_value.values()]
+    repeated = len(points) > len(at)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure()
+        names = ("mean", "a run") if repeated else ("", "")
+        axes.plot(at, means, color=VALIDATION, lw=1.4, label=names[0])
+        look: Any = {"ls": "", "marker": "o", "ms": 5, "alpha": 0.6}
+        axes.plot(*zip(*points, strict=True), color="#20242a", label=names[1], **look)
+        axes.set(xlabel=field, ylabel=f"test {overlap}", ylim=(0, 1.0))
+        if _evenly_in_logarithm(at):
+            axes.set_xscale("log")
+            axes.set_xticks(at[:: -(-len(at) // 8)], minor=False)
+            axes.set_xticks([], minor=True)
+            axes.xaxis.set_major_formatter("{x:g}")
+        _legend_above(figure, axes, None, ncols=2)
+        uri = _encode(figure)
+    courses = [f"{m:.3f} at {v:g}" for v, m in zip(at, means, strict=True)]
+    alt = f"{title}, {reading} reading: {', '.join(courses)}."
+    joined = "; the line joins the means" if repeated else ""
+    note = f"{reading} reading{joined}."
+    return Chart(title, uri, alt, note)
+
+
+def _by_value(values: Sequence[float]) -> list[tuple[str, str]]:
+    """Colour and name of each curve, from dark to light by its value's rank.
+
+    Viridis without its lightest part is seen on white, and in order by every eye.
+    """
+    ranks, shades = sorted(set(values)), matplotlib.colormaps["viridis"]
+    step = -(-len(ranks) // MOST_ENTRIES)
+    looks = {}
+    for rank, value in enumerate(ranks):
+        shade = shades(0.88 * rank / max(1, len(ranks) - 1))
+        looks[value] = (colors.to_hex(shade), "" if rank % step else f"{value:g}")
+    return [looks[value] for value in values]
+
+
+def _end(steps: np.ndarray, values: np.ndarray) -> tuple[float, float] | None:
+    """The last finite point of a curve."""
+    finite = np.flatnonzero(np.isfinite(values))
+    return (steps[finite[-1]], values[finite[-1]]) if len(finite) else None
+
+
+def _median_curve(
+    series: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The median of several curves, where all of them are known."""
+    known = [
+        {step: value for step, value in zip(*each, strict=True) if np.isfinite(value)}
+        for each in series
+    ]
+    steps = sorted(set.intersection(*map(set, known)))
+    medians = [np.median([each[step] for each in known]) for step in steps]
+    return np.array(steps), np.array(medians)
+
+
+def _evenly_in_logarithm(values: Sequence[float]) -> bool:
+    """Whether ascending values, such as learning rates, are spaced by factors."""
+    if len(values) < 3 or values[0] <= 0:
+        return False
+    plain, logarithms = np.diff(values), np.diff(np.log(values))
+    return np.std(logarithms) / logarithms.mean() < np.std(plain) / plain.mean()
+
+
+def _legend_above(figure: Figure, axes: Axes, title: str | None, ncols: int) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        figure.legend(
+            handles,
+            labels,
+            loc="outside upper left",
+            title=title,
+            title_fontsize=9,
+            alignment="left",
+            ncols=ncols,
+            fontsize=9,
+            handlelength=1.6,
+        )
+
+
 def _figure() -> tuple[Figure, Axes]:
     figure = Figure(figsize=SIZE, layout="constrained")
     return figure, figure.add_subplot()
 
 
 def _curve(
-    axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str, label: str
+    axes: Axes,
+    steps: np.ndarray,
+    values: np.ndarray,
+    colour: str,
+    label: str,
+    **look: Any,
 ) -> None:
     """Draws one curve; few points get markers, so that a single one is seen."""
     marker = "o" if np.isfinite(values).sum() <= 25 else None
-    axes.plot(
-        steps, values, color=colour, label=label, marker=marker, ms=4, clip_on=False
-    )
+    look = {"color": colour, "marker": marker, "ms": 4, "clip_on": False, **look}
+    axes.plot(steps, values, label=label, **look)
     axes.ticklabel_format(axis="x", style="plain", useOffset=False)
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.locator_params(axis="x", integer=True)

@@ -87,11 +87,9 @@ def test_the_state_of_the_iterator_leads_on_from_where_it_was_taken(split):
         assert_same(next(other), taken)
 
 
-def test_shards_are_the_consecutive_parts_of_every_batch(split):
+def test_parts_are_the_consecutive_parts_of_every_batch(split):
     parts = [
-        list(
-            pipeline.stream(split, seed=5, batch_size=4, num_steps=3, shard=(index, 2))
-        )
+        list(pipeline.stream(split, seed=5, batch_size=4, num_steps=3, part=(index, 2)))
         for index in range(2)
     ]
     for step, taken in enumerate(expected(split, 3, 4)):

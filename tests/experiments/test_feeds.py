@@ -12,8 +12,8 @@ import pytest
 import train
 
 from configs import default
-from metaseg import checkpoint, noise
-from metaseg.data import pipeline, synthetic
+from metaseg import checkpoint
+from metaseg.data import synthetic
 
 sys.path.append(str(Path(__file__).parents[1] / "data"))
 import stored
@@ -43,6 +43,7 @@ def config(data_dir, **changes):
             "model.width": 2,
             "model.depth": 1,
             "training.steps": 6,
+            "parallel.devices": 1,
             "training.batch_size": 4,
             "training.eval_batch_size": 2,
             "training.log_every": 1,
@@ -93,21 +94,16 @@ def test_the_best_validated_weights_are_kept(runs, data_dir):
     }
     assert best["iou"] == val[best["step"]] == max(val.values())
     c = config(data_dir)
-    data, parts = train.load_data(c), train.build_step(c)
-    batches = pipeline.InOrder(data.val, c.training.eval_batch_size)
-    state = train.initial_state(c, parts, data)
-    programs = train.compile_programs(
-        c,
-        parts,
-        noise.build_matrix(c.noise, 2),
-        state,
-        feeds.build(c, data.train),
-        next(iter(batches)),
-    )
+    layout = train.build_layout(c)
+    job = train.build_job(c, runs, train.load_data(c), layout)
+    batches = train.in_order(job, job.data.val)
+    state = layout.put_state(train.initial_state(job))
+    feed = feeds.build(job.members, job.data.train, layout)
+    programs = train.compile_programs(job, state, feed, next(iter(batches)))
     kept = checkpoint.Checkpoints(runs / "memory" / "checkpoints", read_only=True)
     assert kept.best_step() == best["step"]
     state = kept.restore(best["step"], state).state
-    values = loop.validate(programs.evaluate, state, batches, len(data.val))
+    (values,) = loop.validate(programs, state, batches, len(job.data.val))
     assert values["iou"] == best["iou"]
 
 
@@ -132,13 +128,14 @@ def test_an_endless_feed_renders_new_examples_that_no_other_split_has(tmp_path):
             "model.width": 2,
             "model.depth": 1,
             "training.steps": 3,
+            "parallel.devices": 1,
             "training.batch_size": 4,
             "training.log_every": 1,
         }
     )
     data = train.load_data(c)
-    feed = feeds.build(c, data.train)
-    rows = np.concatenate([r.ravel() for _, r, _ in feed.dispatches(0, 3)])
+    feed = feeds.build([c], data.train, train.build_layout(c))
+    rows = np.concatenate([np.ravel(r) for _, r, _ in feed.dispatches(0, 3)])
     np.testing.assert_array_equal(rows, np.arange(12))
     fetch = jax.jit(feeds.renderer(c))
     batch = fetch((), rows.reshape(3, 4)[1])

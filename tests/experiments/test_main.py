@@ -20,6 +20,7 @@ TINY = (
     "--config.model.width=2",
     "--config.model.depth=1",
     "--config.training.steps=30",
+    "--config.parallel.devices=1",
     "--config.training.batch_size=4",
     "--config.training.eval_batch_size=4",
     "--config.training.eval_every=10",

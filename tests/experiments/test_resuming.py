@@ -1,51 +1,26 @@
 """A run that was stopped, killed or damaged ends as if nothing had happened."""
 
 import errno
-import json
 import os
 import random
+import re
+import shlex
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import loop
+import numpy as np
 import pytest
 import stopping
+import tiny
 import train
+from tiny import config, outcome
 
-from configs import default
 from metaseg import checkpoint
 from metaseg.errors import InputError
-
-ROOT = Path(__file__).resolve().parents[2]
-TINY = {
-    "data.height": 16,
-    "data.width": 16,
-    "data.train_size": 8,
-    "data.val_size": 2,
-    "data.test_size": 2,
-    "noise.name": "flip",
-    "noise.rate": 0.2,
-    "augment.crop": 16,
-    "model.width": 2,
-    "model.depth": 1,
-    "training.steps": 12,
-    "training.batch_size": 4,
-    "training.eval_batch_size": 2,
-    "training.log_every": 3,
-    "training.eval_every": 4,
-    "training.checkpoint_every": 1,
-    "report.images": 1,
-}
-
-
-def config(**changes):
-    config = default.get_config()
-    config.update_from_flattened_dict(TINY | changes)
-    return config
 
 
 @pytest.fixture(scope="module")
@@ -56,34 +31,17 @@ def whole(tmp_path_factory):
     return path
 
 
-def outcome(workdir):
-    """All of a run that does not tell the time."""
-    results = json.loads((workdir / "results.json").read_text())
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    history = [json.loads(line) for line in lines]
-    for row in history:
-        row.pop("images_per_second", None)
-    steps = [p for p in (workdir / "checkpoints").iterdir() if p.name.isdecimal()]
-    newest = max(steps, key=lambda p: int(p.name))
-    saved = json.loads((newest / "progress" / "metadata").read_text())
-    return history, results["test"], results["best"], int(newest.name), saved["digest"]
-
-
 class StopAfter(stopping.Watch):
     """Sees a signal at the given step, as if it had come from outside."""
 
     def __init__(self, step):
         super().__init__()
-        self._left = step
+        self._step = step
 
-    @property
-    def signal(self):
-        self._left -= 1
-        return "SIGTERM" if self._left < 0 else ""
-
-    @signal.setter
-    def signal(self, value):
-        del value
+    def asked(self, step):
+        if step >= self._step:
+            self.signal = "SIGTERM"
+        return super().asked(step)
 
 
 @pytest.mark.parametrize("step", [2, 7])
@@ -111,6 +69,30 @@ def test_checkpoints_are_made_at_their_own_interval_and_add_no_row(
     train.run(config(**{"training.checkpoint_every": 5}), tmp_path)
     assert saved == [4, 5, 8, 10, 12]  # validations are every 4
     assert outcome(tmp_path)[0] == outcome(whole)[0]
+
+
+def test_a_run_goes_on_with_other_devices_and_backend(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(stopping, "Watch", lambda: StopAfter(6))
+    with pytest.raises(stopping.StoppedError):
+        train.run(config(), tmp_path / "a")
+    monkeypatch.undo()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    train.run(config(**{"parallel.devices": 4}), tmp_path / "a", "must")
+    changes = {"parallel.devices": 2, "parallel.backend": "pmap"}
+    train.run(config(**changes), tmp_path / "b", "must")
+    for name in "ab":
+        tiny.assert_close(tiny.history(tmp_path / name), tiny.history(whole))
+
+
+def test_a_checkpoint_of_another_config_is_refused(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
+    text = (tmp_path / "run" / "config.json").read_text()
+    (tmp_path / "run" / "config.json").write_text(
+        text.replace('"rate": 0.2', '"rate": 0.3')
+    )
+    with pytest.raises(InputError, match="checkpoint of step 12 is of another config"):
+        train.run(config(**{"noise.rate": 0.3}), tmp_path / "run")
 
 
 def test_a_finished_run_is_left_as_it_is(whole):
@@ -158,7 +140,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_checkpoint(
     def poisoned(programs, state, feed, step, count, watch):
         state, found = original(programs, state, feed, step, count, watch)
         if step <= 6 < step + count:
-            found[6 - step] = float("nan")
+            found[6 - step] = np.nan
         return state, found
 
     monkeypatch.setattr(loop, "take_steps", poisoned)
@@ -187,44 +169,21 @@ def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(
     assert outcome(tmp_path) == outcome(whole)
 
 
-def command(workdir):
-    fields = [f"--config.{name}={value}" for name, value in TINY.items()]
-    script = str(ROOT / "experiments" / "main.py")
-    file = f"--config={ROOT / 'configs' / 'default.py'}"
-    return [sys.executable, script, file, f"--workdir={workdir}", *fields]
-
-
 @pytest.fixture(scope="module")
 def start(whole, tmp_path_factory):
     """Starts the same run in a process of its own; what it compiles is kept on disk."""
     folder = tmp_path_factory.mktemp("processes")
-    start = partial(_start, folder / "compiled")
+    start = partial(tiny.start, folder / "compiled")
     # Fills the cache whole: a kill would leave half an entry.
-    first = start(folder / "run")
+    first = start(tiny.command(folder / "run"))
     assert first.wait(timeout=300) == 0
     assert outcome(folder / "run") == outcome(whole)
     return start
 
 
-def _start(cache, workdir):
-    settings = {
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    return subprocess.Popen(
-        command(workdir),
-        cwd=ROOT,
-        env=os.environ | settings,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends_with_status_75(whole, start, tmp_path, number):
-    run = start(tmp_path / "run")
+    run = start(tiny.command(tmp_path / "run"))
     while not list(tmp_path.glob("run/checkpoints/[0-9]*")) and run.poll() is None:
         time.sleep(0.02)
     run.send_signal(number)
@@ -235,9 +194,38 @@ def test_a_signal_saves_and_ends_with_status_75(whole, start, tmp_path, number):
     last = said.strip().splitlines()[-1]
     assert last.startswith(f"stopped by {number.name} after step")
     assert last.endswith(f"go on with --workdir={tmp_path / 'run'}")
-    again = start(tmp_path / "run")
+    again = start(tiny.command(tmp_path / "run"))
     assert again.wait(timeout=300) == 0
     assert outcome(tmp_path / "run") == outcome(whole)
+
+
+def test_a_full_disk_is_said_and_with_more_room_the_run_goes_on(whole, start, tmp_path):
+    """On a file system of its own, first too small and then large enough."""
+    disk, run = tmp_path / "disk", tmp_path / "disk" / "run"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=500k,{{}} metaseg {disk} && "
+    if subprocess.run(isolated(mount.format("rw") + "true")).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    again = shlex.join(tiny.command(run))
+    script = (
+        f"{again}; status=$?; ls {run}/checkpoints >&2; "
+        f"mount -o remount,size=50m {disk} && {again} && cp -r {run} {tmp_path}; "
+        "exit $status"
+    )
+    process = start(isolated(mount.format("rw") + "{ " + script + "; }"))
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert re.search(
+        r"error: --workdir: .*No space left on device.*that of step \d is kept", said
+    )
+    assert "going on after step" in said
+    assert "is damaged" not in said
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+def isolated(script):
+    """A command that sees mounts of its own."""
+    return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
 
 
 @pytest.mark.slow
@@ -246,7 +234,7 @@ def test_twenty_kills_at_random_moments_change_nothing(whole, start, tmp_path):
     draw = random.Random(0)
     kills, steps, workdir = 0, [], tmp_path / "0"
     while kills < 20:
-        run, before = start(workdir), newest_step(workdir)
+        run, before = start(tiny.command(workdir)), newest_step(workdir)
         if draw.random() < 0.3:  # into the start, which takes most of the time
             time.sleep(draw.random() * 5)
         else:
@@ -262,7 +250,7 @@ def test_twenty_kills_at_random_moments_change_nothing(whole, start, tmp_path):
         kills += 1
         steps.append(newest_step(workdir))
     assert len(set(steps)) > 3
-    last = start(workdir)
+    last = start(tiny.command(workdir))
     assert last.wait(timeout=300) == 0
     assert outcome(workdir) == outcome(whole)
 

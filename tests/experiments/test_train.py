@@ -54,6 +54,32 @@ def _message(config, workdir):
         ({"optimizer.average": 1.0}, ["config.optimizer.average", "1.0"]),
         ({"loss": "dise"}, ["config.loss", "dise", "cross_entropy"]),
         ({"training.steps": 0}, ["config.training.steps", "0"]),
+        ({"training.batch_size": 12}, ["config.training.batch_size", "12", "8 dev"]),
+        ({"training.accumulate": 4}, ["config.training.batch_size", "16", "32"]),
+        ({"parallel.backend": "xmap"}, ["config.parallel.backend", "xmap", "pmap"]),
+        ({"parallel.devices": 9}, ["config.parallel.devices", "9", "there are 8"]),
+        ({"parallel.ensemble_by": "x"}, ["config.parallel.ensemble_by", "turns"]),
+        ({"parallel.ensemble": 0}, ["config.parallel.ensemble", "0"]),
+        (
+            {"parallel.vary": (("seed", (0, 1)),)},
+            ["config.parallel.vary", "config.parallel.ensemble is 1"],
+        ),
+        (
+            {"parallel.ensemble": 2, "parallel.vary": (("seed", (0,)),)},
+            ["config.parallel.vary", "seed", "2 values"],
+        ),
+        (
+            {"parallel.ensemble": 2, "parallel.vary": ("model.width", (2, 4))},
+            ["config.parallel.vary", "model.width", "noise.rate"],
+        ),
+        (
+            {
+                "parallel.ensemble": 2,
+                "noise.name": "flip",
+                "parallel.vary": ("noise.rate", (0.1, 1.4)),
+            },
+            ["config.noise.rate", "1.4"],
+        ),
         ({"augment.crop": 40}, ["config.augment.crop", "cells-00000", "32 x 32"]),
         ({"augment.crop": -1}, ["config.augment.crop", "-1"]),
         ({"augment.crop": 0, "data.width": 48}, ["config.augment.turn", "32 x 48"]),

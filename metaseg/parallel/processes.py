@@ -1,0 +1,169 @@
+"""Several processes that do one run together: one for each host or device.
+
+JAX's distributed runtime connects them, notices when one of them dies, and agrees with
+all of them on the step to stop at. May import `errors` only.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+
+from metaseg.errors import InputError
+
+__all__ = [
+    "HEARTBEAT_SECONDS",
+    "count",
+    "decide",
+    "fetch",
+    "initialize",
+    "is_primary",
+    "leave",
+    "must_stop",
+    "name",
+    "wait_for_all",
+]
+
+# How long a process may be silent before the others give up on it. Every process sends
+# its sign of life from a thread of its own, so that long steps do not delay it.
+HEARTBEAT_SECONDS = 30
+
+
+def initialize(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Connects this process to the others of a run; to be called before all else.
+
+    Args:
+      coordinator: `host:port` of process 0. Without it, all three follow from the
+        environment: of a TPU pod, Slurm, Open MPI, or a Kubernetes indexed Job.
+      num_processes: how many there are.
+      process_id: which of them this is, from 0.
+
+    Raises:
+      InputError: flags that do not fit together, no such environment, or processes that
+        do not turn up.
+    """
+    given = {
+        "--coordinator": coordinator,
+        "--num_processes": num_processes,
+        "--process_id": process_id,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if 0 < len(missing) < 3:
+        raise InputError(
+            f"{missing[0]}: not given; expected all of {', '.join(given)}, or none of "
+            "them where the environment says it"
+        )
+    if not missing:
+        _check(str(coordinator), int(num_processes or 0), int(process_id or 0))
+    logging.set_verbosity(logging.ERROR)  # it tells each address twice
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            # What is given is all there is to know: nothing is to be looked for.
+            cluster_detection_method=None if missing else "deactivate",
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"--distributed: the processes cannot be connected ({reason}); expected "
+            "--coordinator, --num_processes and --process_id, or the environment of a "
+            "TPU pod, Slurm, Open MPI or a Kubernetes indexed Job"
+        ) from error
+
+
+def _check(coordinator: str, num_processes: int, process_id: int) -> None:
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise InputError(f"--coordinator: got '{coordinator}', expected HOST:PORT")
+    if num_processes < 1:
+        raise InputError(f"--num_processes: got {num_processes}, expected at least 1")
+    if not 0 <= process_id < num_processes:
+        raise InputError(
+            f"--process_id: got {process_id}, expected 0 to {num_processes - 1}"
+        )
+
+
+def count() -> int:
+    """Number of processes of the run."""
+    return jax.process_count()
+
+
+def name() -> str:
+    """Which of the processes this is, in words."""
+    return f"process {jax.process_index()} of {count()}"
+
+
+def is_primary() -> bool:
+    """Whether this is process 0, which alone writes logs, results and reports."""
+    return jax.process_index() == 0
+
+
+def decide(primary: Callable[[], int]) -> int:
+    """A number that process 0 finds and all others are told.
+
+    Raises:
+      InputError: process 0 raised an error, which it raises itself.
+    """
+    if count() == 1:
+        return primary()
+    failed: Exception | None = None
+    found = -1
+    if is_primary():
+        try:
+            found = primary()
+        except Exception as error:  # the others have to hear of it first
+            failed = error
+    found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+    if failed is not None:
+        raise failed
+    if found < 0:
+        raise InputError("process 0 stopped the run, and says why")
+    return found
+
+
+def fetch(x: Any) -> np.ndarray:
+    """An array on the host, whole, whatever device or process its parts are in.
+
+    Every process has to ask for it.
+    """
+    if not isinstance(x, jax.Array) or x.is_fully_addressable:
+        return np.asarray(x)
+    if x.is_fully_replicated:
+        return np.asarray(x.addressable_data(0))
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
+def must_stop(step: int) -> bool:
+    """Whether one of the processes got SIGTERM, and all are to stop after this step.
+
+    Every process has to ask after each step, and all get the same answer.
+    """
+    return count() > 1 and multihost_utils.reached_preemption_sync_point(step)
+
+
+def wait_for_all(where: str) -> None:
+    """Returns once all processes have come here."""
+    if count() > 1:
+        multihost_utils.sync_global_devices(where)
+
+
+def leave(status: int) -> None:
+    """Ends this process at once.
+
+    An ordinary exit would wait for processes that may be gone, for minutes.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
