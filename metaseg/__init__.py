@@ -13,6 +13,7 @@ __all__ = [
     "checks",
     "data",
     "density",
+    "igtt",
     "information",
     "labels",
     "losses",
@@ -22,10 +23,12 @@ __all__ = [
     "noise",
     "ntm",
     "optimizers",
+    "parallel",
     "prediction",
     "readings",
     "report",
     "training",
+    "unsupervised",
 ]
 
 

@@ -1,0 +1,46 @@
+"""iGTT: segmentation without labels, by labels that a network's own scores give.
+
+Train an epoch, score every training image, turn each score map into the next epoch's
+label, repeat. Here is the turn from scores to labels, METHOD's iterated ground truth
+(Luo et al., "Deep Neural Networks Learn Meta-Structures from Noisy Labels in Semantic
+Segmentation", AAAI 2022): the best of some cuts (`best_mask`), which side of it is
+foreground (`orient`), and what is kept of that mask (`structure`); `update_labels` does
+all three. Labels to start from are all black, or the same turn applied to what the
+image alone says, `update_labels(key, intensity(images), ids, criterion="otsu")`, or
+`local_contrast(images)` in place of the intensity.
+
+Pure functions of maps `[..., H, W]`, each image by itself. `valid`, boolean, is false
+where a pixel is padding: it counts in nothing and its label is void. May import
+`labels`, `noise`, `density`, `checks` and `errors`.
+"""
+
+from metaseg.igtt.cuts import CRITERIA, agreement, best_mask
+from metaseg.igtt.polarity import POLARITIES, orient
+from metaseg.igtt.start import intensity, local_contrast
+from metaseg.igtt.structures import STRUCTURES, ems, soft_targets, structure
+from metaseg.igtt.update import (
+    average,
+    masks,
+    stability,
+    to_labels,
+    update_labels,
+)
+
+__all__ = [
+    "CRITERIA",
+    "POLARITIES",
+    "STRUCTURES",
+    "agreement",
+    "average",
+    "best_mask",
+    "ems",
+    "intensity",
+    "local_contrast",
+    "masks",
+    "orient",
+    "soft_targets",
+    "stability",
+    "structure",
+    "to_labels",
+    "update_labels",
+]

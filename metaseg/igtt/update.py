@@ -1,0 +1,125 @@
+"""From the scores of one epoch to the labels of the next.
+
+May import `cuts`, `polarity`, `structures`, `noise`, `labels` and `checks`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from metaseg import checks, noise
+from metaseg.igtt.cuts import best_mask
+from metaseg.igtt.polarity import orient
+from metaseg.igtt.structures import ems
+from metaseg.labels import VOID
+
+__all__ = ["average", "masks", "stability", "to_labels", "update_labels"]
+
+
+def masks(
+    scores: jax.Array,
+    valid: jax.Array | None = None,
+    images: jax.Array | None = None,
+    *,
+    criterion: str = "dmi",
+    num_window: int = 30,
+    polarity: str = "smaller",
+) -> jax.Array:
+    """`orient(best_mask(scores))`: how scores are read, in training and after it.
+
+    Arguments and errors are those of `agreement` and `orient`.
+
+    Returns:
+      Boolean `[..., H, W]`, false where not valid.
+    """
+    found = best_mask(scores, valid, criterion=criterion, num_window=num_window)
+    return orient(found, valid, images, polarity=polarity)
+
+
+def to_labels(mask: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+    """Masks as labels, uint8 `[..., H, W]`: 1 in the mask, void where not valid."""
+    found = mask.astype(jnp.uint8)
+    return found if valid is None else jnp.where(valid, found, jnp.uint8(VOID))
+
+
+def update_labels(
+    key: jax.Array,
+    scores: jax.Array,
+    ids: jax.Array,
+    images: jax.Array | None = None,
+    valid: jax.Array | None = None,
+    *,
+    keep: noise.NoiseFn = ems,
+    criterion: str = "dmi",
+    num_window: int = 30,
+    polarity: str = "smaller",
+) -> jax.Array:
+    """The next epoch's labels of a batch, from the scores of this one.
+
+    What is drawn for an example depends on the key and its id alone, not on the batch:
+    fold the epoch into the key.
+
+    Args:
+      key: typed PRNG key.
+      scores: float `[B, H, W]`.
+      ids: integer `[B]`.
+      images: float `[B, H, W, C]`, where the polarity needs them.
+      valid: boolean `[B, H, W]`; by default every pixel is.
+      keep: what is kept of the masks: `structure(...)`.
+      criterion: as in `agreement`.
+      num_window: as in `agreement`.
+      polarity: as in `orient`.
+
+    Returns:
+      uint8 `[B, H, W]`, void where not valid.
+
+    Raises:
+      InputError: as `agreement` and `orient` do.
+    """
+    found = masks(
+        scores,
+        valid,
+        images,
+        criterion=criterion,
+        num_window=num_window,
+        polarity=polarity,
+    )
+    return noise.per_example(keep)(key, to_labels(found, valid), ids)
+
+
+def average(
+    previous: jax.Array, new: jax.Array, epoch: ArrayLike, *, decay: float
+) -> jax.Array:
+    """Moving average over epochs of masks or scores, float32 `[..., H, W]`.
+
+    Args:
+      previous: the average up to the epoch before; of no effect in epoch 0.
+      new: this epoch's, float or boolean.
+      epoch: counted from 0; may be traced. The plain mean of all epochs at first, until
+        its weights reach the decay's.
+      decay: weight of what was, in [0, 1]; 0 forgets it.
+
+    Raises:
+      InputError: wrong decay.
+    """
+    checks.number("decay", decay, 0, 1)
+    kept = jnp.minimum(decay, epoch / (jnp.asarray(epoch, jnp.float32) + 1))
+    return kept * previous + (1 - kept) * new.astype(jnp.float32)
+
+
+def stability(masks: jax.Array, previous: jax.Array) -> jax.Array:
+    """IoU of each mask with that of the epoch before; 1 if both are empty.
+
+    Masks that no longer change are a reason to stop that needs no label. They say that
+    the loop has settled, not that it has settled on the objects.
+
+    Args:
+      masks: boolean `[..., H, W]`.
+      previous: boolean `[..., H, W]`.
+
+    Returns:
+      float32 `[...]`.
+    """
+    shared = jnp.sum(masks & previous, axis=(-2, -1))
+    either = jnp.sum(masks | previous, axis=(-2, -1))
+    return jnp.where(either > 0, shared / jnp.maximum(either, 1), 1.0)

@@ -1,0 +1,130 @@
+"""Classical unsupervised segmentation of one image, to compare with: on the host.
+
+Every method is `image -> mask`, from float `[H, W, C]` to boolean `[H, W]`: it splits
+the image in two, and `segment` says which side is foreground. To add one, write the
+function and its line in `METHODS`. May import scikit-image, NumPy, `checks` and
+`errors`; imports no jax.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from skimage import filters
+from skimage.segmentation import chan_vese as level_sets
+
+from metaseg import checks
+from metaseg.errors import InputError
+
+__all__ = [
+    "METHODS",
+    "POLARITIES",
+    "chan_vese",
+    "kmeans",
+    "li",
+    "otsu",
+    "segment",
+    "triangle",
+]
+
+POLARITIES = ("smaller", "brighter")
+
+_ROUNDS = 300  # of Lloyd's algorithm at most; it ends when no pixel changes sides
+
+
+def otsu(image: np.ndarray) -> np.ndarray:
+    """Above Otsu's threshold, which makes the variance between both sides largest."""
+    return _above(image, filters.threshold_otsu)
+
+
+def li(image: np.ndarray) -> np.ndarray:
+    """Above Li's threshold, of minimum cross-entropy to the mean of each side."""
+    return _above(image, filters.threshold_li)
+
+
+def triangle(image: np.ndarray) -> np.ndarray:
+    """Above the triangle method's threshold, farthest below the histogram's slope."""
+    return _above(image, filters.threshold_triangle)
+
+
+def kmeans(image: np.ndarray) -> np.ndarray:
+    """The brighter of two clusters of colours, by Lloyd's algorithm.
+
+    The first two centres are the mean colours above and below the mean intensity, so
+    that nothing is drawn at random.
+    """
+    pixels = np.asarray(image, np.float64).reshape(-1, image.shape[-1])
+    bright = pixels.mean(axis=-1) > pixels.mean()
+    for _ in range(_ROUNDS):
+        if bright.all() or not bright.any():
+            break
+        centres = pixels[~bright].mean(axis=0), pixels[bright].mean(axis=0)
+        dark, light = (((pixels - centre) ** 2).sum(axis=-1) for centre in centres)
+        before, bright = bright, light < dark
+        if (bright == before).all():
+            break
+    return bright.reshape(image.shape[:2])
+
+
+def chan_vese(image: np.ndarray) -> np.ndarray:
+    """The brighter side of Chan and Vese's active contour, from a checkerboard.
+
+    With scikit-image's own weight of the contour's length, 25 times this one, objects
+    of a few pixels in radius are lost.
+    """
+    found = level_sets(_unit(image), mu=0.01, max_num_iter=200)
+    shade = _intensity(image)
+    dark = (
+        found.any() and not found.all() and shade[found].mean() < shade[~found].mean()
+    )
+    return ~found if dark else found
+
+
+METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "otsu": otsu,
+    "li": li,
+    "triangle": triangle,
+    "kmeans": kmeans,
+    "chan_vese": chan_vese,
+}
+
+
+def segment(image: np.ndarray, method: str, *, polarity: str = "smaller") -> np.ndarray:
+    """The foreground of one image, by one of the methods.
+
+    Args:
+      image: float or integer `[H, W, C]`, finite; channels are averaged but for kmeans.
+      method: one of `METHODS`.
+      polarity: the foreground is the "smaller" side of the split (the brighter one of
+        equals) or the "brighter" one.
+
+    Returns:
+      Boolean `[H, W]`; all false for an image whose pixels are all alike.
+
+    Raises:
+      InputError: wrong image, method or polarity.
+    """
+    checks.choice("method", method, METHODS)
+    checks.choice("polarity", polarity, POLARITIES)
+    image = np.asarray(image)
+    if image.ndim != 3 or not np.isfinite(image).all():
+        what = f"shape {image.shape}" if image.ndim != 3 else "values not finite"
+        raise InputError(f"image: {what}, expected finite numbers [H, W, C]")
+    if (image == image[:1, :1]).all():
+        return np.zeros(image.shape[:2], bool)
+    mask = METHODS[method](image)
+    return ~mask if polarity == "smaller" and 2 * mask.sum() > mask.size else mask
+
+
+def _intensity(image: np.ndarray) -> np.ndarray:
+    return np.asarray(image, np.float64).mean(axis=-1)
+
+
+def _unit(image: np.ndarray) -> np.ndarray:
+    """Intensity with the image's range brought to [0, 1]; 0 where it has none."""
+    shade = _intensity(image)
+    return (shade - shade.min()) / (np.ptp(shade) or 1)
+
+
+def _above(image: np.ndarray, threshold: Callable[[np.ndarray], float]) -> np.ndarray:
+    shade = _unit(image)
+    return shade > threshold(shade)
