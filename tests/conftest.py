@@ -1,11 +1,14 @@
 """Eight virtual CPU devices for every test, and compilation that does not optimise.
 
 Almost all of the suite's time is compilation, so the compiler's backend is told not to
-optimise; what is compared here does not depend on it.
+optimise, and what takes it long is compiled once for all workers and subprocesses; what
+is compared here does not depend on it.
 """
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 _FLAGS = (
@@ -14,6 +17,10 @@ _FLAGS = (
 )
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 os.environ["JAX_PLATFORMS"] = "cpu"
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+if "PYTEST_XDIST_WORKER" not in os.environ:  # they inherit it
+    os.environ[_CACHE] = tempfile.mkdtemp(prefix="metaseg-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 # Entry points are scripts, not a package: `experiments/` is on the path as it is when
 # one of them runs, the root for `configs`.
@@ -25,3 +32,9 @@ def pytest_collection_modifyitems(items: list) -> None:
     """Slow tests begin first, so that none is left to run alone in the end."""
     files = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in files)
+
+
+def pytest_sessionfinish() -> None:
+    """Forgets what was compiled."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ[_CACHE], ignore_errors=True)

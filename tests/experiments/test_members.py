@@ -19,8 +19,9 @@ VARY = (
 
 
 def config(**changes):
-    rates = {"noise.rate": (0.1, 0.1), "parallel.ensemble": 2, "parallel.vary": VARY}
-    return tiny.config(**(rates | changes))
+    fields = {"noise.rate": (0.1, 0.1), "training.checkpoint_every": 0}
+    many = {"parallel.ensemble": 2, "parallel.vary": VARY}
+    return tiny.config(**(fields | many | changes))
 
 
 def test_members_differ_as_vary_says_and_in_their_seeds_if_it_says_nothing():
@@ -40,7 +41,7 @@ def results(folder):
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory):
     path = tmp_path_factory.mktemp("ensemble") / "run"
-    train.run(config(**{"noise.rate": (0.1, 0.1)}), path)
+    train.run(config(), path)
     return path
 
 
