@@ -23,7 +23,9 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "chex>=0.1.90",
+        "etils[epath]>=1.15",
         "flax>=0.12",
+        "fsspec>=2026.4",
         "grain>=0.2.12",
         "jax>=0.10",
         "jinja2>=3.1",
@@ -42,12 +44,16 @@ setup(
     ],
     extras_require={
         "cuda13": ["jax[cuda13]>=0.10"],
-        "tpu": ["jax[tpu]>=0.10"],
+        # What --workdir=gs://BUCKET/FOLDER needs; TPUs have no other lasting disk.
+        "gcs": ["etils[epath-gcs]>=1.15"],
+        "tpu": ["etils[epath-gcs]>=1.15", "jax[tpu]>=0.10"],
         "test": [
             "hypothesis>=6.100",
+            "kubernetes-validate>=1.33",
             "mypy>=1.15",
             "pytest>=8.3",
             "pytest-xdist>=3.6",
+            "pyyaml>=6.0",
             "ruff>=0.12",
             "setuptools>=77",
             "types-tqdm",

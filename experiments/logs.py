@@ -1,5 +1,9 @@
-"""Where a run's numbers go: progress on the terminal, metrics.jsonl, TensorBoard."""
+"""Where a run's numbers go: progress on the terminal, metrics.jsonl, TensorBoard.
 
+The work folder is on a disk, or in a bucket, where files can only be written whole.
+"""
+
+import importlib.util
 import json
 import math
 import os
@@ -8,30 +12,74 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
+import fsspec
 import numpy as np
+from etils.epath import gpath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from metaseg.errors import InputError
+from metaseg.report import page
 
-__all__ = ["Record", "RunLog", "check_workdir", "say", "write_json"]
+__all__ = [
+    "Record",
+    "RunLog",
+    "bucket",
+    "check_empty",
+    "check_workdir",
+    "say",
+    "write_json",
+]
+
+SEND_SECONDS = 120  # between copies of a growing file to a bucket
 
 
-def check_workdir(workdir: Path, *, empty: bool = True) -> None:
-    """Raises InputError unless `workdir` can be written to, and is `empty` if so."""
+def bucket(address: str) -> Path:
+    """A folder in a bucket of Google Cloud Storage.
+
+    Args:
+      address: `gs://BUCKET/FOLDER`.
+
+    Returns:
+      A path that Orbax takes, and that does what we ask of pathlib's.
+
+    Raises:
+      InputError: another address, or a package is missing.
+    """
+    scheme, _, rest = address.partition("://")
+    if scheme != "gs" or not all(rest.rstrip("/").partition("/")):
+        raise InputError(
+            f"--workdir: got '{address}', expected a folder or gs://BUCKET/FOLDER"
+        )
+    if importlib.util.find_spec("gcsfs") is None:
+        raise InputError(
+            f"--workdir: '{address}' needs the package gcsfs, which is not here; "
+            "expected pip install --editable '.[gcs]', or a folder"
+        )
+    # The back end of etils that needs no TensorFlow, and of that the part that needs no
+    # rights beyond those to objects. What it remembers of a folder is out of date as
+    # soon as Orbax has written arrays there, which goes past it.
+    os.environ["EPATH_USE_TF"] = "0"
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "0"
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    return cast(Path, _Bucket(address))
+
+
+class _Bucket(gpath.PosixGPath):
+    def absolute(self) -> Self:
+        """This; etils would prepend the working directory."""
+        return self
+
+
+def check_workdir(workdir: Path) -> None:
+    """Raises InputError unless `workdir` can be written to."""
+    if page.in_bucket(workdir):
+        _check_bucket(workdir)
+        return
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir: '{workdir}' is a file, expected a folder")
-    # Hidden files are scratch of a run that was killed as it began.
-    if (
-        empty
-        and workdir.is_dir()
-        and any(not path.name.startswith(".") for path in workdir.iterdir())
-    ):
-        raise InputError(
-            f"--workdir: '{workdir}' is not empty, expected a new or empty folder"
-        )
     nearest = workdir.absolute()
     while not nearest.exists():
         nearest = nearest.parent
@@ -42,6 +90,27 @@ def check_workdir(workdir: Path, *, empty: bool = True) -> None:
         raise InputError(
             f"--workdir: cannot write to '{nearest}': {error.strerror}"
         ) from None
+
+
+def _check_bucket(workdir: Path) -> None:
+    trial = workdir / f".trial.{os.getpid()}"
+    try:
+        page.upload(trial, b"")
+        trial.unlink()  # Orbax has to delete too
+    except Exception as error:  # network and credentials have many ways to fail
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--workdir: cannot write to '{workdir}': {reason}") from None
+
+
+def check_empty(workdir: Path) -> None:
+    """Raises InputError if `workdir` holds anything."""
+    # Hidden files are scratch of a run that was killed as it began.
+    if workdir.is_dir() and any(
+        not path.name.startswith(".") for path in workdir.iterdir()
+    ):
+        raise InputError(
+            f"--workdir: '{workdir}' is not empty, expected a new or empty folder"
+        )
 
 
 def say(text: str) -> None:
@@ -64,13 +133,15 @@ def _plain(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` so that the file is there whole or not at all."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(_plain(value), indent=2) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    page.write(path, json.dumps(_plain(value), indent=2) + "\n")
 
 
 class Record:
     """The metrics of one run: rows in memory, metrics.jsonl, TensorBoard events.
+
+    Where the folder is in a bucket, the files grow on this machine's disk and are
+    copied now and then; a run that is killed in between writes the rows anew from its
+    checkpoint.
 
     Attributes:
       history: all rows.
@@ -93,15 +164,17 @@ class Record:
         self._metrics: Any = None
         if folder is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "metrics.jsonl"
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        rows = [json.dumps(_plain(row)) + "\n" for row in self.history]
-        scratch.write_text("".join(rows), encoding="utf-8")
-        scratch.replace(path)
+        self._folder, self._disk = folder, folder
+        if page.in_bucket(folder):
+            self._scratch = tempfile.TemporaryDirectory()
+            self._disk = Path(self._scratch.name)
+        self._disk.mkdir(parents=True, exist_ok=True)
+        path = self._disk / "metrics.jsonl"
+        page.write(path, "".join(json.dumps(_plain(r)) + "\n" for r in self.history))
         self._metrics = path.open("a", encoding="utf-8")
         purge = {"purge_step": first_step + 1} if first_step else {}
-        self._events = SummaryWriter(str(folder), **purge)
+        self._events = SummaryWriter(str(self._disk), **purge)
+        self._send()
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Records the values of one split at one step."""
@@ -113,12 +186,31 @@ class Record:
         self._metrics.flush()
         for name, value in values.items():
             self._events.add_scalar(f"{split}/{name}", value, step)
+        if time.monotonic() - self._sent > SEND_SECONDS:
+            self._send()
+
+    def _send(self) -> None:
+        """Copies the files to the bucket, if that is where they belong."""
+        self._sent = time.monotonic()
+        if self._disk == self._folder:
+            return
+        self._events.flush()
+        for path in self._disk.iterdir():
+            page.upload(self._folder / path.name, path.read_bytes())
 
     def close(self) -> None:
         """Closes the files."""
         if self._metrics is not None:
             self._metrics.close()
-            self._events.close()
+            self._metrics = None
+            try:
+                self._events.close()
+            except OSError:  # a full disk; it would be tried, and fail, again at exit
+                writer = self._events.file_writer.event_writer
+                writer._worker.stop()
+                writer.close = lambda: None
+                raise
+            self._send()
 
 
 class RunLog:

@@ -29,7 +29,10 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What to run: a file of configs/.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder for all results; default: a fresh one under runs/."
+    "workdir",
+    None,
+    "Folder for all results, on a disk or gs://BUCKET/FOLDER; default: a fresh one "
+    "under runs/.",
 )
 _RESUME = flags.DEFINE_string(
     "resume",
@@ -144,11 +147,23 @@ def main(argv: Sequence[str]) -> int:
     )
     host.keep_freed_memory()
     try:
+        place = _place(str(workdir))
         profile = _steps(_PROFILE.value)
         _connect()
     except InputError as error:
         return _failed(error)
-    return _run(config, Path(workdir), profile)
+    return _run(config, place, profile)
+
+
+def _place(workdir: str) -> Path:
+    """The folder of --workdir, on a disk or in a bucket."""
+    if "://" not in workdir:
+        return Path(workdir)
+    if _PROFILE.value is not None:
+        raise InputError("--profile: traces go to a disk; expected a --workdir on one")
+    import logs  # late: most runs need no bucket
+
+    return logs.bucket(workdir)
 
 
 def _steps(text: str | None) -> tuple[int, int] | None:

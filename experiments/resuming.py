@@ -58,10 +58,11 @@ def check(workdir: Path, requested: Mapping[str, Any], mode: str) -> bool:
     """
     if mode not in MODES:
         raise InputError(f"--resume: got '{mode}', expected one of {', '.join(MODES)}")
+    logs.check_workdir(workdir)
     there = workdir / "config.json"
     mine = mode != "never" and there.is_file()
-    logs.check_workdir(workdir, empty=not mine)
     if not mine:
+        logs.check_empty(workdir)
         if mode == "must":
             raise InputError(f"--resume: no run in '{workdir}' to go on with")
         return False
