@@ -56,25 +56,25 @@ class Checkpoints:
           read_only: whether nothing is to be written or deleted.
         """
         self._folder = folder.absolute()
-        options = ocp.CheckpointManagerOptions(
-            create=not read_only,
-            read_only=read_only,
-            cleanup_tmp_directories=not read_only,
-            best_fn=lambda metrics: metrics["score"],  # without it none are written
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                [
-                    checkpoint_managers.LatestN(KEPT),
-                    checkpoint_managers.BestN(
-                        get_metric_fn=lambda metrics: metrics["score"],
-                        n=1,
-                        keep_checkpoints_without_metrics=False,
-                    ),
-                ]
-            ),
-        )
         # Orbax leaves what went wrong in each array's own task; one of them is raised.
         python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
         with _only_errors_logged():  # it warns of what read_only means
+            options = ocp.CheckpointManagerOptions(
+                create=not read_only,
+                read_only=read_only,
+                cleanup_tmp_directories=not read_only,
+                best_fn=lambda metrics: metrics["score"],  # or none are written
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                    [
+                        checkpoint_managers.LatestN(KEPT),
+                        checkpoint_managers.BestN(
+                            get_metric_fn=lambda metrics: metrics["score"],
+                            n=1,
+                            keep_checkpoints_without_metrics=False,
+                        ),
+                    ]
+                ),
+            )
             self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(

@@ -68,6 +68,9 @@ def load(workdir: str | os.PathLike[str]) -> Run:
     folder = Path(workdir).expanduser()
     config = ConfigDict(_json(folder, "config.json"))
     results = _json(folder, "results.json")
+    if results.get("members"):
+        one = folder / results["members"][0]["folder"]
+        raise InputError(f"{folder}: an ensemble; expected one of its runs, as {one}")
     try:
         data = results["data"]
         num_classes, channels = int(data["num_classes"]), int(data["image_shape"][-1])

@@ -1,7 +1,8 @@
 """The self-contained `report.html` of a training run and `audit.html` of labels.
 
 Imports numpy, scipy, matplotlib, pillow and jinja2, and neither jax nor flax: arrays
-and plain dictionaries come in, one HTML file goes out.
+and plain dictionaries come in, one HTML file goes out. What takes long to import
+(matplotlib) is imported when a page is written, which is at the end.
 
     panels.py     one test image and its labels; which pixels are errors
     pictures.py   arrays -> PNG data URIs, and the colours of classes and errors
@@ -15,11 +16,15 @@ and plain dictionaries come in, one HTML file goes out.
     page.py       templates -> text -> a file that appears at once
 """
 
-from metaseg.report.audit import Thumbnail, write_audit
-from metaseg.report.ensemble import Member, write_ensemble
-from metaseg.report.html import write_report
-from metaseg.report.panels import Panel
-from metaseg.report.predictions import overlay, write_predictions
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metaseg.report.audit import Thumbnail, write_audit
+    from metaseg.report.ensemble import Member, write_ensemble
+    from metaseg.report.html import write_report
+    from metaseg.report.panels import Panel
+    from metaseg.report.predictions import overlay, write_predictions
 
 __all__ = [
     "Member",
@@ -31,3 +36,20 @@ __all__ = [
     "write_predictions",
     "write_report",
 ]
+
+_HOMES = {
+    "Member": "ensemble",
+    "Panel": "panels",
+    "Thumbnail": "audit",
+    "overlay": "predictions",
+    "write_audit": "audit",
+    "write_ensemble": "ensemble",
+    "write_predictions": "predictions",
+    "write_report": "html",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

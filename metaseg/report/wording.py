@@ -190,7 +190,9 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     data, time = _part(results, "data"), _part(results, "time")
     sizes = [_count(data.get(split)) for split in ("train", "val", "test")]
     speed = time.get("images_per_second")
-    waited = time.get("data_wait_share")
+    waited, used = time.get("data_wait_share"), time.get("flops_utilisation")
+    on_devices = _part(results, "memory").get("device_peak_bytes") or []
+    counted = [peak for peak in on_devices if is_number(peak)]
     listed = {
         "Images (train / val / test)": " / ".join(sizes),
         "Image size": f" {TIMES} ".join(
@@ -201,7 +203,9 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Total time": duration(time.get("total_seconds")),
         "Training": f"{_count(speed)} images/s" if is_number(speed) else "",
         "Waiting for data": f"{100 * waited:.1f} %" if waited else "",
+        "Of the devices' peak FLOP/s": f"{100 * used:.1f} %" if is_number(used) else "",
         "Peak memory": memory(_part(results, "memory").get("peak_bytes")),
+        "Peak memory of a device": memory(max(counted)) if counted else "",
     }
     return [(name, text) for name, text in listed.items() if text.strip(f" /{DASH}")]
 

@@ -8,7 +8,7 @@ import stopping
 import tiny
 import train
 
-from metaseg import checkpoint
+from metaseg import checkpoint, prediction
 from metaseg.errors import InputError
 
 VARY = (
@@ -82,6 +82,12 @@ def test_the_whole_puts_the_members_side_by_side(ensemble):
         assert row["test"] == results(ensemble / row["folder"])["test"]
     page = (ensemble / "report.html").read_text()
     assert 'href="members/1/report.html"' in page
+
+
+def test_a_member_can_be_predicted_with_and_the_ensemble_says_so(ensemble):
+    assert prediction.load(ensemble / "members" / "1").num_classes == 2
+    with pytest.raises(InputError, match=r"an ensemble; expected one of .*members/0"):
+        prediction.load(ensemble)
 
 
 def test_the_final_weights_of_a_member_are_its_checkpoint(ensemble):

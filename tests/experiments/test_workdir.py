@@ -11,37 +11,19 @@ import fsspec
 import logs
 import pytest
 import resuming
+import tiny
 import train
 from etils.epath import backend
 from fsspec.implementations.memory import MemoryFileSystem
 
-from configs import default
 from metaseg import checkpoint
 from metaseg.errors import InputError
 from metaseg.report import page
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = "gs://lab/runs/cells"
+FEW = {"training.steps": 4, "training.log_every": 2, "training.eval_every": 2}
 ROWS = [(1, "train", {"loss": 0.5}), (2, "val", {"iou": float("nan")})]
-TINY = {
-    "data.height": 16,
-    "data.width": 16,
-    "data.train_size": 8,
-    "data.val_size": 2,
-    "data.test_size": 2,
-    "noise.name": "flip",
-    "noise.rate": 0.2,
-    "augment.crop": 16,
-    "model.width": 2,
-    "model.depth": 1,
-    "parallel.devices": 1,
-    "training.steps": 4,
-    "training.batch_size": 4,
-    "training.eval_batch_size": 2,
-    "training.log_every": 2,
-    "training.eval_every": 2,
-    "report.images": 1,
-}
 
 
 class Objects(MemoryFileSystem):
@@ -192,8 +174,7 @@ def test_a_run_in_a_bucket_leaves_all_that_a_run_leaves(objects, tmp_path, monke
     # But for checkpoints: Orbax sends arrays to Google by a way of its own.
     kept = checkpoint.Checkpoints
     monkeypatch.setattr(checkpoint, "Checkpoints", lambda _: kept(tmp_path))
-    workdir, config = logs.bucket(ADDRESS), default.get_config()
-    config.update_from_flattened_dict(TINY)
+    workdir, config = logs.bucket(ADDRESS), tiny.config(**FEW)
     path = train.run(config, workdir)
     assert str(path) == f"{ADDRESS}/report.html"
     names = {path.name.split(".")[0] for path in workdir.iterdir()}
