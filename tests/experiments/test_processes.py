@@ -2,10 +2,16 @@
 
 import signal
 import socket
+import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
+
+sys.path.append(str(Path(__file__).parents[1] / "data"))
+import stored
 
 # Two devices in all, one of each process.
 SHARED = {"parallel.devices": 0}
@@ -56,14 +62,27 @@ def wait_for(workdir, run, step):
 
 
 @pytest.mark.slow
-def test_two_processes_do_the_run_of_one_with_two_devices(start, cache, tmp_path):
-    run = start(tmp_path / "two", **FEW)
+def test_two_processes_that_read_half_of_each_batch_do_the_run_of_one(
+    start, cache, tmp_path
+):
+    rng = np.random.default_rng(0)
+    sizes = {"train": 7, "val": 3, "test": 3}
+    splits = {s: stored.random_examples(rng, n, low=8) for s, n in sizes.items()}
+    stored.write(tmp_path / "data", splits)
+    changes = FEW | {
+        "augment.crop": 8,
+        "data.name": "prepared",
+        "data.dir": tmp_path / "data",
+        "data.dataset": "tiny/plain",
+        "data.memory_gb": 0.0,  # streamed
+    }
+    run = start(tmp_path / "two", **changes)
     assert [status for status, _ in ends(run)] == [0, 0]
-    changes = FEW | {"parallel.devices": 2}
     with pytest.MonkeyPatch.context() as patch:
         count = "--xla_force_host_platform_device_count=2"
         patch.setenv("XLA_FLAGS", f"--xla_backend_optimization_level=0 {count}")
-        one = tiny.start(cache, tiny.command(tmp_path / "one", **changes))
+        alone = tiny.command(tmp_path / "one", **changes | {"parallel.devices": 2})
+        one = tiny.start(cache, alone)
     assert ends([one])[0][0] == 0
     expected = tiny.history(tmp_path / "one")
     tiny.assert_close(tiny.history(tmp_path / "two"), expected)
