@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
 
+import results as results_lib  # noqa: E402
 import train  # noqa: E402
 
 from metaseg import checkpoint, noise, readings, training  # noqa: E402
@@ -54,7 +55,7 @@ def row(workdir: Path) -> tuple[str, list[np.ndarray]]:
     )
     probability = readings.probabilities(logits)
     matrix = noise.build_matrix(config.noise, 2)
-    noisy = train.noisy_labels(config, parts, test)[0]
+    noisy = results_lib.noisy_labels(config, test)[0]
     prediction = readings.predict(probability, matrix)[0]
     name = TITLES[config.noise.name].format(**config.noise.to_dict())
     title = f"{name}\ntest IoU {results['test']['iou']['analytic']:.2f}"

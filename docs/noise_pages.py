@@ -41,7 +41,7 @@ class Page(NamedTuple):
 
     formula: str
     source: str
-    strengths: tuple[Parameters, Parameters, Parameters]
+    strengths: tuple[Parameters, ...]  # three
     code: str
     outline: bool = True
 

@@ -4,18 +4,21 @@ What goes into `results.json` and `report.html`, of one member at a time.
 """
 
 import importlib.metadata
+import json
 import os
 import platform
 import resource
 import shlex
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from members import TRACED
 from ml_collections import ConfigDict
 
 from metaseg import noise, readings, report, training
@@ -27,6 +30,7 @@ __all__ = [
     "facts",
     "main_measure",
     "noise_name",
+    "noisy_labels",
     "panels",
     "peak_memory",
     "summary",
@@ -54,7 +58,6 @@ def noise_name(config: ConfigDict) -> str:
 
 def facts(
     config: ConfigDict,
-    parts: training.Step,
     matrix: chex.Array | None,
     data: Dataset,
     scores: Scores,
@@ -71,7 +74,7 @@ def facts(
     own, _, _ = readings.table(validation, validation, matrix)
     results: dict[str, Any] = {
         "command": shlex.join(["python", *sys.argv]),
-        "noise": noise_facts(config, parts, matrix, data.train),
+        "noise": noise_facts(config, matrix, data.train),
         "data": {
             "name": data.name,
             "num_classes": data.num_classes,
@@ -98,24 +101,45 @@ def facts(
     return results, image_iou
 
 
-def noisy_labels(config: ConfigDict, parts: training.Step, split: Split) -> np.ndarray:
+def noisy_labels(config: ConfigDict, split: Split) -> np.ndarray:
     """The labels of a few examples as the network would see them."""
     key = jax.random.key(config.noise.seed)
-    if parts.online:
+    if config.noise.online:
         key = jax.random.fold_in(key, 0)
-    corrupt = jax.jit(noise.per_example(parts.noise))
-    return np.asarray(corrupt(key, split.labels, split.ids))
+    fields = {name: x for name, x in config.noise.to_dict().items() if x is not None}
+    traced = {
+        name: np.asarray(fields.pop(name), np.float32)
+        for name in list(fields)
+        if f"noise.{name}" in TRACED
+    }
+    fixed = json.dumps({**fields, "seed": 0, "num_classes": config.data.num_classes})
+    return np.asarray(_corrupt(fixed, traced, key, split.labels, split.ids))
+
+
+@partial(jax.jit, static_argnums=0)
+def _corrupt(
+    fixed: str,
+    traced: dict[str, jax.Array],
+    key: jax.Array,
+    labels: jax.Array,
+    ids: jax.Array,
+) -> jax.Array:
+    """Compiled once for all members, whose seeds and rates differ."""
+    fields = json.loads(fixed)
+    num_classes = fields.pop("num_classes")
+    return noise.per_example(noise.build(fields | traced, num_classes))(
+        key, labels, ids
+    )
 
 
 def noise_facts(
     config: ConfigDict,
-    parts: training.Step,
     matrix: chex.Array | None,
     train_split: Examples,
 ) -> dict[str, Any]:
     """The noise's parameters, its matrix, and the share of label pixels it changed."""
     some = train_split.take(range(min(len(train_split), 64)))
-    clean, noisy = some.labels, noisy_labels(config, parts, some)
+    clean, noisy = some.labels, noisy_labels(config, some)
     given = {k: v for k, v in config.noise.to_dict().items() if v is not None}
     return {
         **given,
@@ -126,7 +150,6 @@ def noise_facts(
 
 def panels(
     config: ConfigDict,
-    parts: training.Step,
     matrix: chex.Array | None,
     test: Examples,
     probability: np.ndarray | None,
@@ -136,7 +159,7 @@ def panels(
     if probability is None:
         return []
     split = test.take(range(len(probability)))
-    noisy = noisy_labels(config, parts, split)
+    noisy = noisy_labels(config, split)
     prediction = np.asarray(readings.predict(jnp.asarray(probability), matrix))
     binary = probability.shape[-1] == 2
     score = probability[..., 1] if binary else probability.max(axis=-1)

@@ -70,7 +70,7 @@ class Job(NamedTuple):
       members: configs of the runs that are trained side by side.
       data: examples.
       layout: where everything lies.
-      parts: static parts of the step, of each member.
+      parts: static parts of the step; those that no member has to itself.
       settings: what the compiled steps are told of the members.
     """
 
@@ -78,7 +78,7 @@ class Job(NamedTuple):
     members: list[ConfigDict]
     data: Dataset
     layout: Layout
-    parts: list[training.Step]
+    parts: training.Step
     settings: members_lib.Settings
 
     def folders(self) -> list[Path]:
@@ -217,9 +217,8 @@ def build_layout(config: ConfigDict) -> Layout:
 def build_job(config: ConfigDict, workdir: Path, data: Dataset, layout: Layout) -> Job:
     """Puts together what a run is made of."""
     members = members_lib.configs(config)
-    parts = [build_step(member) for member in members]
     settings = members_lib.settings(members)
-    return Job(workdir, members, data, layout, parts, settings)
+    return Job(workdir, members, data, layout, build_step(members[0]), settings)
 
 
 def begin_folders(job: Job, requested: dict[str, Any]) -> None:
@@ -395,12 +394,12 @@ def initial_state(job: Job) -> training.TrainState:
     states = [
         training.create_state(
             members_lib.keys(member)[0],
-            parts.model,
-            parts.optimizer,
+            job.parts.model,
+            job.parts.optimizer,
             (height, width, job.data.channels),
-            average=parts.average > 0,
+            average=job.parts.average > 0,
         )
-        for member, parts in zip(job.members, job.parts, strict=True)
+        for member in job.members
     ]
     if len(states) == 1:
         return states[0]
@@ -449,7 +448,7 @@ def compile_programs(
         settings=settings,
         train=layout.train(train_steps, settings, state, *feed.example(), 1),
         evaluate=layout.evaluate(eval_step, settings, state, val_batch),
-        flops_per_image=3 * parallel.cost.forward_flops(job.parts[0].model, shape),
+        flops_per_image=3 * parallel.cost.forward_flops(job.parts.model, shape),
     )
 
 
@@ -561,7 +560,7 @@ def finish(
     count = sum(x.size for x in jax.tree.leaves(final.params)) // len(job.members)
     for i, member in enumerate(job.members):
         results, image_iou = results_lib.facts(
-            member, job.parts[i], job.matrix(i), job.data, scores[i], count
+            member, job.matrix(i), job.data, scores[i], count
         )
         results["best"] = loop.best_of(log.records[i].history)
         if progress.diverged[i]:
@@ -589,7 +588,6 @@ def write_member(
     config, folder_ = job.members[i], job.folders()[i]
     shown = results_lib.panels(
         config,
-        job.parts[i],
         job.matrix(i),
         job.data.test,
         scores.probability,
