@@ -83,6 +83,8 @@ def get_config() -> ConfigDict:
     config.augment.upright = False  # True: flip left-right alone (streets)
     config.augment.brightness = 0.2  # added; in units of the normalised image
     config.augment.contrast = 0.2
+    config.augment.illumination = 0.0  # uneven light, added; in the same units; 0 = off
+    config.augment.modulation = 0.0  # uneven light, a factor: of its logarithm
 
     config.model = ConfigDict()
     config.model.name = "unet"

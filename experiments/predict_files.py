@@ -61,12 +61,15 @@ class Loaded(NamedTuple):
     error: str = ""
 
 
-def find(images: str, output: Path) -> tuple[list[Job], list[tuple[str, str]]]:
+def find(
+    images: str, output: Path, field: str = "--images"
+) -> tuple[list[Job], list[tuple[str, str]]]:
     """Images by folder, file or pattern, sorted by name.
 
     Args:
-      images: what --images says.
+      images: what the field says.
       output: files below it are left out, as those of an earlier run.
+      field: its name, for messages.
 
     Returns:
       The images, and names of damaged files with what is wrong.
@@ -92,7 +95,7 @@ def find(images: str, output: Path) -> tuple[list[Job], list[tuple[str, str]]]:
     paths = [path for path in paths if mine not in path.resolve().parents]
     if not paths:
         raise InputError(
-            f"--images: no image at '{images}'; expected a folder, file or pattern of"
+            f"{field}: no image at '{images}'; expected a folder, file or pattern of"
             f" {', '.join(image_files.IMAGE_SUFFIXES)}"
         )
     jobs: list[Job] = []

@@ -269,6 +269,12 @@ def describe(job: Job) -> str:
 
 def check(config: ConfigDict) -> None:
     """Raises InputError for values that no run can use."""
+    check_source(config)
+    check_numbers(config)
+
+
+def check_source(config: ConfigDict) -> None:
+    """Raises InputError for data that no run can be trained on."""
     if config.data.name not in SOURCES:
         known = ", ".join(sorted(SOURCES))
         raise InputError(
@@ -286,6 +292,10 @@ def check(config: ConfigDict) -> None:
             f"config.data.endless: '{config.data.name}' has so many images; expected "
             f"False, or a built-in family: {', '.join(sorted(synthetic.FAMILIES))}"
         )
+
+
+def check_numbers(config: ConfigDict) -> None:
+    """Raises InputError for numbers out of range, whatever the data."""
     for field in ("workers", "memory_gb"):
         if config.data[field] < 0:
             raise InputError(
@@ -309,7 +319,7 @@ def check(config: ConfigDict) -> None:
             "config.augment.upright: True with config.augment.turn True; expected at "
             "most one of them"
         )
-    for field in ("crop", "brightness", "contrast"):
+    for field in ("crop", "brightness", "contrast", "illumination", "modulation"):
         if config.augment[field] < 0:
             raise InputError(
                 f"config.augment.{field}: got {config.augment[field]}, "
@@ -330,6 +340,12 @@ def count_epochs(config: ConfigDict, size: int) -> None:
 def load_data(config: ConfigDict) -> Dataset:
     """Loads the data set and checks that its images fit the crop."""
     data = SOURCES[config.data.name](config.data)
+    check_window(config, data)
+    return data
+
+
+def check_window(config: ConfigDict, data: Dataset) -> None:
+    """Raises InputError if the training images do not fit the crop and its turns."""
     crop = config.augment.crop
     small = np.flatnonzero((data.train.sizes < crop).any(axis=1))
     if crop and len(small):
@@ -345,7 +361,6 @@ def load_data(config: ConfigDict) -> Dataset:
             f"config.augment.turn: quarter turns need square crops, got {shape[0]} x "
             f"{shape[1]}; expected config.augment.crop > 0 or turn False"
         )
-    return data
 
 
 def window(config: ConfigDict, data: Dataset) -> tuple[int, int]:
@@ -368,6 +383,13 @@ def build_step(config: ConfigDict) -> training.Step:
         image, label = augment.dihedral(
             k_dihedral, image, label, flip=c.flip, turn=c.turn, upright=c.upright
         )
+        if c.illumination or c.modulation:
+            image = augment.illumination(
+                jax.random.fold_in(k_light, 1),
+                image,
+                amplitude=c.illumination,
+                modulation=c.modulation,
+            )
         image = augment.brightness_contrast(
             k_light, image, brightness=c.brightness, contrast=c.contrast
         )

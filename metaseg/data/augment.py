@@ -1,4 +1,4 @@
-"""Random crops, flips, turns and light changes on device: pure `(key, ...)` functions.
+"""Random crops, flips, turns and light on device: pure `(key, ...)` functions.
 
 They run inside the compiled training step, on one example; `vmap` serves a batch.
 """
@@ -6,7 +6,9 @@ They run inside the compiled training step, on one example; `vmap` serves a batc
 import jax
 import jax.numpy as jnp
 
-__all__ = ["brightness_contrast", "crop", "dihedral"]
+__all__ = ["brightness_contrast", "crop", "dihedral", "illumination"]
+
+_GRID = (4, 4)  # random numbers across an image of any size
 
 
 def crop(
@@ -97,3 +99,37 @@ def brightness_contrast(
     shift, scale = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)
     mean = jnp.mean(image)
     return (image - mean) * (1 + contrast * scale) + mean + brightness * shift
+
+
+def illumination(
+    key: jax.Array, image: jax.Array, *, amplitude: float, modulation: float
+) -> jax.Array:
+    """Lights an image unevenly, as lamps and optics do.
+
+    `low + (image - low) exp(modulation u f) + amplitude v g`, low being the lowest
+    value, u and v uniform in [0, 1], f and g smooth fields: standard normal numbers on
+    a grid of 4 x 4, interpolated by cubics. Then mean and standard deviation are
+    brought back to what they were, so that light changes within the image alone.
+
+    Args:
+      key: typed PRNG key.
+      image: float `[H, W, C]`, normalised.
+      amplitude: of the light that is added, in the image's own units, >= 0.
+      modulation: of the logarithm of the factor, >= 0.
+
+    Returns:
+      The image, shape and dtype unchanged; a constant one stays as it is.
+    """
+    k_factor, k_light, k_size = jax.random.split(key, 3)
+
+    def field(key: jax.Array) -> jax.Array:
+        coarse = jax.random.normal(key, _GRID, image.dtype)
+        return jax.image.resize(coarse, image.shape[:2], "cubic")[..., None]
+
+    u, v = jax.random.uniform(k_size, (2,), image.dtype)
+    low = jnp.min(image)
+    lit = low + (image - low) * jnp.exp(modulation * u * field(k_factor))
+    lit += amplitude * v * field(k_light)
+    spread, before = jnp.std(lit), jnp.std(image)
+    scale = jnp.where(spread > 0, before / jnp.where(spread > 0, spread, 1), 0)
+    return (lit - jnp.mean(lit)) * scale + jnp.mean(image)

@@ -21,7 +21,7 @@ from metaseg.data.dataset import SPLITS, VOID, Dataset, Split, example_ids
 from metaseg.data.image_files import some
 from metaseg.errors import InputError
 
-__all__ = ["Pair", "load", "match_pairs"]
+__all__ = ["Pair", "load", "match_pairs", "stack_examples"]
 
 Example = tuple[np.ndarray, np.ndarray]  # image, label
 SUFFIXES = image_files.IMAGE_SUFFIXES  # labels too: a JPEG is refused with the reason
@@ -68,7 +68,7 @@ def load(config: Any) -> Dataset:
     def stack(split: str) -> Split:
         own = [example_of[pair] for pair in pairs[split]]
         names = [pair.name for pair in pairs[split]]
-        return _stack(split, names, own, size, normalizer)
+        return stack_examples(split, names, own, size, normalizer)
 
     return Dataset(
         name=root.name,
@@ -215,13 +215,23 @@ def _check_one_foreground(pairs: Sequence[Pair], labels: Sequence[np.ndarray]) -
         )
 
 
-def _stack(
+def stack_examples(
     split: str,
     names: Sequence[str],
     examples: Sequence[Example],
     size: Sequence[int],
     normalizer: normalize.Normalizer,
 ) -> Split:
+    """Normalises examples and pads them to one size.
+
+    Args:
+      split: its name, from which ids follow.
+      names: of the examples.
+      examples: images `[h, w, C]` as stored, C = 1 or that of `size`, and labels uint8
+        `[h, w]`.
+      size: height, width and channels of the result, no smaller than any image.
+      normalizer: see `normalize.build`.
+    """
     height, width, _ = size
     images = np.zeros((len(names), *size), np.float32)
     labels = np.full((len(names), height, width), VOID, np.uint8)

@@ -12,6 +12,7 @@ and plain dictionaries come in, one HTML file goes out. What takes long to impor
     html.py       a run's results, history and test images -> its report
     audit.py      numbers and label maps of an audit -> its page
     ensemble.py   runs trained side by side -> the page that compares them
+    igtt.py       masks found without labels, round by round -> their page
     predictions.py  predicted images -> overlays and their page
     page.py       templates -> text -> a file that appears at once
 """

@@ -21,6 +21,7 @@ __all__ = [
     "boundary_profile",
     "learning_curves",
     "member_charts",
+    "round_curves",
     "score_histogram",
 ]
 
@@ -189,6 +190,51 @@ def member_charts(
         if len({value for value, _ in points}) > 1:
             charts.append(_scores_chart(title, field, overlap, reading, points))
     return charts
+
+
+def round_curves(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """Draws the rounds of iGTT: how masks settle and agree with labels, and their size.
+
+    Args:
+        history: Rows of metrics.jsonl, each with "round".
+
+    Returns:
+        Charts; curves whose values no row has are left out.
+    """
+    agreement = {
+        "stability": ("stability", TRAIN),
+        "val_iou": ("IoU, all pixels", VALIDATION),
+        "val_mean_image_iou": ("IoU, mean per image", FOREGROUND),
+    }
+    share = {"mask_share": ("share of foreground", TRAIN)}
+    loss = {"loss": ("training", TRAIN)}
+    return [
+        _rounds_chart("Agreement of masks", history, agreement, top=1.0),
+        _rounds_chart("Share of foreground in the masks", history, share, top=None),
+        _rounds_chart("Loss", history, loss, top=None),
+    ]
+
+
+def _rounds_chart(
+    title: str,
+    history: Sequence[Mapping[str, Any]],
+    looks: Mapping[str, tuple[str, str]],
+    top: float | None,
+) -> Chart:
+    rows = [{**row, "step": row["round"]} for row in history]
+    alts = []
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure()
+        for key, (name, colour) in looks.items():
+            steps, values = _series(rows, "round", key)
+            if len(steps):
+                _curve(axes, steps, values, colour, name)
+                alts.append(f"{name} {_course(values)}")
+        axes.set(xlabel="round")
+        axes.set_ylim(0, top)
+        _legend_above(figure, axes, None, ncols=3)
+        uri = _encode(figure)
+    return Chart(title, uri, f"{title} against round: {'; '.join(alts)}.")
 
 
 def score_histogram(

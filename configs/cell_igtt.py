@@ -1,0 +1,19 @@
+"""The built-in cells without labels: iGTT from local contrast, uneven light added.
+
+    python experiments/igtt.py --config=configs/cell_igtt.py
+
+TIME_CELL
+"""
+
+from ml_collections import ConfigDict
+
+from configs import igtt
+
+
+def get_config() -> ConfigDict:
+    """The run."""
+    config = igtt.get_config()
+    config.data.train_size = 128
+    config.augment.illumination = 1.0
+    config.augment.modulation = 0.5
+    return config

@@ -1,0 +1,54 @@
+"""What to compare iGTT with: methods that need no network, and rows of the table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import igtt_loop
+import igtt_programs
+import numpy as np
+import train
+from igtt_programs import Placed
+
+from metaseg import unsupervised
+
+__all__ = ["classical", "row"]
+
+
+def row(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table of results."""
+    return {"name": name, **{k: values[k] for k in ("iou", "mean_image_iou", "dice")}}
+
+
+def classical(job: train.Job, placed: Sequence[Placed]) -> list[dict[str, Any]]:
+    """Every method of `unsupervised`, and Otsu's cut of the local contrast.
+
+    Args:
+      job: whose test images are measured on; its polarity is theirs.
+      placed: the test images in batches.
+    """
+    config, split = job.members[0], job.data.test
+    rows = []
+    contrast = config.copy_and_resolve_references()
+    contrast.igtt.start = "contrast"
+    first = igtt_programs.start(contrast, "mask")
+    key = igtt_programs.label_key(config, 0)
+    found = [first(key, batch.images) for batch in placed]
+    _, masks = igtt_programs.joined(job.layout, found, len(split))
+    rows.append(row("local contrast", igtt_loop.measure(masks, split.labels)[0]))
+    for method in unsupervised.METHODS:
+        stacked = np.zeros(split.images.shape[:3], bool)
+        for i, (height, width) in enumerate(split.sizes):
+            image = split.images[i, :height, :width]
+            stacked[i, :height, :width] = segment(image, method, config.igtt.polarity)
+        values, _ = igtt_loop.measure(stacked, split.labels)
+        rows.append(row(method.replace("_", "-"), values))
+    return rows
+
+
+def segment(image: np.ndarray, method: str, polarity: str) -> np.ndarray:
+    """One image by a method of `unsupervised`, for any polarity of iGTT."""
+    if polarity == "darker":
+        return unsupervised.segment(-image, method, polarity="brighter")
+    # They find the brighter side, which "none" leaves as it is.
+    side = "smaller" if polarity == "smaller" else "brighter"
+    return unsupervised.segment(image, method, polarity=side)

@@ -1,0 +1,200 @@
+"""The compiled parts of iGTT: steps, scores, labels from scores, masks from scores."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import feeds
+import igtt_data
+import jax
+import jax.numpy as jnp
+import numpy as np
+import train
+from igtt_data import Images
+from ml_collections import ConfigDict
+
+from metaseg import igtt, noise, readings, training
+from metaseg.batch import Batch
+from metaseg.parallel import Layout, Program
+
+__all__ = [
+    "START_WINDOW",
+    "Placed",
+    "Programs",
+    "build",
+    "joined",
+    "label_dtype",
+    "label_key",
+    "place",
+    "read",
+    "reader",
+    "start",
+    "update",
+]
+
+START_WINDOW = 256  # cuts of the first labels, where an image's whole range is scored
+
+
+class Placed(NamedTuple):
+    """A batch of images, and where its pixels lie for scoring."""
+
+    images: Images
+    pixels: Any
+
+
+class Programs(NamedTuple):
+    """Compiled functions that every variant of a run shares.
+
+    Attributes:
+      train: `(settings, state, data, rows, count) -> (state, losses)`.
+      score: `(settings, state, pixels) -> ((), foreground probability)`.
+      steps: that `train` takes at once.
+    """
+
+    train: Program
+    score: Program
+    steps: int
+
+
+def label_dtype(config: ConfigDict) -> Any:
+    """Of the labels trained on: class ids, or soft."""
+    return np.float32 if config.igtt.soft else np.uint8
+
+
+def place(config: ConfigDict, layout: Layout, images: Images) -> list[Placed]:
+    """Images in batches for scoring, their pixels on the device."""
+    size = layout.round_up(config.training.eval_batch_size)
+    return [
+        Placed(batch, layout.put_batch(batch.pixels))
+        for batch in igtt_data.in_batches(images, size)
+    ]
+
+
+def build(job: train.Job, state: Any, data: Batch, placed: Placed) -> Programs:
+    """Compiles training and scoring for a state and data laid out like these."""
+    config, layout = job.members[0], job.layout
+    train_steps, _ = train.step_functions(config, layout, training.gather)
+    settings = layout.put_settings(job.settings)
+    steps = feeds.steps_per_dispatch(config)
+    rows = layout.put_rows(np.zeros((steps, config.training.batch_size), np.int32))
+
+    def score(settings: Any, state: Any, pixels: Any) -> tuple[tuple[()], jax.Array]:
+        del settings
+        model = job.parts[0].model
+        logits: Any = model.apply(state.variables(), pixels, train=False)
+        return (), readings.probabilities(logits)[..., 1]
+
+    return Programs(
+        layout.train(train_steps, settings, state, data, rows, 1),
+        layout.evaluate(score, settings, state, placed.pixels),
+        steps,
+    )
+
+
+def label_key(config: ConfigDict, round_: int) -> jax.Array:
+    """The key of the labels of a round; that of the first ones is 0."""
+    key = jax.random.split(jax.random.key(config.seed), 3)[2]
+    return jax.random.fold_in(key, round_)
+
+
+def _labels(
+    config: ConfigDict,
+    keep: noise.NoiseFn,
+    key: jax.Array,
+    masks: jax.Array,
+    images: Images,
+) -> jax.Array:
+    labels = noise.per_example(keep)(
+        key, igtt.to_labels(masks, images.valid), images.ids
+    )
+    if not config.igtt.soft:
+        return labels
+    return igtt.soft_targets(labels, bandwidth=config.igtt.soft)
+
+
+def _keep(config: ConfigDict, structure: str) -> noise.NoiseFn:
+    c = config.igtt
+    return igtt.structure(structure, radius=c.radius, fraction=c.fraction)
+
+
+def start(config: ConfigDict, structure: str) -> Callable[..., Any]:
+    """The labels to begin with, `(key, images) -> (labels, masks)`, compiled."""
+    c, keep = config.igtt, _keep(config, structure)
+
+    def begin(key: jax.Array, images: Images) -> tuple[jax.Array, jax.Array]:
+        if c.start == "black":
+            masks = jnp.zeros(images.valid.shape, bool)
+        else:
+            scores = (
+                igtt.intensity(images.pixels)
+                if c.start == "intensity"
+                else igtt.local_contrast(images.pixels, images.valid, coarse=c.coarse)
+            )
+            masks = igtt.masks(
+                scores,
+                images.valid,
+                images.pixels,
+                criterion="otsu",
+                num_window=START_WINDOW,
+                polarity=c.polarity,
+            )
+        return _labels(config, keep, key, masks, images), masks
+
+    return jax.jit(begin)
+
+
+def read(
+    config: ConfigDict, scores: jax.Array, images: Images, *, supervised: bool = False
+) -> jax.Array:
+    """Masks of scores: the best cut, or one half after training on true labels."""
+    c = config.igtt
+    if supervised:
+        return (scores > readings.argmax_cut().threshold) & images.valid
+    return igtt.masks(
+        scores,
+        images.valid,
+        images.pixels,
+        criterion=c.criterion,
+        num_window=c.num_window,
+        polarity=c.polarity,
+    )
+
+
+def update(config: ConfigDict, structure: str) -> Callable[..., Any]:
+    """From scores to the next labels, compiled.
+
+    Returns:
+      `(key, round, scores, average, before, images) -> (labels, masks, average,
+      stability)`. `before` are the masks of the round before; the average of the scores
+      over rounds is None where none is kept; rounds count from 0.
+    """
+    keep = _keep(config, structure)
+
+    def relabel(
+        key: jax.Array,
+        round_: jax.Array,
+        scores: jax.Array,
+        average: jax.Array | None,
+        before: jax.Array,
+        images: Images,
+    ) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array]:
+        if average is not None:
+            decay = config.igtt.average
+            scores = average = igtt.average(average, scores, round_, decay=decay)
+        masks = read(config, scores, images)
+        labels = _labels(config, keep, key, masks, images)
+        return labels, masks, average, igtt.stability(masks, before)
+
+    return jax.jit(relabel)
+
+
+def joined(layout: Layout, parts: Sequence[Any], count: int) -> Any:
+    """Results of consecutive batches as one, on the host, less what filled them up."""
+    return jax.tree.map(
+        lambda *x: np.concatenate([layout.fetch(each) for each in x])[:count], *parts
+    )
+
+
+def reader(config: ConfigDict, *, supervised: bool) -> Callable[..., jax.Array]:
+    """`read`, compiled."""
+    return jax.jit(partial(read, config, supervised=supervised))
