@@ -124,4 +124,4 @@ def _load_images(config: ConfigDict, workdir: Path) -> Dataset:
     void = [(image, np.full(image.shape[:2], VOID, np.uint8)) for image in read]
     every = folder.stack_examples("train", names, void, size, normalizer)
     name = Path(c.dir).expanduser().resolve().name
-    return Dataset(name, every, every.take([]), every, num_classes=2)
+    return Dataset(name, every, every.take(np.arange(0)), every, num_classes=2)

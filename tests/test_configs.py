@@ -3,6 +3,7 @@
 import importlib
 from pathlib import Path
 
+import igtt_run
 import pytest
 import train
 
@@ -17,7 +18,7 @@ REAL = [n for n in RUNS if "variant" in (CONFIGS / f"{n}.py").read_text()]
 def test_every_config_is_a_valid_run_named_in_its_docstring(name):
     module = importlib.import_module(f"configs.{name}")
     config = module.get_config()
-    train.check(config)
+    (igtt_run.check if "igtt" in config else train.check)(config)
     train.build_step(config)
     if "_" in name:
         assert f"--config=configs/{name}.py" in module.__doc__

@@ -85,3 +85,33 @@ def test_brightness_contrast_is_affine_about_the_mean_and_within_bounds():
     assert float(jnp.max(jnp.abs(shift))) <= 0.3 + 1e-5
     assert float(scale.std()) > 0.05
     assert float(shift.std()) > 0.1
+
+
+@pytest.mark.parametrize(("amplitude", "modulation"), [(1.0, 0.0), (0.0, 0.5)])
+def test_illumination_is_smooth_and_keeps_mean_and_deviation(amplitude, modulation):
+    one = 3 * jax.random.normal(jax.random.key(0), (32, 24, 1))
+    image = jnp.concatenate([one, one + 1], axis=-1)
+    lit = jax.vmap(
+        lambda k: augment.illumination(
+            k, image, amplitude=amplitude, modulation=modulation
+        )
+    )(jax.random.split(jax.random.key(1), 50))
+    np.testing.assert_allclose(lit.mean((1, 2, 3)), image.mean(), atol=1e-4)
+    np.testing.assert_allclose(lit.std((1, 2, 3)), image.std(), rtol=1e-4)
+    factor = np.asarray(lit[..., 1] - lit[..., 0])  # as the channels differ by 1
+    light = np.asarray(lit[..., 0] - factor * image[..., 0])
+    assert (factor > 0).all()
+    assert (np.ptp(factor, axis=(1, 2)) > 1e-3).any() == (modulation > 0)
+    for field in (factor, light):
+        steps = np.abs(np.diff(field, axis=1)).mean((1, 2))
+        assert (steps < 0.3 * field.std((1, 2)) + 1e-5).all()
+
+
+def test_illumination_without_amplitude_or_of_a_constant_image_changes_nothing():
+    key = jax.random.key(0)
+    image = jax.random.normal(jax.random.key(1), (16, 16, 1))
+    found = augment.illumination(key, image, amplitude=0.0, modulation=0.0)
+    np.testing.assert_allclose(found, image, atol=1e-5)
+    flat = jnp.full((16, 16, 1), 0.25)
+    found = augment.illumination(key, flat, amplitude=1.0, modulation=0.5)
+    np.testing.assert_allclose(found, flat, atol=1e-5)
