@@ -1,10 +1,12 @@
 """What to compare iGTT with: methods that need no network, and rows of the table."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import igtt_loop
 import igtt_programs
+import jax
 import numpy as np
 import train
 from igtt_programs import Placed
@@ -26,14 +28,12 @@ def classical(job: train.Job, placed: Sequence[Placed]) -> list[dict[str, Any]]:
       job: whose test images are measured on; its polarity is theirs.
       placed: the test images in batches.
     """
-    config, split = job.members[0], job.data.test
+    config = job.members[0]
+    split: Any = job.data.test
     rows = []
-    contrast = config.copy_and_resolve_references()
-    contrast.igtt.start = "contrast"
-    first = igtt_programs.start(contrast, "mask")
-    key = igtt_programs.label_key(config, 0)
-    found = [first(key, batch.images) for batch in placed]
-    _, masks = igtt_programs.joined(job.layout, found, len(split))
+    first = jax.jit(partial(igtt_programs.first_masks, config, "contrast"))
+    found = [first(batch.images) for batch in placed]
+    masks = igtt_programs.joined(job.layout, found, len(split))
     rows.append(row("local contrast", igtt_loop.measure(masks, split.labels)[0]))
     for method in unsupervised.METHODS:
         stacked = np.zeros(split.images.shape[:3], bool)

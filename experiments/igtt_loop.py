@@ -133,6 +133,8 @@ class Rounds:
         self._structure, self._folder = structure, folder
         self._supervised = structure == SUPERVISED
         self._read = igtt_programs.reader(self._config, supervised=self._supervised)
+        if not self._supervised:
+            self._label = igtt_programs.labels(self._config, structure)
         self.progress = Progress()
         self.point: Point
 
@@ -141,9 +143,11 @@ class Rounds:
         state, shape = self._weights(0), self._images.valid.shape
         average = np.zeros(shape, np.float32) if self._config.igtt.average else None
         if labels is None:
-            first = igtt_programs.start(self._config, self._structure)
             key = igtt_programs.label_key(self._config, 0)
-            found = [first(key, batch.images) for batch in self._placed]
+            found = []
+            for batch in self._placed:
+                first = self._programs.first(batch.images)
+                found.append((self._label(key, first, batch.images), first))
             labels, masks = igtt_programs.joined(
                 self._layout, found, len(self._images.ids)
             )
@@ -190,12 +194,13 @@ class Rounds:
         record = log.records[0]
         if self.progress.step == 0:
             self._draw(0)
-        relabel = None if self._supervised else self._compiled_update()
+        if not self._supervised:  # compiles, so that the time it takes is the work's
+            self._relabelled(self.scores(self.point.state, self._placed[:1]), 0)
         while not self.done(record.history):
             self._take_steps(watch)
             score, whole = None, self._config.igtt.steps_per_round
             if self.progress.pending and self.progress.step % whole == 0:
-                row = self._end_round(relabel)
+                row = self._end_round()
                 record.write(self.progress.step, "round", row)
                 log.progress(self.progress.step, force=True, **_shown(row))
                 score = self._score(row)
@@ -285,36 +290,36 @@ class Rounds:
                 "; expected a smaller one"
             )
 
-    def _compiled_update(self) -> Any:
-        """The update, compiled beforehand, so that its time is that of the work."""
-        update = igtt_programs.update(self._config, self._structure)
-        scores = self.scores(self.point.state, self._placed[:1])
-        jax.block_until_ready(self._relabelled(update, scores, 0))
-        return update
+    def _relabelled(self, scores: Sequence[Any], round_: int) -> list[Any]:
+        """Labels, masks, average and stability of the first batches, as many as given.
 
-    def _relabelled(self, update: Any, scores: Sequence[Any], round_: int) -> list[Any]:
-        """Results of the update, batch by batch."""
+        The results are waited for.
+        """
         key, found, first = igtt_programs.label_key(self._config, round_), [], 0
         for each, batch in zip(scores, self._placed, strict=False):
             size = len(batch.images.ids)
             rows = np.minimum(np.arange(first, first + size), len(self._images.ids) - 1)
             average, before = self.point.average, self.point.masks[rows]
             average = None if average is None else average[rows]
-            found.append(update(key, round_ - 1, each, average, before, batch.images))
+            masks, average, stability = self._programs.cut(
+                round_ - 1, each, average, before, batch.images
+            )
+            labels = self._label(key, masks, batch.images)
+            found.append((labels, masks, average, stability))
             first += size
-        return found
+        return jax.block_until_ready(found)
 
-    def _end_round(self, relabel: Any) -> dict[str, float]:
+    def _end_round(self) -> dict[str, float]:
         """Scores all training images and makes labels of them; the round's numbers."""
         began, c = time.perf_counter(), self._config.igtt
         pending, round_ = self.progress.pending, self.progress.step // c.steps_per_round
         row: dict[str, float] = {"round": round_}
         row["loss"] = math.fsum(pending) / len(pending)
         updating = 0.0
-        if relabel is not None:
+        if not self._supervised:
             scores = jax.block_until_ready(self.scores(self.point.state, self._placed))
             tick = time.perf_counter()
-            row |= self._relabel(relabel, scores, round_)
+            row |= self._relabel(scores, round_)
             updating = time.perf_counter() - tick
             self._draw(round_)
         seconds = self.progress.seconds + time.perf_counter() - began
@@ -329,13 +334,10 @@ class Rounds:
         )
         return row
 
-    def _relabel(
-        self, update: Any, scores: Sequence[Any], round_: int
-    ) -> dict[str, float]:
+    def _relabel(self, scores: Sequence[Any], round_: int) -> dict[str, float]:
         """Replaces labels, masks and average; how much the masks have changed."""
-        found = self._relabelled(update, scores, round_)
         labels, masks, average, stability = igtt_programs.joined(
-            self._layout, found, len(self._images.ids)
+            self._layout, self._relabelled(scores, round_), len(self._images.ids)
         )
         self.point = Point(self.point.state, labels, masks, average)
         share = masks.sum() / self._images.valid.sum()

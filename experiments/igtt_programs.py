@@ -22,14 +22,14 @@ __all__ = [
     "Placed",
     "Programs",
     "build",
+    "first_masks",
     "joined",
     "label_dtype",
     "label_key",
+    "labels",
     "place",
     "read",
     "reader",
-    "start",
-    "update",
 ]
 
 START_WINDOW = 256  # cuts of the first labels, where an image's whole range is scored
@@ -48,11 +48,15 @@ class Programs(NamedTuple):
     Attributes:
       train: `(settings, state, data, rows, count) -> (state, losses)`.
       score: `(settings, state, pixels) -> ((), foreground probability)`.
+      first: `images -> masks` that the image alone gives.
+      cut: see `_cut`.
       steps: that `train` takes at once.
     """
 
     train: Program
     score: Program
+    first: Callable[..., Any]
+    cut: Callable[..., Any]
     steps: int
 
 
@@ -87,6 +91,8 @@ def build(job: train.Job, state: Any, data: Batch, placed: Placed) -> Programs:
     return Programs(
         layout.train(train_steps, settings, state, data, rows, 1),
         layout.evaluate(score, settings, state, placed.pixels),
+        jax.jit(partial(first_masks, config, config.igtt.start)),
+        jax.jit(partial(_cut, config)),
         steps,
     )
 
@@ -97,50 +103,37 @@ def label_key(config: ConfigDict, round_: int) -> jax.Array:
     return jax.random.fold_in(key, round_)
 
 
-def _labels(
-    config: ConfigDict,
-    keep: noise.NoiseFn,
-    key: jax.Array,
-    masks: jax.Array,
-    images: Images,
-) -> jax.Array:
-    labels = noise.per_example(keep)(
-        key, igtt.to_labels(masks, images.valid), images.ids
-    )
-    if not config.igtt.soft:
-        return labels
-    return igtt.soft_targets(labels, bandwidth=config.igtt.soft)
-
-
-def _keep(config: ConfigDict, structure: str) -> noise.NoiseFn:
+def labels(config: ConfigDict, structure: str) -> Callable[..., Any]:
+    """Labels of masks, `(key, masks, images) -> labels`, compiled."""
     c = config.igtt
-    return igtt.structure(structure, radius=c.radius, fraction=c.fraction)
+    keep = noise.per_example(
+        igtt.structure(structure, radius=c.radius, fraction=c.fraction)
+    )
+
+    def label(key: jax.Array, masks: jax.Array, images: Images) -> jax.Array:
+        found = keep(key, igtt.to_labels(masks, images.valid), images.ids)
+        return igtt.soft_targets(found, bandwidth=c.soft) if c.soft else found
+
+    return jax.jit(label)
 
 
-def start(config: ConfigDict, structure: str) -> Callable[..., Any]:
-    """The labels to begin with, `(key, images) -> (labels, masks)`, compiled."""
-    c, keep = config.igtt, _keep(config, structure)
-
-    def begin(key: jax.Array, images: Images) -> tuple[jax.Array, jax.Array]:
-        if c.start == "black":
-            masks = jnp.zeros(images.valid.shape, bool)
-        else:
-            scores = (
-                igtt.intensity(images.pixels)
-                if c.start == "intensity"
-                else igtt.local_contrast(images.pixels, images.valid, coarse=c.coarse)
-            )
-            masks = igtt.masks(
-                scores,
-                images.valid,
-                images.pixels,
-                criterion="otsu",
-                num_window=START_WINDOW,
-                polarity=c.polarity,
-            )
-        return _labels(config, keep, key, masks, images), masks
-
-    return jax.jit(begin)
+def first_masks(config: ConfigDict, start: str, images: Images) -> jax.Array:
+    """Masks that the image alone gives, `[B, H, W]`; see `config.igtt.start`."""
+    c = config.igtt
+    if start == "black":
+        return jnp.zeros(images.valid.shape, bool)
+    if start == "intensity":
+        scores = igtt.intensity(images.pixels)
+    else:
+        scores = igtt.local_contrast(images.pixels, images.valid, coarse=c.coarse)
+    return igtt.masks(
+        scores,
+        images.valid,
+        images.pixels,
+        criterion="otsu",
+        num_window=START_WINDOW,
+        polarity=c.polarity,
+    )
 
 
 def read(
@@ -160,32 +153,32 @@ def read(
     )
 
 
-def update(config: ConfigDict, structure: str) -> Callable[..., Any]:
-    """From scores to the next labels, compiled.
+def _cut(
+    config: ConfigDict,
+    round_: jax.Array,
+    scores: jax.Array,
+    average: jax.Array | None,
+    before: jax.Array,
+    images: Images,
+) -> tuple[jax.Array, jax.Array | None, jax.Array]:
+    """The masks of a round from its scores.
+
+    Args:
+      config: of the run.
+      round_: counted from 0.
+      scores: `[B, H, W]`.
+      average: of the scores of all rounds before, or None to keep none.
+      before: masks of the round before.
+      images: that are scored.
 
     Returns:
-      `(key, round, scores, average, before, images) -> (labels, masks, average,
-      stability)`. `before` are the masks of the round before; the average of the scores
-      over rounds is None where none is kept; rounds count from 0.
+      Masks, the new average, and the stability of each mask.
     """
-    keep = _keep(config, structure)
-
-    def relabel(
-        key: jax.Array,
-        round_: jax.Array,
-        scores: jax.Array,
-        average: jax.Array | None,
-        before: jax.Array,
-        images: Images,
-    ) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array]:
-        if average is not None:
-            decay = config.igtt.average
-            scores = average = igtt.average(average, scores, round_, decay=decay)
-        masks = read(config, scores, images)
-        labels = _labels(config, keep, key, masks, images)
-        return labels, masks, average, igtt.stability(masks, before)
-
-    return jax.jit(relabel)
+    if average is not None:
+        decay = config.igtt.average
+        scores = average = igtt.average(average, scores, round_, decay=decay)
+    masks = read(config, scores, images)
+    return masks, average, igtt.stability(masks, before)
 
 
 def joined(layout: Layout, parts: Sequence[Any], count: int) -> Any:

