@@ -146,7 +146,7 @@ class Rounds:
             key = igtt_programs.label_key(self._config, 0)
             found = []
             for batch in self._placed:
-                first = self._programs.first(batch.images)
+                first = self._layout.fetch(self._programs.first(batch.images))
                 found.append((self._label(key, first, batch.images), first))
             labels, masks = igtt_programs.joined(
                 self._layout, found, len(self._images.ids)
@@ -304,6 +304,8 @@ class Rounds:
             masks, average, stability = self._programs.cut(
                 round_ - 1, each, average, before, batch.images
             )
+            # By way of the host, so that one program serves the first labels too.
+            masks = self._layout.fetch(masks)
             labels = self._label(key, masks, batch.images)
             found.append((labels, masks, average, stability))
             first += size

@@ -68,14 +68,13 @@ def write_igtt(
         config: Resolved configuration, nested dictionaries of plain values.
         environment: Versions, devices and the like, likewise.
     """
-    data, table = results["data"], results["table"]
+    data = results["data"]
     text = page.render(
         TEMPLATE,
         title=f"{data['name']}, without labels",
         sentence=_sentence(results),
         facts=_facts(results),
-        table=_table(table),
-        best=max((row["iou"] for row in table), default=0),
+        table=_table(results["table"]),
         charts=figures.round_curves(history),
         evolution=[_evolved(each) for each in evolution],
         shown=[_pictured(each) for each in shown],
@@ -114,13 +113,10 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _table(table: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], float]]:
-    """Name, measures as text and pooled IoU of each method."""
+def _table(table: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Name and measures of each method."""
     keys = ("iou", "mean_image_iou", "dice")
-    return [
-        (row["name"], [wording.number(row[key]) for key in keys], row["iou"])
-        for row in table
-    ]
+    return [(row["name"], [wording.number(row[key]) for key in keys]) for row in table]
 
 
 def _evolved(each: Evolution) -> dict[str, Any]:

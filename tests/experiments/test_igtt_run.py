@@ -156,7 +156,7 @@ def test_no_label_is_read_without_leave(whole, tmp_path, monkeypatch):
 def test_one_round_equals_the_pure_functions_called_by_hand(tmp_path, monkeypatch):
     c = config(
         **{
-            "igtt.structure": "ems",
+            "igtt.structure": "sample",
             "igtt.fraction": 0.5,
             "igtt.rounds": 1,
             "igtt.polarity": "brighter",
@@ -168,7 +168,7 @@ def test_one_round_equals_the_pure_functions_called_by_hand(tmp_path, monkeypatc
     key = jax.random.split(jax.random.key(c.seed), 3)[2]
     relabel = partial(
         igtt.update_labels,
-        keep=igtt.structure("ems", fraction=0.5),
+        keep=igtt.structure("sample", fraction=0.5),
         polarity="brighter",
     )
     labels = jax.jit(partial(relabel, criterion="otsu", num_window=256))(
@@ -366,7 +366,9 @@ def test_folders_that_cannot_be_segmented_are_named(folder, tmp_path):
     fails(r"config.data.dir: no image at", **{"data.dir": str(tmp_path / "empty")})
     here = {"data.dir": str(folder)}
     fails("config.data.memory_gb: got 1e-06", **here, **{"data.memory_gb": 1e-6})
-    fails(r"config.augment.crop: .*'a/second' is 16 x 24", **here, **{"augment.crop": 17})
+    fails(
+        r"config.augment.crop: .*'a/second' is 16 x 24", **here, **{"augment.crop": 17}
+    )
     (folder / "d.png").write_bytes(b"no image")
     (folder / "e.png").write_bytes(b"none either")
     fails(r"d\.png.*and 1 more file\)", **here)
