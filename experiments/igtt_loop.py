@@ -129,8 +129,7 @@ class Rounds:
         self._config: ConfigDict = parts.job.members[0]
         self._programs, self._data = parts.programs, parts.data
         self._images, self._placed = parts.images, parts.placed
-        self._validation = parts.validation
-        self._structure, self._folder = structure, folder
+        self._validation, self._folder = parts.validation, folder
         self._supervised = structure == SUPERVISED
         self._read = igtt_programs.reader(self._config, supervised=self._supervised)
         if not self._supervised:
