@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import igtt_data
 import igtt_loop
 import igtt_programs
 import jax
@@ -30,17 +31,18 @@ def classical(job: train.Job, placed: Sequence[Placed]) -> list[dict[str, Any]]:
     """
     config = job.members[0]
     split: Any = job.data.test
+    labels = igtt_data.labels_of(split)
     rows = []
     first = jax.jit(partial(igtt_programs.first_masks, config, "contrast"))
     found = [first(batch.images) for batch in placed]
     masks = igtt_programs.joined(job.layout, found, len(split))
-    rows.append(row("local contrast", igtt_loop.measure(masks, split.labels)[0]))
+    rows.append(row("local contrast", igtt_loop.measure(masks, labels)[0]))
     for method in unsupervised.METHODS:
         stacked = np.zeros(split.images.shape[:3], bool)
         for i, (height, width) in enumerate(split.sizes):
             image = split.images[i, :height, :width]
             stacked[i, :height, :width] = segment(image, method, config.igtt.polarity)
-        values, _ = igtt_loop.measure(stacked, split.labels)
+        values, _ = igtt_loop.measure(stacked, labels)
         rows.append(row(method.replace("_", "-"), values))
     return rows
 

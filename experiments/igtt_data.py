@@ -16,7 +16,16 @@ from metaseg.data import folder, normalize
 from metaseg.data.dataset import VOID, Dataset, Examples, Split
 from metaseg.errors import InputError
 
-__all__ = ["IMAGES", "LABELS", "Images", "check", "images_of", "in_batches", "load"]
+__all__ = [
+    "IMAGES",
+    "LABELS",
+    "Images",
+    "check",
+    "images_of",
+    "in_batches",
+    "labels_of",
+    "load",
+]
 
 IMAGES = "images"  # config.data.name of a folder without labels
 LABELS = ("none", "measure", "choose")
@@ -44,15 +53,29 @@ def images_of(split: Examples) -> Images:
     Raises:
       InputError: they do not lie in memory.
     """
-    if not isinstance(split, Split):
-        raise InputError(
-            f"config.data.memory_gb: the {len(split)} images do not fit in it; "
-            "expected more, as iGTT keeps them in memory"
-        )
+    split = _in_memory(split)
     height, width = split.images.shape[1:3]
     rows = np.arange(height)[None, :, None] < split.sizes[:, 0, None, None]
     columns = np.arange(width)[None, None, :] < split.sizes[:, 1, None, None]
     return Images(split.images, rows & columns, split.ids, split.sizes)
+
+
+def labels_of(split: Examples) -> np.ndarray:
+    """The labels of a split, which nothing else of iGTT reads.
+
+    Raises:
+      InputError: they do not lie in memory.
+    """
+    return _in_memory(split).labels
+
+
+def _in_memory(split: Examples) -> Split:
+    if isinstance(split, Split):
+        return split
+    raise InputError(
+        f"config.data.memory_gb: the {len(split)} images do not fit in it; expected "
+        "more, as iGTT keeps them in memory"
+    )
 
 
 def in_batches(images: Images, size: int) -> Iterator[Images]:

@@ -190,7 +190,7 @@ def build_parts(job: train.Job) -> Parts:
     validation = None
     if config.igtt.labels != "none":
         seen = igtt_data.images_of(job.data.val)
-        labels = job.data.val.labels  # type: ignore[attr-defined]
+        labels = igtt_data.labels_of(job.data.val)
         validation = Truth(igtt_programs.place(config, layout, seen), labels)
     return Parts(job, images, data, placed, programs, validation)
 
@@ -282,7 +282,7 @@ def _measured(
     """A row of the table, and the IoU of each image; nothing without labels."""
     if job.members[0].igtt.labels == "none":
         return [], np.full(len(masks), np.nan)
-    values, ious = igtt_loop.measure(masks, job.data.test.labels)  # type: ignore[attr-defined]
+    values, ious = igtt_loop.measure(masks, igtt_data.labels_of(job.data.test))
     return [igtt_baselines.row(name, values)], ious
 
 
@@ -291,12 +291,12 @@ def _segment(
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Writes masks and overlays; measures them where there are labels."""
     masks = _masks(job, main, test)
-    split = job.data.test
+    split: Any = job.data.test
     for i, (name, (height, width)) in enumerate(
         zip(split.names, split.sizes, strict=True)
     ):
         mask = masks[i, :height, :width].astype(np.uint8)
-        pixels = split.images[i, :height, :width]  # type: ignore[attr-defined]
+        pixels = split.images[i, :height, :width]
         predict_files.write_png(job.workdir / "masks" / f"{name}.png", 255 * mask)
         over = report.overlay(pixels, mask, 2)
         predict_files.write_png(job.workdir / "overlays" / f"{name}.png", over)
@@ -316,7 +316,7 @@ def _loops(
     for structure in (*others, SUPERVISED):
         logs.say(f"baseline: {structure}")
         true = structure == SUPERVISED
-        labels = job.data.train.labels if true else None  # type: ignore[attr-defined]
+        labels = igtt_data.labels_of(job.data.train) if true else None
         folder = job.workdir / "baselines" / structure
         trained = train_variant(parts, structure, folder, digest, watch, labels)
         name = "supervised network" if true else f"iGTT, {structure}"
