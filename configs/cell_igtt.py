@@ -2,8 +2,8 @@
 
     python experiments/igtt.py --config=configs/cell_igtt.py
 
-With --config.igtt.rounds=6 a minute of training on two CPU cores that others use too,
-test IoU 0.750; all 13 rounds have not been measured yet. See docs/igtt.md.
+2 minutes of training on two CPU cores that others use too. Test IoU 0.814 over all
+pixels, 0.806 on average per image; 0.750 and 0.746 with --config.igtt.rounds=6.
 """
 
 from ml_collections import ConfigDict
