@@ -33,6 +33,12 @@ def get_config() -> ConfigDict:
     config.igtt.criterion = "otsu"  # "dmi", "iou", "bce"
     config.igtt.num_window = 30  # cuts
     config.igtt.polarity = "smaller"  # "brighter", "darker", "none"
+    config.igtt.smallest = (
+        0  # radius of the smallest object, pixels; 0: any
+    )
+    # Moves boundaries to the middle of the step in intensity, local means being taken
+    # with this bandwidth in pixels; 0: leaves them.
+    config.igtt.boundary = 0.0
     config.igtt.average = 0.0  # decay of the scores' mean over rounds; 0: each alone
     config.igtt.rounds = 13
     config.igtt.steps_per_round = 32

@@ -15,6 +15,7 @@ import igtt_programs
 import jax
 import jax.numpy as jnp
 import logs
+import loop
 import members as members_lib
 import numpy as np
 import predict_files
@@ -204,14 +205,16 @@ class Rounds:
                 log.progress(self.progress.step, force=True, **_shown(row))
                 score = self._score(row)
             values = {**self.progress._asdict(), "history": record.history, **facts}
-            checkpoints.save(self.progress.step, self.saved()._asdict(), values, score)
+            step, point = self.progress.step, self.saved()._asdict()
+            save = partial(checkpoints.save, step, point, values, score)
+            loop.guard(checkpoints, step, save)
             if watch.signal and not self.done(record.history):
-                checkpoints.wait()
+                loop.guard(checkpoints, step, checkpoints.wait)
                 raise stopping.StoppedError(
                     f"stopped by {watch.signal} after step {self.progress.step}, and "
                     "saved"
                 )
-        checkpoints.wait()
+        loop.guard(checkpoints, self.progress.step, checkpoints.wait)
 
     def scores(self, state: Any, placed: Sequence[Placed]) -> list[jax.Array]:
         """The foreground's probability, batch by batch."""
@@ -229,7 +232,7 @@ class Rounds:
     def _weights(self, round_: int) -> Any:
         job = self._job
         key = members_lib.keys(self._config)[0]
-        parts = job.parts[0]
+        parts = job.parts
         state = training.create_state(
             jax.random.fold_in(key, round_) if round_ else key,
             parts.model,

@@ -84,7 +84,7 @@ def build(job: train.Job, state: Any, data: Batch, placed: Placed) -> Programs:
 
     def score(settings: Any, state: Any, pixels: Any) -> tuple[tuple[()], jax.Array]:
         del settings
-        model = job.parts[0].model
+        model = job.parts.model
         logits: Any = model.apply(state.variables(), pixels, train=False)
         return (), readings.probabilities(logits)[..., 1]
 
@@ -133,6 +133,8 @@ def first_masks(config: ConfigDict, start: str, images: Images) -> jax.Array:
         criterion="otsu",
         num_window=START_WINDOW,
         polarity=c.polarity,
+        smallest=c.smallest,
+        boundary=c.boundary,
     )
 
 
@@ -150,6 +152,8 @@ def read(
         criterion=c.criterion,
         num_window=c.num_window,
         polarity=c.polarity,
+        smallest=c.smallest,
+        boundary=c.boundary,
     )
 
 

@@ -147,6 +147,8 @@ def _check_section(c: ConfigDict) -> None:
     checks.choice(f"{where}polarity", c.polarity, igtt.POLARITIES)
     checks.choice(f"{where}labels", c.labels, igtt_data.LABELS)
     checks.integer(f"{where}radius", c.radius, 0, "pixels")
+    checks.integer(f"{where}smallest", c.smallest, 0, "pixels")
+    checks.number(f"{where}boundary", c.boundary, 0, unit="pixels")
     checks.integer(f"{where}num_window", c.num_window, 3, "cuts")
     checks.integer(f"{where}rounds", c.rounds, 1)
     checks.integer(f"{where}steps_per_round", c.steps_per_round, 1)

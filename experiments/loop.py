@@ -27,7 +27,16 @@ from metaseg.parallel import processes
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
-__all__ = ["Loop", "Profile", "Programs", "Progress", "best_of", "evaluate", "validate"]
+__all__ = [
+    "Loop",
+    "Profile",
+    "Programs",
+    "Progress",
+    "best_of",
+    "evaluate",
+    "guard",
+    "validate",
+]
 
 
 class Programs(NamedTuple):
@@ -280,22 +289,31 @@ class Loop:
         self._guard(self._checkpoints.wait)
 
     def _guard(self, write: Callable[[], None]) -> None:
-        """Says in a line that a checkpoint could not be written, and what is left."""
-        try:
-            write()
-        except Exception as error:  # what the file system says comes in many wrappings
-            kept = self._checkpoints.steps()
-            reason = " ".join(str(error).split())
-            # What the disk says comes at the end of what every layer above it says.
-            said = [text for text in map(os.strerror, DISK) if text in reason]
-            if processes.count() > 1 and not said:
-                raise  # it is as likely that another process has ended
-            reason = said[0] if said else reason[:200]
-            raise InputError(
-                f"--workdir: the checkpoint of step {self.progress.step} cannot be "
-                f"written ({reason}); "
-                + (f"that of step {kept[-1]} is kept" if kept else "there is none yet")
-            ) from error
+        guard(self._checkpoints, self.progress.step, write)
+
+
+def guard(
+    checkpoints: checkpoint.Checkpoints, step: int, write: Callable[[], None]
+) -> None:
+    """Says in a line that a checkpoint could not be written, and what is left.
+
+    Raises:
+      InputError: `write` failed.
+    """
+    try:
+        write()
+    except Exception as error:  # what the file system says comes in many wrappings
+        kept = checkpoints.steps()
+        reason = " ".join(str(error).split())
+        # What the disk says comes at the end of what every layer above it says.
+        said = [text for text in map(os.strerror, DISK) if text in reason]
+        if processes.count() > 1 and not said:
+            raise  # it is as likely that another process has ended
+        reason = said[0] if said else reason[:200]
+        raise InputError(
+            f"--workdir: the checkpoint of step {step} cannot be written ({reason}); "
+            + (f"that of step {kept[-1]} is kept" if kept else "there is none yet")
+        ) from error
 
 
 def peak_flops(layout: parallel.Layout, config: ConfigDict) -> float | None:

@@ -269,6 +269,11 @@ def describe(job: Job) -> str:
 
 def check(config: ConfigDict) -> None:
     """Raises InputError for values that no run can use."""
+    if "igtt" in config:
+        raise InputError(
+            "--config: has a section igtt, for training without labels; expected it at "
+            "experiments/igtt.py"
+        )
     check_source(config)
     check_numbers(config)
 

@@ -5,17 +5,20 @@ label, repeat. Here is the turn from scores to labels, METHOD's iterated ground 
 (Luo et al., "Deep Neural Networks Learn Meta-Structures from Noisy Labels in Semantic
 Segmentation", AAAI 2022): the best of some cuts (`best_mask`), which side of it is
 foreground (`orient`), and what is kept of that mask (`structure`); `update_labels` does
-all three. Labels to start from are all black, or the same turn applied to what the
-image alone says, `update_labels(key, intensity(images), ids, criterion="otsu")`, or
+all three. Where something is known of the objects, `open_masks` drops what is smaller
+and `fit_boundary` moves boundaries to where the intensity changes. Labels to start from
+are all black, or the same turn applied to what the image alone says,
+`update_labels(key, intensity(images), ids, criterion="otsu")`, or
 `local_contrast(images)` in place of the intensity.
 
 Pure functions of maps `[..., H, W]`, each image by itself. `valid`, boolean, is false
 where a pixel is padding: it counts in nothing and its label is void. May import
-`labels`, `noise`, `density`, `checks` and `errors`.
+`labels`, `noise`, `density`, `morphology`, `checks` and `errors`.
 """
 
 from metaseg.igtt.cuts import CRITERIA, agreement, best_mask
 from metaseg.igtt.polarity import POLARITIES, orient
+from metaseg.igtt.shape import fit_boundary, open_masks
 from metaseg.igtt.start import intensity, local_contrast
 from metaseg.igtt.structures import STRUCTURES, ems, soft_targets, structure
 from metaseg.igtt.update import (
@@ -34,9 +37,11 @@ __all__ = [
     "average",
     "best_mask",
     "ems",
+    "fit_boundary",
     "intensity",
     "local_contrast",
     "masks",
+    "open_masks",
     "orient",
     "soft_targets",
     "stability",

@@ -1,6 +1,7 @@
 """From the scores of one epoch to the labels of the next.
 
-May import `cuts`, `polarity`, `structures`, `noise`, `labels` and `checks`.
+May import `cuts`, `polarity`, `shape`, `structures`, `noise`, `labels`, `checks` and
+`errors`.
 """
 
 import jax
@@ -8,8 +9,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from metaseg import checks, noise
+from metaseg.errors import InputError
 from metaseg.igtt.cuts import best_mask
 from metaseg.igtt.polarity import orient
+from metaseg.igtt.shape import fit_boundary, open_masks
 from metaseg.igtt.structures import ems
 from metaseg.labels import VOID
 
@@ -24,16 +27,36 @@ def masks(
     criterion: str = "dmi",
     num_window: int = 30,
     polarity: str = "smaller",
+    smallest: int = 0,
+    boundary: float = 0.0,
 ) -> jax.Array:
     """`orient(best_mask(scores))`: how scores are read, in training and after it.
 
-    Arguments and errors are those of `agreement` and `orient`.
+    Args:
+      scores: as in `agreement`.
+      valid: as in `agreement`.
+      images: float `[..., H, W, C]`, where polarity or boundary need them.
+      criterion: as in `agreement`.
+      num_window: as in `agreement`.
+      polarity: as in `orient`.
+      smallest: radius of the smallest object, as in `open_masks`; 0 keeps all.
+      boundary: bandwidth of `fit_boundary`, static; 0 leaves boundaries where they are.
 
     Returns:
       Boolean `[..., H, W]`, false where not valid.
+
+    Raises:
+      InputError: as these functions do, or images that are needed are missing.
     """
     found = best_mask(scores, valid, criterion=criterion, num_window=num_window)
-    return orient(found, valid, images, polarity=polarity)
+    found = orient(found, valid, images, polarity=polarity)
+    if smallest:
+        found = open_masks(found, valid, smallest=smallest)
+    if boundary:
+        if images is None:
+            raise InputError("images: got None, boundary needs them")
+        found = fit_boundary(found, images, valid, bandwidth=boundary)
+    return found
 
 
 def to_labels(mask: jax.Array, valid: jax.Array | None = None) -> jax.Array:
@@ -53,6 +76,8 @@ def update_labels(
     criterion: str = "dmi",
     num_window: int = 30,
     polarity: str = "smaller",
+    smallest: int = 0,
+    boundary: float = 0.0,
 ) -> jax.Array:
     """The next epoch's labels of a batch, from the scores of this one.
 
@@ -63,18 +88,20 @@ def update_labels(
       key: typed PRNG key.
       scores: float `[B, H, W]`.
       ids: integer `[B]`.
-      images: float `[B, H, W, C]`, where the polarity needs them.
+      images: float `[B, H, W, C]`, where polarity or boundary need them.
       valid: boolean `[B, H, W]`; by default every pixel is.
       keep: what is kept of the masks: `structure(...)`.
       criterion: as in `agreement`.
       num_window: as in `agreement`.
       polarity: as in `orient`.
+      smallest: as in `masks`.
+      boundary: as in `masks`.
 
     Returns:
       uint8 `[B, H, W]`, void where not valid.
 
     Raises:
-      InputError: as `agreement` and `orient` do.
+      InputError: as `masks` does.
     """
     found = masks(
         scores,
@@ -83,6 +110,8 @@ def update_labels(
         criterion=criterion,
         num_window=num_window,
         polarity=polarity,
+        smallest=smallest,
+        boundary=boundary,
     )
     return noise.per_example(keep)(key, to_labels(found, valid), ids)
 
