@@ -17,4 +17,6 @@ def get_config() -> ConfigDict:
     config.data.train_size = 128
     config.augment.illumination = 1.0
     config.augment.modulation = 0.5
+    config.igtt.smallest = 3
+    config.igtt.boundary = 6.0
     return config

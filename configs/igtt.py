@@ -33,9 +33,7 @@ def get_config() -> ConfigDict:
     config.igtt.criterion = "otsu"  # "dmi", "iou", "bce"
     config.igtt.num_window = 30  # cuts
     config.igtt.polarity = "smaller"  # "brighter", "darker", "none"
-    config.igtt.smallest = (
-        0  # radius of the smallest object, pixels; 0: any
-    )
+    config.igtt.smallest = 0  # radius of the smallest object, pixels; 0: any
     # Moves boundaries to the middle of the step in intensity, local means being taken
     # with this bandwidth in pixels; 0: leaves them.
     config.igtt.boundary = 0.0

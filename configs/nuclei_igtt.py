@@ -21,4 +21,6 @@ def get_config() -> ConfigDict:
     config.igtt.coarse = 24.0
     config.igtt.rounds = 6
     config.igtt.steps_per_round = 60
+    config.igtt.smallest = 2
+    config.igtt.boundary = 3.0
     return config

@@ -23,7 +23,7 @@ def row(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def classical(job: train.Job, placed: Sequence[Placed]) -> list[dict[str, Any]]:
-    """Every method of `unsupervised`, and Otsu's cut of the local contrast.
+    """Every method of `unsupervised`, and what training may start from.
 
     Args:
       job: whose test images are measured on; its polarity is theirs.
@@ -33,10 +33,14 @@ def classical(job: train.Job, placed: Sequence[Placed]) -> list[dict[str, Any]]:
     split: Any = job.data.test
     labels = igtt_data.labels_of(split)
     rows = []
-    first = jax.jit(partial(igtt_programs.first_masks, config, "contrast"))
-    found = [first(batch.images) for batch in placed]
-    masks = igtt_programs.joined(job.layout, found, len(split))
-    rows.append(row("local contrast", igtt_loop.measure(masks, labels)[0]))
+    ways = {"local contrast": False}
+    if config.igtt.smallest or config.igtt.boundary:
+        ways["local contrast, refined"] = True
+    for name, refined in ways.items():
+        start = partial(igtt_programs.first_masks, config, "contrast", refined=refined)
+        found = [jax.jit(start)(batch.images) for batch in placed]
+        masks = igtt_programs.joined(job.layout, found, len(split))
+        rows.append(row(name, igtt_loop.measure(masks, labels)[0]))
     for method in unsupervised.METHODS:
         stacked = np.zeros(split.images.shape[:3], bool)
         for i, (height, width) in enumerate(split.sizes):

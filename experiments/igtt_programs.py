@@ -117,7 +117,9 @@ def labels(config: ConfigDict, structure: str) -> Callable[..., Any]:
     return jax.jit(label)
 
 
-def first_masks(config: ConfigDict, start: str, images: Images) -> jax.Array:
+def first_masks(
+    config: ConfigDict, start: str, images: Images, *, refined: bool = True
+) -> jax.Array:
     """Masks that the image alone gives, `[B, H, W]`; see `config.igtt.start`."""
     c = config.igtt
     if start == "black":
@@ -126,35 +128,36 @@ def first_masks(config: ConfigDict, start: str, images: Images) -> jax.Array:
         scores = igtt.intensity(images.pixels)
     else:
         scores = igtt.local_contrast(images.pixels, images.valid, coarse=c.coarse)
-    return igtt.masks(
-        scores,
-        images.valid,
-        images.pixels,
-        criterion="otsu",
-        num_window=START_WINDOW,
-        polarity=c.polarity,
-        smallest=c.smallest,
-        boundary=c.boundary,
-    )
+    own = {"criterion": "otsu", "num_window": START_WINDOW}
+    return _masks(config, scores, images, refined=refined, **own)
 
 
 def read(
     config: ConfigDict, scores: jax.Array, images: Images, *, supervised: bool = False
 ) -> jax.Array:
     """Masks of scores: the best cut, or one half after training on true labels."""
-    c = config.igtt
     if supervised:
         return (scores > readings.argmax_cut().threshold) & images.valid
-    return igtt.masks(
-        scores,
-        images.valid,
-        images.pixels,
-        criterion=c.criterion,
-        num_window=c.num_window,
-        polarity=c.polarity,
-        smallest=c.smallest,
-        boundary=c.boundary,
-    )
+    return _masks(config, scores, images, refined=True)
+
+
+def _masks(
+    config: ConfigDict,
+    scores: jax.Array,
+    images: Images,
+    *,
+    refined: bool,
+    **changes: Any,
+) -> jax.Array:
+    c = config.igtt
+    settings: dict[str, Any] = {
+        "criterion": c.criterion,
+        "num_window": c.num_window,
+        "polarity": c.polarity,
+    }
+    if refined:
+        settings |= {"smallest": c.smallest, "boundary": c.boundary}
+    return igtt.masks(scores, images.valid, images.pixels, **(settings | changes))
 
 
 def _cut(

@@ -33,6 +33,7 @@ __all__ = [
     "select_bandwidth",
     "soft_density",
     "spatial_density",
+    "weighted_sum",
 ]
 
 # Bandwidths beyond which a kernel is 0, the gaussian in float32.
@@ -95,6 +96,29 @@ def soft_density(
         )
     planes = jnp.moveaxis(jnp.asarray(probabilities, jnp.float32), -1, -3)
     return _normalised(_mass(planes, bandwidth, kernel))
+
+
+def weighted_sum(
+    values: jax.Array, *, bandwidth: ArrayLike, kernel: str = "gaussian"
+) -> jax.Array:
+    """Sum of the values around each pixel, weighted by the kernel, 1 at its centre.
+
+    Nothing lies beyond the border. Over the sum of ones it is the local mean.
+
+    Args:
+      values: float `[..., H, W]`.
+      bandwidth: as in `spatial_density`.
+      kernel: as in `spatial_density`.
+
+    Returns:
+      float32 `[..., H, W]`.
+
+    Raises:
+      InputError: wrong shape, bandwidth or kernel.
+    """
+    if jnp.ndim(values) < 2:
+        raise InputError(f"values: shape {jnp.shape(values)}, expected [..., H, W]")
+    return _mass(jnp.asarray(values, jnp.float32), bandwidth, kernel)
 
 
 def effective_pixels(

@@ -8,7 +8,7 @@ import pytest
 import scipy.ndimage as ndi
 from scipy.stats import chisquare
 from skimage.filters import threshold_otsu
-from skimage.morphology import skeletonize
+from skimage.morphology import disk, opening, skeletonize
 
 from metaseg import igtt
 from metaseg.errors import InputError
@@ -139,6 +139,17 @@ def test_saturated_scores_are_their_own_mask(criterion):
     np.testing.assert_array_equal(
         igtt.best_mask(scores, criterion=criterion), scores == 1
     )
+
+
+@pytest.mark.parametrize("criterion", igtt.CRITERIA)
+def test_best_cut_is_where_the_best_mask_begins(criterion):
+    scores, valid = score_maps(8)
+    cuts = np.asarray(igtt.best_cut(scores, valid, criterion=criterion))
+    masks = np.asarray(igtt.best_mask(scores, valid, criterion=criterion))
+    for cut, score, mask, known in zip(cuts, scores, masks, valid, strict=True):
+        assert score[mask].min() > cut - 1e-6
+        assert score[known & ~mask].max() < cut + 1e-6
+    assert np.isnan(igtt.best_cut(jnp.ones((1, 4, 4)), criterion=criterion)).all()
 
 
 def test_orient_makes_the_chosen_side_foreground():
@@ -284,6 +295,84 @@ def test_local_contrast_is_a_difference_of_gaussians_of_the_root_of_intensity():
     assert not found[:, 20:].any()
 
 
+def test_open_masks_is_an_opening_that_padding_takes_no_part_in():
+    mask = np.random.default_rng(0).random((2, 30, 34)) > 0.2
+    found = igtt.open_masks(mask, smallest=2)
+    for one, expected in zip(found, mask, strict=True):
+        expected = opening(expected, disk(2), mode="ignore")
+        np.testing.assert_array_equal(one, expected)
+    valid = np.zeros_like(mask)
+    valid[:, :25, :20] = True
+    cut = igtt.open_masks(mask[:, :25, :20], smallest=2)
+    found = igtt.open_masks(mask, valid, smallest=2)
+    np.testing.assert_array_equal(found[:, :25, :20], cut)
+    assert not (found & ~valid).any()
+    np.testing.assert_array_equal(igtt.open_masks(mask, smallest=0), mask)
+
+
+def reference_fit(mask, image, bandwidth, band):
+    """Three times: pixels near the boundary join the side of the nearer local mean."""
+    root = np.sqrt((image - image.min()) / np.ptp(image))
+    blur = partial(ndi.gaussian_filter, sigma=1.0, mode="constant", truncate=14)
+    smooth = blur(root) / blur(np.ones_like(root))
+    half = np.sqrt(5) * bandwidth
+    line = np.maximum(1 - (np.arange(-20, 21) / half) ** 2, 0)
+    total = partial(ndi.convolve, weights=np.outer(line, line), mode="constant")
+    for _ in range(3):
+        inside, outside = (
+            total(root * side) / np.maximum(total(side * 1.0), 1e-9)
+            for side in (mask, ~mask)
+        )
+        near = ndi.distance_transform_edt(mask) <= band
+        near &= ndi.distance_transform_edt(~mask) <= band
+        nearer = np.abs(smooth - inside) < np.abs(smooth - outside)
+        mask = np.where(near, nearer, mask)
+    return mask
+
+
+def objects_of_two_brightnesses():
+    rows, columns = np.mgrid[:40, :56]
+    truth = np.hypot(rows - 20, columns - 14) < 9
+    bright = np.hypot(rows - 20, columns - 40) < 9
+    image = ndi.gaussian_filter(truth * 1.0 + bright * 4.0, 1.5) + 1.0
+    image += np.random.default_rng(0).normal(0, 0.02, image.shape)
+    return image.astype(np.float32), truth | bright
+
+
+def test_fit_boundary_follows_its_definition():
+    image, _ = objects_of_two_brightnesses()
+    mask = image > 1.3
+    found = igtt.fit_boundary(mask, image[..., None], bandwidth=5.0)
+    expected = reference_fit(mask, image, 5.0, 2)
+    assert (expected != mask).sum() > 20
+    assert (np.asarray(found) != expected).mean() < 1e-3  # ties are rounding's
+
+
+def test_fit_boundary_undoes_what_one_cut_does_to_bright_and_dim_objects():
+    image, truth = objects_of_two_brightnesses()
+    mask = image > 1.3
+    negative = igtt.fit_boundary(mask, -image[..., None], bandwidth=5.0)
+    found = igtt.fit_boundary(mask, image[..., None], bandwidth=5.0)
+    for fitted in (found, negative):
+        assert (fitted ^ truth).sum() < 0.5 * (mask ^ truth).sum()
+
+
+def test_fit_boundary_keeps_padding_and_what_has_no_boundary():
+    image, truth = objects_of_two_brightnesses()
+    fit = jax.jit(partial(igtt.fit_boundary, bandwidth=5.0))
+    nothing, everything = np.zeros((40, 56), bool), np.ones((40, 56), bool)
+    assert not fit(nothing, image[..., None]).any()
+    assert fit(everything, image[..., None]).all()
+    np.testing.assert_array_equal(fit(truth, np.ones((40, 56, 1))), truth)
+    valid = nothing.copy()
+    valid[:30, :40] = True
+    padded = np.where(valid, image, 1e6)[..., None]
+    found = fit(truth, padded, valid)
+    cut = fit(truth[:30, :40], image[:30, :40, None])
+    np.testing.assert_array_equal(found[:30, :40], cut)
+    assert not (found & ~valid).any()
+
+
 def test_average_is_the_plain_mean_until_the_decay_takes_over():
     rng = np.random.default_rng(0)
     epochs = rng.random((6, 3, 4)).astype(np.float32)
@@ -312,6 +401,9 @@ def test_wrong_arguments_are_named():
         "num_window: got 2": {"num_window": 2},
         "polarity: .*'larger'": {"polarity": "larger"},
         "images: got None, .*'darker'": {"polarity": "darker"},
+        "images: got None, boundary": {"boundary": 3.0},
+        "smallest: got -1": {"smallest": -1},
+        "boundary: got -1": {"boundary": -1.0, "images": scores[..., None]},
     }
     for message, argument in wrong.items():
         with pytest.raises(InputError, match=message):

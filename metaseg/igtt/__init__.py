@@ -16,7 +16,7 @@ where a pixel is padding: it counts in nothing and its label is void. May import
 `labels`, `noise`, `density`, `morphology`, `checks` and `errors`.
 """
 
-from metaseg.igtt.cuts import CRITERIA, agreement, best_mask
+from metaseg.igtt.cuts import CRITERIA, agreement, best_cut, best_mask
 from metaseg.igtt.polarity import POLARITIES, orient
 from metaseg.igtt.shape import fit_boundary, open_masks
 from metaseg.igtt.start import intensity, local_contrast
@@ -35,6 +35,7 @@ __all__ = [
     "STRUCTURES",
     "agreement",
     "average",
+    "best_cut",
     "best_mask",
     "ems",
     "fit_boundary",

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from metaseg import checks
-from metaseg.igtt.valid import count, floats, total, unit
+from metaseg.igtt.valid import count, extremes, floats, total, unit
 
-__all__ = ["CRITERIA", "agreement", "best_mask"]
+__all__ = ["CRITERIA", "agreement", "best_cut", "best_mask"]
 
 _TINY = 1e-30
 
@@ -136,11 +136,30 @@ def best_mask(
       Boolean `[..., H, W]`; all false where the scores are constant or no pixel is
       valid, and false where a pixel is not.
     """
-    best = jnp.argmax(
-        agreement(scores, valid, criterion=criterion, num_window=num_window), axis=-1
-    )
+    found = agreement(scores, valid, criterion=criterion, num_window=num_window)
     passed = _cuts_passed(*floats(scores, valid), num_window)
-    return passed > best[..., None, None] + 1
+    return passed > jnp.argmax(found, axis=-1)[..., None, None] + 1
+
+
+def best_cut(
+    scores: jax.Array,
+    valid: jax.Array | None = None,
+    *,
+    criterion: str = "dmi",
+    num_window: int = 30,
+) -> jax.Array:
+    """The score that `best_mask` cuts at.
+
+    Arguments and errors are those of `agreement`.
+
+    Returns:
+      float32 `[...]`; NaN where the scores are constant or no pixel is valid.
+    """
+    found = agreement(scores, valid, criterion=criterion, num_window=num_window)
+    scores, valid = floats(scores, valid)
+    low, high = extremes(scores, valid)
+    share = (jnp.argmax(found, axis=-1) + 1) / (num_window - 1)
+    return jnp.where(high > low, low + share * (high - low), jnp.nan)
 
 
 def _cuts_passed(scores: jax.Array, valid: jax.Array, num_window: int) -> jax.Array:

@@ -50,8 +50,10 @@ def masks(
     """
     found = best_mask(scores, valid, criterion=criterion, num_window=num_window)
     found = orient(found, valid, images, polarity=polarity)
+    checks.integer("smallest", smallest, 0, "pixels")
     if smallest:
         found = open_masks(found, valid, smallest=smallest)
+    checks.number("boundary", boundary, 0, unit="pixels")
     if boundary:
         if images is None:
             raise InputError("images: got None, boundary needs them")

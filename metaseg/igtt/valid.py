@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-__all__ = ["count", "floats", "total", "unit"]
+__all__ = ["count", "extremes", "floats", "total", "unit"]
 
 _AXES = (-2, -1)
 
@@ -26,9 +26,14 @@ def count(valid: jax.Array) -> jax.Array:
     return jnp.maximum(jnp.sum(valid, axis=_AXES, dtype=jnp.int32), 1)
 
 
+def extremes(values: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Lowest and highest value, `[...]`; inf and -inf where no pixel is valid."""
+    low = jnp.min(values, _AXES, where=valid, initial=jnp.inf)
+    return low, jnp.max(values, _AXES, where=valid, initial=-jnp.inf)
+
+
 def unit(values: jax.Array, valid: jax.Array) -> jax.Array:
     """Values with each image's range brought to [0, 1]; 0 if constant or not valid."""
-    low = jnp.min(values, _AXES, keepdims=True, where=valid, initial=jnp.inf)
-    high = jnp.max(values, _AXES, keepdims=True, where=valid, initial=-jnp.inf)
+    low, high = (x[..., None, None] for x in extremes(values, valid))
     span = jnp.where(high > low, high - low, 1)
     return jnp.where(valid, (values - low) / span, 0)
