@@ -22,6 +22,7 @@ __all__ = [
     "Placed",
     "Programs",
     "build",
+    "cuts",
     "first_masks",
     "joined",
     "label_dtype",
@@ -139,6 +140,18 @@ def read(
     if supervised:
         return (scores > readings.argmax_cut().threshold) & images.valid
     return _masks(config, scores, images, refined=True)
+
+
+def cuts(
+    config: ConfigDict, scores: jax.Array, images: Images
+) -> tuple[jax.Array, jax.Array]:
+    """The cut of each image's scores, nan if there is none, and whether it inverts."""
+    c = config.igtt
+    own = {"criterion": c.criterion, "num_window": c.num_window}
+    above = igtt.best_mask(scores, images.valid, **own)
+    mask = igtt.orient(above, images.valid, images.pixels, polarity=c.polarity)
+    inverted = (mask & ~above).any(axis=(-2, -1))
+    return igtt.best_cut(scores, images.valid, **own), inverted
 
 
 def _masks(

@@ -2,7 +2,8 @@
 
 Writes into the work folder `config.json`, `environment.json`, `metrics.jsonl`,
 TensorBoard events, `checkpoints/`, `evolution/`, `masks/`, `overlays/`, `results.json`
-and `report.html`; with baselines `baselines/NAME/` for each network trained for them.
+`report.html` and, for prediction, `network/`; with baselines `baselines/NAME/` for each
+network trained for them.
 """
 
 import json
@@ -10,6 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,9 @@ import igtt_baselines
 import igtt_data
 import igtt_loop
 import igtt_programs
+import jax
 import logs
+import loop
 import numpy as np
 import predict_files
 import results as results_lib
@@ -29,7 +33,7 @@ from igtt_loop import SHOWN, SUPERVISED, Parts, Rounds, Truth
 from ml_collections import ConfigDict
 from PIL import Image
 
-from metaseg import checkpoint, checks, igtt, report
+from metaseg import checkpoint, checks, igtt, readings, report
 from metaseg.batch import Batch
 from metaseg.errors import InputError
 from metaseg.report import igtt as page
@@ -37,6 +41,7 @@ from metaseg.report import igtt as page
 __all__ = ["check", "run"]
 
 STARTS = ("black", "intensity", "contrast")
+NETWORK = "network"  # folder of the weights that are read from
 PICTURES = 6  # of the evolution of one image
 
 
@@ -102,6 +107,8 @@ def run(
     with stopping.Watch() as watch:
         digest = resuming.digest(requested)
         main = train_variant(parts, config.igtt.structure, workdir, digest, watch)
+        cut = _common_cut(parts, main)
+        _keep_network(job, main)
         table, ious = _segment(job, main, test)
         if baselines:
             table += igtt_baselines.classical(job, test)
@@ -109,7 +116,7 @@ def run(
     clock["train_seconds"] = main.rounds.progress.total
     clock["update_share"] = main.rounds.progress.updating / clock["train_seconds"]
     clock["total_seconds"] = time.perf_counter() - began
-    _write(job, main, table, ious, clock, baselines)
+    _write(job, main, cut, table, ious, clock, baselines)
     return workdir / "report.html"
 
 
@@ -305,6 +312,34 @@ def _segment(
     return _measured(job, f"iGTT, {job.members[0].igtt.structure}", masks)
 
 
+def _common_cut(parts: Parts, trained: Trained) -> readings.Cut | None:
+    """The median cut of the training images, to read images of any size by."""
+    job = parts.job
+    cuts = jax.jit(partial(igtt_programs.cuts, job.members[0]))
+    scores = trained.rounds.scores(trained.state, parts.placed)
+    found = [
+        cuts(each, batch.images)
+        for each, batch in zip(scores, parts.placed, strict=True)
+    ]
+    each, inverted = igtt_programs.joined(job.layout, found, len(parts.images.ids))
+    some = np.isfinite(each)
+    if not some.any():
+        return None
+    return readings.Cut(float(np.median(each[some])), bool(inverted[some].mean() > 0.5))
+
+
+def _keep_network(job: train.Job, trained: Trained) -> None:
+    """Saves what the masks are read from, for prediction."""
+    step = trained.round * job.members[0].igtt.steps_per_round
+    checkpoints = checkpoint.Checkpoints(job.workdir / NETWORK)
+    state = job.layout.get_state(trained.state)
+    try:
+        loop.guard(checkpoints, step, partial(checkpoints.save, step, state, {}))
+        loop.guard(checkpoints, step, checkpoints.wait)
+    finally:
+        checkpoints.close()
+
+
 def _loops(
     parts: Parts,
     test: Sequence[igtt_programs.Placed],
@@ -329,6 +364,7 @@ def _loops(
 def _write(
     job: train.Job,
     main: Trained,
+    cut: readings.Cut | None,
     table: list[dict[str, Any]],
     ious: np.ndarray,
     clock: Mapping[str, float],
@@ -343,7 +379,12 @@ def _write(
             "train": len(data.train),
             "test": len(data.test),
             "image_shape": data.train.shape,
+            "num_classes": data.num_classes,
+            "class_names": data.class_names,
         },
+        "noise": {"matrix": None},
+        "network": NETWORK,
+        "cut": None if cut is None else cut._asdict(),
         "igtt": {
             "rounds": len(main.history),
             "round": main.round,

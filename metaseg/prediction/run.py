@@ -39,6 +39,8 @@ class Run(NamedTuple):
       normalizer: whole image to the `Affine` that normalises it, as in training.
       validation: the cut tuned on the validation split, or None.
       name: what the run was of, for titles.
+      own: the cut that training without labels ended with, or None; the analytic
+        reading of such a run.
     """
 
     model: nn.Module
@@ -50,14 +52,15 @@ class Run(NamedTuple):
     normalizer: normalize.Normalizer
     validation: readings.Cut | None
     name: str
+    own: readings.Cut | None = None
 
 
 def load(workdir: str | os.PathLike[str]) -> Run:
     """Loads the best weights of a run.
 
     Args:
-      workdir: the work folder of `experiments/main.py`. Of its checkpoints the one
-        with the best validation is taken.
+      workdir: the work folder of `experiments/main.py`, whose checkpoint with the best
+        validation is taken, or of `experiments/igtt.py`.
 
     Returns:
       The run.
@@ -76,6 +79,7 @@ def load(workdir: str | os.PathLike[str]) -> Run:
         num_classes, channels = int(data["num_classes"]), int(data["image_shape"][-1])
         class_names = data.get("class_names") or _names(num_classes)
         matrix = results["noise"]["matrix"]
+        weights = folder / results.get("network", "checkpoints")
         model = models.build(config.model, num_classes)
         settings = SimpleNamespace(**config.data.to_dict())
         source = config.data.name
@@ -84,18 +88,20 @@ def load(workdir: str | os.PathLike[str]) -> Run:
             f"{folder}: config.json or results.json lacks {error}; expected those of a"
             " finished run"
         ) from error
+    labels = "without labels" if "igtt" in config else config.noise.name
     if source in synthetic.FAMILIES:  # drawn standardised, whatever config.data says
         settings = SimpleNamespace(normalize="zscore")
     return Run(
         model=model,
-        variables=jax.device_put(_weights(folder, config, model, channels)),
+        variables=jax.device_put(_weights(weights, config, model, channels)),
         matrix=None if matrix is None else np.asarray(matrix, np.float32),
         num_classes=num_classes,
         class_names=tuple(str(name) for name in class_names),
         channels=channels,
         normalizer=normalize.build(settings),
         validation=_validation_cut(results.get("thresholds") or {}),
-        name=f"{data['name']}, {config.noise.name}",
+        own=readings.Cut(**results["cut"]) if results.get("cut") else None,
+        name=f"{data['name']}, {labels}",
     )
 
 
@@ -118,9 +124,8 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
         raise InputError(f"{folder / name}: not JSON ({error})") from error
 
 
-def _weights(folder: Path, config: Any, model: nn.Module, channels: int) -> Any:
-    """The best validated weights."""
-    path = folder / "checkpoints"
+def _weights(path: Path, config: Any, model: nn.Module, channels: int) -> Any:
+    """The best validated weights among checkpoints."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; expected the checkpoints of a run")
     checkpoints = checkpoint.Checkpoints(path, read_only=True)
@@ -175,7 +180,8 @@ def reader(run: Run, reading: str) -> Callable[[np.ndarray], np.ndarray]:
 
     Args:
       run: the run.
-      reading: "analytic" (noise-aware; the argmax if no matrix describes the noise),
+      reading: "analytic" (noise-aware; the argmax if no matrix describes the noise; the
+        run's own cut after training without labels),
         "argmax", or "validation", where the run has such a cut.
 
     Returns:
@@ -196,8 +202,9 @@ def reader(run: Run, reading: str) -> Callable[[np.ndarray], np.ndarray]:
         )
     matrix = None if reading == "argmax" else run.matrix
     if run.num_classes == 2:
-        tuned = run.validation if reading == "validation" else None
-        return partial(_above, cut=tuned or readings.analytic_cut(matrix))
+        cuts = {"validation": run.validation, "analytic": run.own}
+        cut = cuts.get(reading) or readings.analytic_cut(matrix)
+        return partial(_above, cut=cut)
     inverse = None
     if matrix is not None:
         inverse = np.asarray(ntm.decode(np.eye(len(matrix), dtype=np.float32), matrix))
@@ -222,7 +229,7 @@ def _likeliest(scores: np.ndarray, *, inverse: np.ndarray | None) -> np.ndarray:
 
 def fingerprint(run: Run) -> str:
     """Tells runs apart: a hash of all that labels follow from but normalisation."""
-    digest = hashlib.sha256(repr((run.model, run.validation)).encode())
+    digest = hashlib.sha256(repr((run.model, run.validation, run.own)).encode())
     for leaf in jax.tree.leaves((run.variables, run.matrix)):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()

@@ -1,7 +1,6 @@
 """Segmentation without labels: what is read, what a round does, how a run goes on."""
 
 import dataclasses
-import importlib
 import json
 import os
 import signal
@@ -21,7 +20,7 @@ import train
 from PIL import Image
 
 from configs import igtt as igtt_config
-from metaseg import igtt, training, unsupervised
+from metaseg import igtt, prediction, training, unsupervised
 from metaseg.batch import Batch
 from metaseg.data import pipeline
 from metaseg.data.dataset import Split
@@ -255,6 +254,17 @@ def test_the_supervised_ceiling_is_training_on_true_labels_read_at_one_half(whol
     assert table[-1]["iou"] == pytest.approx(expected)
 
 
+def test_the_network_is_kept_with_the_median_cut_of_the_training_images(whole):
+    run = prediction.load(whole)
+    c = config()
+    images = train.load_data(c).train.images
+    scores = jax.nn.sigmoid(run.model.apply(run.variables, images, train=False)[..., 0])
+    cuts = igtt.best_cut(scores, criterion="otsu", num_window=12)
+    assert run.own.threshold == pytest.approx(float(np.median(cuts)), rel=1e-4)
+    above = prediction.reader(run, "analytic")(np.asarray(scores[0])[..., None])
+    np.testing.assert_array_equal(above, scores[0] > run.own.threshold)
+
+
 def test_validation_labels_choose_the_round_with_the_best_dice(tmp_path):
     igtt_run.run(config(**{"igtt.labels": "choose", "igtt.rounds": 2}), tmp_path)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -296,13 +306,14 @@ EXTRAS = {
     "igtt.soft": 2.0,
     "igtt.average": 0.5,
     "igtt.reinitialise": True,
+    "igtt.smallest": 1,
+    "igtt.boundary": 2.0,
 }
 
 
-@pytest.mark.parametrize("extras", [{}, EXTRAS], ids=["plain", "extras"])
-def test_a_folder_of_images_alone_gives_a_mask_of_each(folder, tmp_path, extras):
+def test_a_folder_of_images_alone_gives_a_mask_of_each(folder, tmp_path):
     own = {"data.name": "images", "data.dir": str(folder), "igtt.labels": "none"}
-    igtt_run.run(config(**own, **extras), tmp_path / "run")
+    igtt_run.run(config(**own, **EXTRAS), tmp_path / "run")
     found = masks(tmp_path / "run")
     shapes = {name: mask.shape for name, mask in found.items()}
     assert shapes == {
@@ -329,6 +340,8 @@ def test_a_folder_of_images_alone_gives_a_mask_of_each(folder, tmp_path, extras)
         ({"igtt.polarity": "larger"}, "config.igtt.polarity: .*'larger'"),
         ({"igtt.labels": "all"}, "config.igtt.labels: .*'all'"),
         ({"igtt.radius": -1}, "config.igtt.radius: got -1"),
+        ({"igtt.smallest": -1}, "config.igtt.smallest: got -1"),
+        ({"igtt.boundary": -1.0}, "config.igtt.boundary: got -1"),
         ({"igtt.num_window": 2}, "config.igtt.num_window: got 2"),
         ({"igtt.rounds": 0}, "config.igtt.rounds: got 0"),
         ({"igtt.steps_per_round": 0}, "config.igtt.steps_per_round: got 0"),
@@ -384,11 +397,6 @@ def test_darker_objects_are_what_brighter_ones_are_in_the_negative():
     np.testing.assert_array_equal(found, expected)
     assert found[5:8, 5:8].all()
     assert found.mean() < 0.2
-
-
-@pytest.mark.parametrize("name", ["igtt", "cell_igtt", "nuclei_igtt", "folder_igtt"])
-def test_every_config_is_a_valid_run(name):
-    igtt_run.check(importlib.import_module(f"configs.{name}").get_config())
 
 
 def test_padding_is_not_valid_and_batches_hold_every_image_in_order():
