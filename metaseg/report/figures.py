@@ -202,11 +202,12 @@ def round_curves(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
         Charts; curves whose values no row has are left out.
     """
     agreement = {
-        "stability": ("stability", TRAIN),
-        "val_iou": ("IoU, all pixels", VALIDATION),
-        "val_mean_image_iou": ("IoU, mean per image", FOREGROUND),
+        "stability": ("stability", TRAIN, "-"),
+        "val_iou": ("IoU, all pixels", VALIDATION, "-"),
+        # Both are often the same: what is drawn last must not hide the other.
+        "val_mean_image_iou": ("IoU, mean per image", FOREGROUND, ":"),
     }
-    share = {"mask_share": ("share of foreground", TRAIN)}
+    share = {"mask_share": ("share of foreground", TRAIN, "-")}
     return [
         _rounds_chart("Agreement of masks", history, agreement, top=1.0),
         _rounds_chart("Share of foreground in the masks", history, share, top=None),
@@ -216,17 +217,17 @@ def round_curves(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
 def _rounds_chart(
     title: str,
     history: Sequence[Mapping[str, Any]],
-    looks: Mapping[str, tuple[str, str]],
+    looks: Mapping[str, tuple[str, str, str]],
     top: float | None,
 ) -> Chart:
     rows = [{**row, "step": row["round"]} for row in history]
     alts = []
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure()
-        for key, (name, colour) in looks.items():
+        for key, (name, colour, line) in looks.items():
             steps, values = _series(rows, "round", key)
             if len(steps):
-                _curve(axes, steps, values, colour, name)
+                _curve(axes, steps, values, colour, name, linestyle=line)
                 alts.append(f"{name} {_course(values)}")
         axes.set(xlabel="round")
         axes.set_ylim(0, top)
