@@ -1,7 +1,7 @@
 """iGTT over several seeds: the table of each, as mean and range.
 
-    python benchmarks/igtt_seeds.py --workdir=runs/cells -- --config=configs/cell_igtt.py \
-        --baselines
+    python benchmarks/igtt_seeds.py --workdir=runs/igtt -- --baselines \
+        --config=configs/cell_igtt.py
 
 Runs `experiments/igtt.py` with the flags after `--` and `--config.seed` 0, 1, ..., each
 in WORKDIR/SEED, one after the other; what is finished there is not run again. Prints

@@ -17,4 +17,5 @@ def get_config() -> ConfigDict:
     config = igtt.get_config()
     config.data.name = "images"
     config.igtt.labels = "none"
+    config.igtt.boundary = 3.0
     return config

@@ -33,6 +33,7 @@ __all__ = [
     "reader",
 ]
 
+PIXELS = 1 << 22  # scored at once, at most; beyond that a batch has fewer images
 START_WINDOW = 256  # cuts of the first labels, where an image's whole range is scored
 
 
@@ -68,7 +69,9 @@ def label_dtype(config: ConfigDict) -> Any:
 
 def place(config: ConfigDict, layout: Layout, images: Images) -> list[Placed]:
     """Images in batches for scoring, their pixels on the device."""
-    size = layout.round_up(config.training.eval_batch_size)
+    height, width = images.valid.shape[1:]
+    most = max(1, PIXELS // (height * width))
+    size = layout.round_up(min(config.training.eval_batch_size, most))
     return [
         Placed(batch, layout.put_batch(batch.pixels))
         for batch in igtt_data.in_batches(images, size)

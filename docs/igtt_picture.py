@@ -1,0 +1,77 @@
+"""Draws docs/igtt.png from finished runs of iGTT on built-in images.
+
+    python docs/igtt_picture.py runs/CELLS runs/NETWORK
+
+Every row is a training image of a run: its mask at the start and after some rounds,
+outlined, and the true one, which the run did not see.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
+
+import igtt_loop  # noqa: E402
+import train  # noqa: E402
+
+EXAMPLES = (0, 2)  # of the training split
+TITLES = {"ems": "points along\nthe skeleton", "mask": "whole masks"}
+
+
+def rows(workdir: Path) -> list[tuple[str, np.ndarray, list[tuple[str, np.ndarray]]]]:
+    """For each example a title, the image, and masks with their titles."""
+    config = ConfigDict(json.loads((workdir / "config.json").read_text()))
+    done = json.loads((workdir / "results.json").read_text())["igtt"]["rounds"]
+    data = train.load_data(config)
+    split: Any = data.train
+    title = f"{data.name},\n{TITLES[config.igtt.structure]}\nas labels"
+    found = []
+    for i in EXAMPLES:
+        masks = []
+        for round_ in (0, 1, done // 2, done):
+            with Image.open(igtt_loop.evolution_file(workdir, i, round_)) as file:
+                name = f"round {round_}" if round_ else "start"
+                masks.append((name, np.asarray(file) > 0))
+        masks.append(("truth, unseen", split.labels[i] == 1))
+        found.append((title, split.images[i, ..., 0], masks))
+    return found
+
+
+def main() -> None:
+    """Draws two rows per run given."""
+    runs = [rows(Path(name)) for name in sys.argv[1:]]
+    if not runs:
+        sys.exit(__doc__)
+    every = [row for run in runs for row in run]
+    figure = Figure(figsize=(9.4, 1.5 * len(every) + 0.3), layout="constrained")
+    axes = figure.subplots(len(every), 6, squeeze=False)
+    for i, (title, image, masks) in enumerate(every):
+        shade = np.clip(image, *np.percentile(image, [0.5, 99.5]))
+        for j, (name, mask) in enumerate([("image", None), *masks]):
+            axis = axes[i][j]
+            axis.imshow(shade, cmap="gray", interpolation="nearest")
+            if mask is not None and mask.any() and not mask.all():
+                axis.contour(mask, [0.5], colors="#ffb000", linewidths=0.9)
+            axis.set(xticks=[], yticks=[])
+            for spine in axis.spines.values():
+                spine.set_visible(False)
+            if i % len(EXAMPLES) == 0:
+                axis.set_title(name, fontsize=9)
+        axes[i][0].set_ylabel(
+            title, rotation=0, ha="right", va="center", fontsize=9, labelpad=6
+        )
+    path = ROOT / "docs" / "igtt.png"
+    figure.savefig(path, dpi=110)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
