@@ -102,12 +102,7 @@ def test_the_final_weights_of_a_member_are_its_checkpoint(ensemble):
 
 
 def test_a_stopped_ensemble_goes_on_to_the_same_end(ensemble, tmp_path, monkeypatch):
-    class StopAfterSeven(stopping.Watch):
-        def asked(self, step):
-            self.signal = "SIGTERM" if step >= 7 else ""
-            return super().asked(step)
-
-    monkeypatch.setattr(stopping, "Watch", StopAfterSeven)
+    monkeypatch.setattr(stopping, "Watch", lambda: tiny.StopAfter(7))
     with pytest.raises(stopping.StoppedError):
         train.run(config(), tmp_path)
     monkeypatch.undo()

@@ -17,7 +17,7 @@ import pytest
 import stopping
 import tiny
 import train
-from tiny import config, outcome
+from tiny import StopAfter, config, outcome
 
 from metaseg import checkpoint
 from metaseg.errors import InputError
@@ -29,19 +29,6 @@ def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "run"
     train.run(config(), path)
     return path
-
-
-class StopAfter(stopping.Watch):
-    """Sees a signal at the given step, as if it had come from outside."""
-
-    def __init__(self, step):
-        super().__init__()
-        self._step = step
-
-    def asked(self, step):
-        if step >= self._step:
-            self.signal = "SIGTERM"
-        return super().asked(step)
 
 
 @pytest.mark.parametrize("step", [2, 7])

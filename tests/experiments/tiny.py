@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import stopping
 
 from configs import default
 
@@ -31,6 +32,19 @@ FIELDS = {
     "training.checkpoint_every": 1,
     "report.images": 1,
 }
+
+
+class StopAfter(stopping.Watch):
+    """Sees a signal at the given step, as if it had come from outside."""
+
+    def __init__(self, step):
+        super().__init__()
+        self._step = step
+
+    def asked(self, step):
+        if step >= self._step:
+            self.signal = "SIGTERM"
+        return super().asked(step)
 
 
 def config(**changes):
