@@ -463,11 +463,12 @@ def _finish(
         (settings.output / "metrics.json").unlink(missing_ok=True)
     page.write(settings.output / "predictions.csv", _csv(table))
     html = settings.output / "index.html"
+    own = settings.reading == "analytic" and task.run.own is not None
     report.write_predictions(
         html,
         images=settings.images,
         run=f"{task.run.name} ({settings.run})",
-        reading=settings.reading,
+        reading="own" if own else settings.reading,
         aware=task.run.matrix is not None,
         class_names=names,
         rows=table,

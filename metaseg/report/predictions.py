@@ -28,7 +28,11 @@ MOST_BAD = 200  # of the table
 THUMB_SIDE = 288
 TINT = 0.25  # of the class's colour inside its objects
 POLICY = "style-src 'unsafe-inline'"  # of base.html.jinja
-READINGS = {**wording.READINGS, "validation": "validation threshold"}
+READINGS = {
+    **wording.READINGS,
+    "validation": "validation threshold",
+    "own": "median cut of the training images, found without labels",
+}
 MEASURES = {
     "iou": "IoU",
     "miou": "Mean IoU",
@@ -123,7 +127,7 @@ def write_predictions(
       path: file to write; `overlays/NAME.png` beside it are linked, and some embedded.
       images: where the images came from.
       run: name of the run.
-      reading: "analytic", "argmax" or "validation".
+      reading: one of `READINGS`.
       aware: whether the noise of the run has a matrix.
       class_names: K names.
       rows: of predictions.csv: "name", numbers, and strings that are empty.
