@@ -184,6 +184,20 @@ def test_soft_density_is_that_of_labels_and_differentiable(kernel):
     check_grads(lambda x: (soft(x) * project).sum(), (shares,), 1, ["rev"], eps=1e-2)
 
 
+@pytest.mark.parametrize("kernel", density.KERNELS)
+def test_weighted_sum_is_a_convolution_with_the_kernel(kernel):
+    values = RNG.normal(size=(2, 17, 23)).astype(np.float32)
+    offset = np.arange(-22, 23) / 2.6
+    line = {
+        "gaussian": np.exp(-0.5 * offset**2),
+        "box": np.abs(offset) <= 1,
+        "epanechnikov": np.maximum(1 - offset**2, 0),
+    }[kernel]
+    weights = np.outer(line, line)[None].astype(np.float32)
+    found = density.weighted_sum(values, bandwidth=2.6, kernel=kernel)
+    close(found, ndi.convolve(values, weights, mode="constant"), 1e-4)
+
+
 NOISES = {
     "flip": (partial(noise.flip, rate=0.4), ntm.symmetric(2, 0.4)),
     "sample": (partial(noise.sample, fraction=0.1), ntm.sampling(2, 0.1)),
@@ -399,6 +413,10 @@ INVALID = [
         r"probabilities: shape \(4, 5\), expected \[..., H, W, K\]",
     ),
     (lambda: density.soft_density(np.ones((4, 5, 2)), bandwidth=-1), WIDTH),
+    (
+        lambda: density.weighted_sum(np.ones(4), bandwidth=1),
+        r"values: shape \(4,\), .*",
+    ),
     (lambda: density.effective_pixels(LABELS[0], bandwidth=1), "labels: shape .*"),
     (lambda: density.effective_pixels(LABELS, bandwidth="wide"), WIDTH),
     (lambda: density.adaptive(LABELS, 2, neighbours=0), "neighbours: got 0, .*"),
