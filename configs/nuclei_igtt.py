@@ -3,7 +3,9 @@
     python experiments/igtt.py --config=configs/nuclei_igtt.py --config.data.dir=DIR
 
 Images and masks lie as for the other nuclei configs; masks of validation and test
-images are read to measure with. Not measured as a whole yet: see docs/igtt.md.
+images are read to measure with. 2 minutes of training on two CPU cores. Test IoU 0.777
+to 0.782 over three seeds, as good as the masks that training starts from and no better:
+docs/igtt.md.
 """
 
 from ml_collections import ConfigDict
