@@ -14,7 +14,9 @@ from igtt_programs import Placed
 
 from metaseg import unsupervised
 
-__all__ = ["classical", "row"]
+__all__ = ["TITLES", "classical", "row"]
+
+TITLES = {"otsu": "Otsu", "li": "Li", "kmeans": "k-means", "chan_vese": "Chan-Vese"}
 
 
 def row(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def classical(job: train.Job, placed: Sequence[Placed]) -> list[dict[str, Any]]:
             image = split.images[i, :height, :width]
             stacked[i, :height, :width] = segment(image, method, config.igtt.polarity)
         values, _ = igtt_loop.measure(stacked, labels)
-        rows.append(row(method.replace("_", "-"), values))
+        rows.append(row(TITLES.get(method, method), values))
     return rows
 
 
