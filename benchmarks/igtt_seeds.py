@@ -30,9 +30,10 @@ def parse() -> argparse.Namespace:
 
 
 def said(values: Sequence[float]) -> str:
-    """Mean and range."""
-    mean = sum(values) / len(values)
-    return f"{mean:.3f} ({min(values):.3f} to {max(values):.3f})"
+    """Mean and range, where there is one."""
+    mean = f"{sum(values) / len(values):.3f}"
+    low, high = f"{min(values):.3f}", f"{max(values):.3f}"
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def main() -> None:
@@ -43,7 +44,9 @@ def main() -> None:
     for seed in range(args.seeds):
         folder = args.workdir / str(seed)
         command = [sys.executable, script, f"--workdir={folder}", *args.flags]
-        subprocess.run([*command, f"--config.seed={seed}"], cwd=ROOT, check=True)
+        status = subprocess.call([*command, f"--config.seed={seed}"], cwd=ROOT)
+        if status:  # the run has said why
+            sys.exit(status)
         found.append(json.loads((folder / "results.json").read_text("utf-8")))
     print("\n| method | IoU, all pixels | mean per image | seeds |")
     print("|---|---|---|---|")

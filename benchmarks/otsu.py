@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 from absl import app
 from ml_collections import config_flags
-from skimage.filters import threshold_otsu
+from splits import test_split
 
-from metaseg.data import folder, synthetic
-from metaseg.errors import InputError
+from metaseg import unsupervised
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Whose data to threshold.")
 
@@ -24,14 +23,10 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Whose data to thresho
 def main(argv: Sequence[str]) -> None:
     """Prints the IoU over pooled pixels and its mean over images."""
     del argv
-    config = _CONFIG.value.data
-    load = folder.load if config.name == "folder" else synthetic.load
-    try:
-        split = load(config).test
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    test = split.take(range(len(split)))
-    masks = np.stack([x > threshold_otsu(x) for x in test.images.mean(axis=-1)])
+    test = test_split(_CONFIG.value)
+    masks = np.stack(
+        [unsupervised.segment(x, "otsu", polarity="brighter") for x in test.images]
+    )
     masks &= test.labels != 255
     truth = test.labels == 1
     both, either = (

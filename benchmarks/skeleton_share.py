@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 from absl import app
 from ml_collections import config_flags
+from splits import test_split
 
 from metaseg import morphology
-from metaseg.data import folder, synthetic
-from metaseg.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Whose data to look at.")
 
@@ -26,17 +25,12 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Whose data to look at
 def main(argv: Sequence[str]) -> None:
     """Prints the share."""
     del argv
-    config = _CONFIG.value.data
-    load = folder.load if config.name == "folder" else synthetic.load
-    try:
-        split = load(config).test
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    truth = split.take(range(len(split))).labels == 1
+    config = _CONFIG.value
+    truth = test_split(config).labels == 1
     skeleton = morphology.skeletonize(truth)
-    near = morphology.dilate(skeleton, _CONFIG.value.igtt.radius, "square")
+    near = morphology.dilate(skeleton, config.igtt.radius, "square")
     share = (np.asarray(near) & truth).sum() / truth.sum()
-    print(f"{config.name}: {share:.3f} of the foreground")
+    print(f"{config.data.name}: {share:.3f} of the foreground")
 
 
 if __name__ == "__main__":

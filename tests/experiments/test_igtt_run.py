@@ -10,6 +10,7 @@ from functools import partial
 
 import igtt_baselines
 import igtt_data
+import igtt_programs
 import igtt_run
 import jax
 import numpy as np
@@ -367,6 +368,20 @@ def test_each_wrong_field_is_named_in_one_line(tmp_path, changes, said):
         igtt_run.run(config(**changes), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_training_with_labels_refuses_a_config_without():
+    with pytest.raises(InputError, match=r"--config: has a section igtt, .*igtt.py"):
+        train.check(config())
+
+
+def test_large_images_are_scored_in_smaller_batches(monkeypatch):
+    c = config(**{"training.eval_batch_size": 4})
+    images = igtt_data.images_of(train.load_data(c).train)
+    layout = train.build_layout(c)
+    monkeypatch.setattr(igtt_programs, "PIXELS", 2 * 16 * 16)
+    placed = igtt_programs.place(c, layout, images)
+    assert [len(each.images.ids) for each in placed] == [2, 2, 2]
 
 
 def test_folders_that_cannot_be_segmented_are_named(folder, tmp_path):
