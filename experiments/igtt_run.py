@@ -36,7 +36,6 @@ from PIL import Image
 from metaseg import checkpoint, checks, igtt, readings, report
 from metaseg.batch import Batch
 from metaseg.errors import InputError
-from metaseg.report import igtt as page
 
 __all__ = ["check", "run"]
 
@@ -396,7 +395,7 @@ def _write(
         "time": dict(clock),
         "memory": {"peak_bytes": results_lib.peak_memory()},
     }
-    page.write_igtt(
+    report.write_igtt(
         job.workdir / "report.html",
         results=results,
         history=main.history,
@@ -413,7 +412,8 @@ def _write(
         )
 
 
-def _evolution(job: train.Job, last: int) -> list[page.Evolution]:
+# Types of the page are quoted: it brings matplotlib, and is imported when written.
+def _evolution(job: train.Job, last: int) -> "list[report.Evolution]":
     """Masks of the first training images after some of the rounds."""
     split: Any = job.data.train
     wanted = sorted({round(x) for x in np.linspace(0, last, PICTURES)})
@@ -426,11 +426,11 @@ def _evolution(job: train.Job, last: int) -> list[page.Evolution]:
             with Image.open(path) as file:
                 masks.append((round_, np.asarray(file) > 0))
         image = split.images[i, :height, :width]
-        found.append(page.Evolution(split.names[i], image, masks))
+        found.append(report.Evolution(split.names[i], image, masks))
     return found
 
 
-def _shown(job: train.Job, ious: np.ndarray) -> list[page.Shown]:
+def _shown(job: train.Job, ious: np.ndarray) -> "list[report.Shown]":
     """The first images that were segmented, with their masks as they were written."""
     split: Any = job.data.test
     found = []
@@ -439,5 +439,5 @@ def _shown(job: train.Job, ious: np.ndarray) -> list[page.Shown]:
         with Image.open(job.workdir / "masks" / f"{name}.png") as file:
             mask = np.asarray(file) > 0
         image = split.images[i, :height, :width]
-        found.append(page.Shown(name, image, mask, float(ious[i])))
+        found.append(report.Shown(name, image, mask, float(ious[i])))
     return found

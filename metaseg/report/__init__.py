@@ -24,27 +24,34 @@ if TYPE_CHECKING:
     from metaseg.report.audit import Thumbnail, write_audit
     from metaseg.report.ensemble import Member, write_ensemble
     from metaseg.report.html import write_report
+    from metaseg.report.igtt import Evolution, Shown, write_igtt
     from metaseg.report.panels import Panel
     from metaseg.report.predictions import overlay, write_predictions
 
 __all__ = [
+    "Evolution",
     "Member",
     "Panel",
+    "Shown",
     "Thumbnail",
     "overlay",
     "write_audit",
     "write_ensemble",
+    "write_igtt",
     "write_predictions",
     "write_report",
 ]
 
 _HOMES = {
+    "Evolution": "igtt",
     "Member": "ensemble",
     "Panel": "panels",
+    "Shown": "igtt",
     "Thumbnail": "audit",
     "overlay": "predictions",
     "write_audit": "audit",
     "write_ensemble": "ensemble",
+    "write_igtt": "igtt",
     "write_predictions": "predictions",
     "write_report": "html",
 }
