@@ -42,10 +42,11 @@ docs: $(STAMP)   ## write docs/noise.md and the pictures of the docs anew
 	$(BIN)/python docs/noise_pages.py
 	$(BIN)/python docs/families_picture.py
 
-# Needs uv (pip install uv); one set of versions for every Python and platform.
+# Needs uv (pip install uv). The file has a line with markers for each Python that gets
+# versions of its own: each gets the newest that support it.
 lock:            ## pin anew from setup.py
 	uv pip compile setup.py --extra test --universal --python-version 3.11 \
-	  --fork-strategy fewest --upgrade --no-emit-index-url --no-annotate \
+	  --fork-strategy requires-python --upgrade --no-emit-index-url --no-annotate \
 	  --custom-compile-command 'make lock' --output-file requirements.lock
 
 clean:           ## remove .venv and caches; runs/ stays

@@ -1,6 +1,8 @@
 """Packaging of metaseg: name, version, dependencies and extras.
 
 Lower bounds say what the code needs; `requirements.lock` pins what `make` installs.
+The name `metaseg` on the public index belongs to another project, so the distribution
+is called `metaseg-jax`; the import name is `metaseg`.
 """
 
 from pathlib import Path
@@ -10,7 +12,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 
 setup(
-    name="metaseg",
+    name="metaseg-jax",
     version="0.1.0",
     description="Segmentation from absurdly noisy labels, in JAX and Flax.",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
@@ -28,13 +30,16 @@ setup(
         "fsspec>=2026.4",
         "grain>=0.2.12",
         "jax>=0.10",
+        "jaxtyping>=0.3",
         "jinja2>=3.1",
+        "lazy_loader>=0.4",
         "matplotlib>=3.9",
         "ml_collections>=1.0",
         "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
         "pillow>=11.0",
+        "platformdirs>=4.3",
         "scikit-image>=0.25",
         "scipy>=1.14",
         "tensorboardX>=2.6.2",
@@ -48,7 +53,10 @@ setup(
         "gcs": ["etils[epath-gcs]>=1.15"],
         "tpu": ["etils[epath-gcs]>=1.15", "jax[tpu]>=0.10"],
         "test": [
+            "beartype>=0.20",
+            "build>=1.2.2",
             "hypothesis>=6.100",
+            "import-linter>=2.3",
             "kubernetes-validate>=1.33",
             "mypy>=1.15",
             "pytest>=8.3",
@@ -56,6 +64,7 @@ setup(
             "pyyaml>=6.0",
             "ruff>=0.12",
             "setuptools>=77",
+            "sybil>=9.0",
             "types-tqdm",
         ],
         "bench": ["torch>=2.6"],
@@ -64,6 +73,9 @@ setup(
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Image Processing",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],

@@ -203,7 +203,7 @@ def peak_memory() -> int:
 def environment() -> dict[str, Any]:
     """Versions and devices that a result may depend on."""
     packages = (
-        "metaseg",
+        "metaseg-jax",
         "jax",
         "jaxlib",
         "flax",
@@ -216,5 +216,13 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "devices": [str(d.device_kind) for d in jax.devices()],
-        "packages": {p: importlib.metadata.version(p) for p in packages},
+        "packages": {p: _version(p) for p in packages},
     }
+
+
+def _version(package: str) -> str:
+    """The version of an installed distribution, or "unknown"."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a bare checkout
+        return "unknown"

@@ -412,7 +412,7 @@ def test_the_image_pins_what_it_installs_for_every_extra():
     (install,) = (rest for name, rest in instructions() if "pip install" in rest)
     assert "--constraint requirements.lock" in install
     (choice,) = re.findall(r"(\S+ \| \S+)\) extra=", install)
-    known = importlib.metadata.metadata("metaseg").get_all("Provides-Extra")
+    known = importlib.metadata.metadata("metaseg-jax").get_all("Provides-Extra")
     assert set(choice.split(" | ")) <= set(known)
 
 
