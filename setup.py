@@ -44,7 +44,7 @@ setup(
         "scipy>=1.14",
         "tensorboardX>=2.6.2",
         "tensorflow-datasets>=4.9.9",
-        "tifffile>=2024.8",
+        "tifffile>=2026.3",
         "tqdm>=4.66",
     ],
     extras_require={

@@ -82,7 +82,7 @@ def _stacks(file: tifffile.TiffFile) -> list[_Stack]:
     usable = [
         one.kind in _DESCRIBED
         and not one.is_multifile
-        and one.get_shape(True)[-len(one.keyframe.shape) :] == one.keyframe.shape
+        and _squeezed(one)[1][-len(one.keyframe.shape) :] == one.keyframe.shape
         for one in every
     ]
     if usable and all(usable):
@@ -117,13 +117,24 @@ def _check_tags(plane: Any) -> None:
 
 def _described(series: Any) -> _Stack:
     """A stack whose axes before height and width are named: C counts channels."""
-    outer = len(series.get_shape(True)) - len(series.keyframe.shape)
-    axes, shape = series.get_axes(True)[:outer], series.get_shape(True)[:outer]
+    axes, shape = _squeezed(series)
+    outer = len(shape) - len(series.keyframe.shape)
+    axes, shape = axes[:outer], shape[:outer]
     numbers = np.arange(np.prod(shape, dtype=int)).reshape(shape)[..., None]
     if "C" in axes and series.keyframe.samplesperpixel == 1:
         numbers = np.moveaxis(numbers[..., 0], axes.index("C"), -1)
     numbers = numbers.reshape(-1, numbers.shape[-1])
     return _Stack(series, numbers, series if series.is_truncated else None)
+
+
+def _squeezed(series: Any) -> tuple[str, tuple[int, ...]]:
+    """Axes of a series and their lengths; of length 1 only height and width are kept.
+
+    Releases of tifffile differ in which axes of length 1 `series.shape` has.
+    """
+    sizes = zip(series.axes, series.shape, strict=True)
+    kept = [(axis, size) for axis, size in sizes if size > 1 or axis in "YX"]
+    return "".join(axis for axis, _ in kept), tuple(size for _, size in kept)
 
 
 def _plane(
