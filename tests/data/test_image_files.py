@@ -1,5 +1,6 @@
 """Files written by the test, read back; every bad one is named in one line."""
 
+import json
 import os
 import struct
 import warnings
@@ -12,6 +13,7 @@ import tifffile
 from PIL import Image
 
 from metaseg.data import image_files
+from metaseg.data.image_files import samples
 from metaseg.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -485,6 +487,106 @@ def test_a_file_cut_short_is_named_and_decoders_are_silent(
     assert "Warning" not in message
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "palette.png",
+        "la16.png",
+        "grey.jpg",
+        "big_endian.tif",
+        "deflate.tif",
+        "lzw_palette.tif",
+        "imagej_z.tif",
+        "ome_t.tif",
+        "stack.npy",
+        "named.npz",
+    ],
+)
+def test_a_file_of_wrong_bytes_is_read_or_named(tmp_path, name):
+    path = WHOLE[name](tmp_path / name)
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    named = 0
+    for _ in range(100):
+        wrong = np.frombuffer(data, np.uint8).copy()
+        # Most wrong bytes go where headers and directories are.
+        places = rng.integers(0, rng.choice([200, len(data)]), rng.integers(1, 5))
+        places = rng.choice([1, -1]) * (places % len(data))
+        wrong[places] = rng.choice([0, 1, 2, 7, 255, rng.integers(256)], len(places))
+        path.write_bytes(wrong.tobytes())
+        try:
+            image_files.read_image(path, page=0, max_pixels=100_000)
+        except InputError:  # any other error fails the test
+            named += 1
+    assert named > 10
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "value", "dtype", "expected"),
+    [
+        ("upright.tif", "Orientation", "one", "s", "a tag does not hold a number"),
+        ("rgba.tif", "ExtraSamples", (1,) * 5, "H", "more extra samples than samples"),
+        ("palette.tif", "ColorMap", (0,) * 3, "H", "indices that its palette lacks"),
+    ],
+)
+def test_a_tag_that_makes_no_sense_is_named(
+    tmp_path, name, tag, value, dtype, expected
+):
+    path = tmp_path / name
+    if name == "upright.tif":
+        save(path, GREY8, tiffinfo={274: 1})
+    else:
+        IMAGES[name][0](path)
+    image_files.read_image(path)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages.first.tags[tag].overwrite(value, dtype=dtype)
+    message = refused(path)
+    assert message.startswith("unreadable or truncated (")
+    assert expected in message
+
+
+@pytest.mark.parametrize("error", [AttributeError, TypeError, ValueError, KeyError])
+@pytest.mark.parametrize(
+    "name", ["grey8.png", "grey.jpg", "grey8.tif", "lzw8.tif", "grey.npy", "one.npz"]
+)
+def test_an_error_of_our_code_is_not_called_a_bad_file(
+    tmp_path, monkeypatch, name, error
+):
+    def broken(*args):
+        raise error("ours")
+
+    path = IMAGES[name][0](tmp_path / name)
+    monkeypatch.setattr(samples, "finish", broken)
+    with pytest.raises(error, match="ours"):
+        image_files.read_image(path)
+
+
+@pytest.mark.parametrize("attribute", ["axes", "asarray"])
+def test_a_name_that_a_library_lacks_is_not_called_a_bad_file(
+    tmp_path, monkeypatch, attribute
+):
+    path = PAGES["imagej_first_only.tif"][0](tmp_path / "a.tif")
+    image_files.read_image(path, page=0)
+    monkeypatch.delattr(tifffile.TiffPageSeries, attribute)
+    with pytest.raises(AttributeError, match=attribute):
+        image_files.read_image(path, page=0)
+
+
+def test_only_what_a_library_raises_is_an_error_of_the_decoder():
+    number, missing = 1, "no such file"
+    with (
+        pytest.raises(samples.DamagedError, match="TypeError"),
+        samples.decoder_errors(),
+    ):
+        json.loads(number)  # raised inside the library
+    with pytest.raises(TypeError), samples.decoder_errors():
+        json.loads()
+    with pytest.raises(AttributeError), samples.decoder_errors():
+        json.no_such_name(number)
+    with pytest.raises(FileNotFoundError), samples.decoder_errors():
+        os.stat(missing)
 
 
 def test_a_chain_of_planes_that_leads_back_is_named(tmp_path):

@@ -27,22 +27,24 @@ def decode_npy(stream: BinaryIO, want: Want) -> np.ndarray:
     index = samples.page_index(want, _pages(shape))
     stacked = _is_stack(shape)
     _check_shape(want, shape[1:] if stacked else shape)
-    mapped = np.load(stream.name, mmap_mode="r", allow_pickle=False)
+    with samples.decoder_errors():
+        mapped = np.load(stream.name, mmap_mode="r", allow_pickle=False)
     return _finish(want, np.array(mapped[index] if stacked else mapped))
 
 
 def decode_npz(stream: BinaryIO, want: Want) -> np.ndarray:
     """`[H, W, 1]` or `[H, W, 3]`: one array."""
-    with zipfile.ZipFile(stream) as archive:
+    with _archive(stream) as archive:
         names = _names(archive)
         name = names[samples.page_index(want, len(names))]
         want = want._replace(name=f"{want.name}: array {name!r}")
-        with archive.open(name) as member:
+        with _member(archive, name) as member:
             shape, dtype = _header(member)
-            _check_dtype(want, dtype)
-            _check_shape(want, shape)
-        with archive.open(name) as member:
-            return _finish(want, np.lib.format.read_array(member, allow_pickle=False))
+        _check_dtype(want, dtype)
+        _check_shape(want, shape)
+        with _member(archive, name) as member, samples.decoder_errors():
+            pixels = np.lib.format.read_array(member, allow_pickle=False)
+    return _finish(want, pixels)
 
 
 def count_npy(stream: BinaryIO) -> int:
@@ -57,8 +59,18 @@ def count_npz(stream: BinaryIO) -> int:
 
 def names_of_npz(stream: BinaryIO) -> list[str]:
     """Names of the arrays, as stored, in order."""
-    with zipfile.ZipFile(stream) as archive:
+    with _archive(stream) as archive:
         return _names(archive)
+
+
+def _archive(stream: BinaryIO) -> zipfile.ZipFile:
+    with samples.decoder_errors():
+        return zipfile.ZipFile(stream)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    with samples.decoder_errors():
+        return archive.open(name)
 
 
 def _names(archive: zipfile.ZipFile) -> list[str]:
@@ -66,10 +78,13 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(stream)
+    with samples.decoder_errors():
+        version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
-        raise ValueError(f"version {version}, which is for named fields")
-    shape, _, dtype = _HEADERS[version](stream)
+        raise samples.DamagedError(f"version {version}, which is for named fields")
+    read_header = _HEADERS[version]
+    with samples.decoder_errors():
+        shape, _, dtype = read_header(stream)
     return shape, dtype
 
 

@@ -5,7 +5,6 @@ Host-side NumPy; imports no jax.
 """
 
 import io
-import struct
 import zlib
 from typing import Any, BinaryIO
 
@@ -15,7 +14,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from metaseg.data.image_files import samples
-from metaseg.data.image_files.samples import Want
+from metaseg.data.image_files.samples import DamagedError, Want
 from metaseg.errors import InputError
 
 __all__ = ["decode_jpeg", "decode_png", "palette_of", "without_alpha"]
@@ -29,42 +28,44 @@ def decode_png(stream: BinaryIO, want: Want) -> np.ndarray:
     """`[H, W, 1]` or `[H, W, 3]`, in the bits and with the ids that are stored."""
     samples.page_index(want, 1)
     data = _png_pixels(stream.read(), want)
-    with PngImageFile(io.BytesIO(data)) as file:
+    with samples.decoder_errors():
+        file = PngImageFile(io.BytesIO(data))
         layout, mode = file.tile[0][3], file.mode
         pixels = np.array(file)
-        palette = palette_of(file)
     if layout in ("L;2", "L;4"):  # pillow stretches these to 0..255; ids must not be
         pixels //= 85 if layout == "L;2" else 17
     if layout in _LOW_BYTES:  # 16-bit colour, of which pillow keeps the high bytes
-        with PngImageFile(io.BytesIO(data)) as file:
-            tiles: list[Any] = [(*tile[:3], _LOW_BYTES[layout]) for tile in file.tile]
-            file.tile = tiles
-            low = np.array(file)
+        with samples.decoder_errors():
+            again = PngImageFile(io.BytesIO(data))
+            tiles: list[Any] = [(*tile[:3], _LOW_BYTES[layout]) for tile in again.tile]
+            again.tile = tiles
+            low = np.array(again)
         if layout == "LA;16B":  # read as four bytes: grey high, low, alpha high, low
             pixels, low, mode = pixels[..., :1], low[..., 1:2], "L"
         pixels = pixels.astype(np.uint16) << 8 | low
+    palette = palette_of(file)
     return samples.finish(want, *without_alpha(want, pixels, mode), palette)
 
 
 def _png_pixels(data: bytes, want: Want) -> bytes:
     """The file less what is no pixel, sums checked, which decoding does not look at."""
-    height, width = struct.unpack_from(">II", data, 16)[::-1]
+    width, height = samples.unpack(">II", data, 16)
     samples.check_size(want, height, width)
     view = memoryview(data)
     kept, kind, start = [view[:8]], b"", 8
     while kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", data, start)
+        length, kind = samples.unpack(">I4s", data, start)
         end = start + 12 + length
-        (expected,) = struct.unpack_from(">I", data, end - 4)
+        (expected,) = samples.unpack(">I", data, end - 4)
         if zlib.crc32(view[start + 4 : end - 4]) != expected:
-            raise ValueError(f"wrong checksum in {kind!r}")
+            raise DamagedError(f"wrong checksum in {kind!r}")
         if kind in _PNG_PIXELS:
             kept.append(view[start:end])
         if kind == b"eXIf":
             exif = data[start + 8 : end - 4]
             samples.check_upright(want, _orientation(exif))
         if kind == b"acTL":
-            _check_still(want, struct.unpack_from(">I", data, start + 8)[0])
+            _check_still(want, samples.unpack(">I", data, start + 8)[0])
         start = end
     return b"".join(kept)
 
@@ -80,8 +81,10 @@ def decode_jpeg(stream: BinaryIO, want: Want) -> np.ndarray:
     """`[H, W, 1]` or `[H, W, 3]` uint8."""
     samples.page_index(want, 1)
     data = _jpeg_pixels(stream.read(), want)
-    with JpegImageFile(io.BytesIO(data)) as file:
-        samples.check_size(want, file.height, file.width)
+    with samples.decoder_errors():
+        file = JpegImageFile(io.BytesIO(data))
+    samples.check_size(want, file.height, file.width)
+    with samples.decoder_errors():
         pixels, mode = np.array(file), file.mode
     return samples.finish(want, *without_alpha(want, pixels, mode))
 
@@ -91,9 +94,9 @@ def _jpeg_pixels(data: bytes, want: Want) -> bytes:
     view = memoryview(data)
     kept, start = [view[:2]], 2
     while True:
-        mark, kind, length = struct.unpack_from(">BBH", data, start)
+        mark, kind, length = samples.unpack(">BBH", data, start)
         if mark != 0xFF:
-            raise ValueError("no marker where one should be")
+            raise DamagedError("no marker where one should be")
         if kind == 0xFF:  # a filling byte
             start += 1
             continue
@@ -114,13 +117,13 @@ def _orientation(exif: bytes) -> int:
     if order is None:
         return 1
     try:
-        (start,) = struct.unpack_from(f"{order}I", exif, 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        (start,) = samples.unpack(f"{order}I", exif, 4)
+        (count,) = samples.unpack(f"{order}H", exif, start)
         for at in range(start + 2, start + 2 + 12 * count, 12):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, at)
+            tag, _, _, value = samples.unpack(f"{order}HHIH", exif, at)
             if tag == 0x0112:
                 return value
-    except struct.error:
+    except DamagedError:
         return 1
     return 1
 
@@ -139,7 +142,8 @@ def without_alpha(want: Want, pixels: np.ndarray, mode: str) -> tuple[np.ndarray
 
 def palette_of(file: Image.Image) -> np.ndarray | None:
     """uint8 `[256, 3]`; entries that the file leaves out are black."""
-    colours = file.getpalette("RGB") if file.mode in ("P", "PA") else None
+    with samples.decoder_errors():
+        colours = file.getpalette("RGB") if file.mode in ("P", "PA") else None
     if colours is None:
         return None
     return np.array(colours + [0] * (768 - len(colours)), np.uint8).reshape(256, 3)

@@ -15,6 +15,7 @@ from metaseg.data.dataset import VOID
 from metaseg.data.image_files import arrays, raster, tiff
 from metaseg.data.image_files.samples import (
     MAX_PIXELS,
+    DamagedError,
     Want,
     quiet_decoders,
     shown,
@@ -253,7 +254,7 @@ def _format(path: Path, suffixes: Sequence[str]) -> _Format:
 
 
 def _with(path: Path, format_: _Format, call: Callable[[BinaryIO], Result]) -> Result:
-    """Calls with an open file of the right content; one line for whatever is raised."""
+    """Calls with an open file of the right content; one line for a damaged file."""
     name = shown(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
@@ -262,13 +263,10 @@ def _with(path: Path, format_: _Format, call: Callable[[BinaryIO], Result]) -> R
             _check_content(path, stream, format_)
             with quiet_decoders():
                 return call(stream)
-    except InputError:
-        raise
-    except Exception as error:  # decoders raise whatever the damaged bytes lead to
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        found = f"unreadable or truncated ({reason})"
-        if isinstance(error, OSError) and error.strerror:
-            found = error.strerror
+    except (DamagedError, OSError) as error:
+        found = getattr(error, "strerror", None)
+        if not found:
+            found = f"unreadable or truncated ({' '.join(str(error).split())})"
         raise InputError(
             f"{name}: {found}; expected an intact {format_.name}"
         ) from error

@@ -6,9 +6,11 @@ Host-side NumPy; imports no jax.
 import contextlib
 import contextvars
 import logging
+import struct
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,15 +18,18 @@ from metaseg.errors import InputError
 
 __all__ = [
     "MAX_PIXELS",
+    "DamagedError",
     "Want",
     "check_channel",
     "check_size",
     "check_upright",
+    "decoder_errors",
     "finish",
     "page_index",
     "quiet_decoders",
     "shown",
     "some",
+    "unpack",
 ]
 
 MAX_PIXELS = 500_000_000
@@ -46,6 +51,49 @@ class Want(NamedTuple):
     channel: int | None
     max_pixels: int
     label: bool
+
+
+class DamagedError(Exception):
+    """The bytes of a file are not what its format asks for."""
+
+
+@contextlib.contextmanager
+def decoder_errors() -> Iterator[None]:
+    """Turns whatever a library raises for damaged bytes into a `DamagedError`.
+
+    Libraries raise errors of any class for damaged bytes, TypeError and AssertionError
+    included. The block should hold calls of a library only: an error of our own code
+    that is raised inside a call would be taken for one of the library. An attribute,
+    name or argument that is wrong in the block itself is raised as it is.
+
+    Raises:
+      DamagedError: With the class and the text of the library's error.
+      OSError: If the operating system cannot read the file.
+    """
+    try:
+        yield
+    except DamagedError:
+        raise
+    except Exception as error:
+        # This generator and the block are two frames; a call of a library adds its own.
+        own = len(list(traceback.walk_tb(error.__traceback__))) == 2
+        if own and isinstance(error, (AttributeError, NameError, TypeError)):
+            raise
+        if isinstance(error, OSError) and error.strerror:
+            raise
+        raise DamagedError(f"{type(error).__name__}: {error}") from error
+
+
+def unpack(form: str, data: bytes | memoryview, offset: int = 0) -> tuple[Any, ...]:
+    """As `struct.unpack_from`, for data that may be cut short.
+
+    Raises:
+      DamagedError: If the data end too early.
+    """
+    missing = offset + struct.calcsize(form) - len(data)
+    if missing > 0:
+        raise DamagedError(f"{missing} bytes are missing")
+    return struct.unpack_from(form, data, offset)
 
 
 def page_index(want: Want, count: int) -> int:
@@ -116,7 +164,10 @@ def finish(
       `[H, W, 1]` or `[H, W, 3]`.
     """
     if palette is not None and not want.label:
-        pixels, colours = palette[pixels[..., 0]], 3
+        indices = pixels[..., 0]
+        if indices.dtype.kind not in "bu" or indices.max(initial=0) >= len(palette):
+            raise DamagedError("it holds indices that its palette lacks")
+        pixels, colours = palette[indices.astype(np.intp)], 3
     check_channel(want, pixels.shape[-1], colours)
     if want.channel is None:
         return pixels[..., :colours]

@@ -17,7 +17,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from tifffile import COMPRESSION, PHOTOMETRIC, TIFF
 
 from metaseg.data.image_files import raster, samples
-from metaseg.data.image_files.samples import Want
+from metaseg.data.image_files.samples import DamagedError, Want
 from metaseg.errors import InputError
 
 __all__ = ["count", "decode"]
@@ -49,7 +49,7 @@ class _Stack(NamedTuple):
 
 def decode(stream: BinaryIO, want: Want) -> np.ndarray:
     """`[H, W, 1]` or `[H, W, 3]`: one page, or one channel of it."""
-    with tifffile.TiffFile(stream) as file:
+    with _opened(stream) as file:
         stacks = _stacks(file)
         index = samples.page_index(want, sum(len(one.numbers) for one in stacks))
         while index >= len(stacks[0].numbers):
@@ -62,23 +62,33 @@ def decode(stream: BinaryIO, want: Want) -> np.ndarray:
         if want.channel is not None:
             numbers = numbers[[want.channel]]
         planes = [_plane(stack, number, want)[0] for number in numbers]
+        if len({plane.shape for plane in planes}) > 1:
+            raise DamagedError("the channels of a page differ in shape")
         return np.concatenate(planes, axis=-1)
 
 
 def count(stream: BinaryIO) -> int:
     """Planes that are not channels of one image."""
-    with tifffile.TiffFile(stream) as file:
+    with _opened(stream) as file:
         return sum(len(one.numbers) for one in _stacks(file))
+
+
+def _opened(stream: BinaryIO) -> tifffile.TiffFile:
+    with samples.decoder_errors():
+        return tifffile.TiffFile(stream)
 
 
 def _stacks(file: tifffile.TiffFile) -> list[_Stack]:
     """By the axes that metadata name, else a page for each plane of the file."""
-    named = file.is_shaped or file.is_imagej or file.is_ome
-    _check_end(file)
-    if len(file.pages) == 1:  # a single plane, unless these words promise more
+    with samples.decoder_errors():
+        named = file.is_shaped or file.is_imagej or file.is_ome
+        number, first, last = len(file.pages), file.pages.first, file.pages[-1]
+    _check_end(file, first, last)
+    if number == 1:  # a single plane, unless these words promise more
         words = ("truncated", "images=")
-        named = named and any(word in file.pages.first.description for word in words)
-    every = file.series if named else []
+        named = named and any(word in first.description for word in words)
+    with samples.decoder_errors():
+        every = list(file.series) if named else []
     usable = [
         one.kind in _DESCRIBED
         and not one.is_multifile
@@ -87,32 +97,32 @@ def _stacks(file: tifffile.TiffFile) -> list[_Stack]:
     ]
     if usable and all(usable):
         return [_described(series) for series in every]
-    return [_Stack(file.pages, np.arange(len(file.pages))[:, None])]
+    return [_Stack(file.pages, np.arange(number)[:, None])]
 
 
-def _check_end(file: tifffile.TiffFile) -> None:
+def _check_end(file: tifffile.TiffFile, first: Any, last: Any) -> None:
     """Planes lie in a chain; tifffile ends it where it leads back or beyond the end."""
-    first, last = file.pages.first, file.pages[-1]
     if first.offset != last.offset:
         _check_tags(first)
     _check_tags(last)
     layout, handle = file.tiff, file.filehandle
-    (following,) = struct.unpack(layout.offsetformat, handle.read(layout.offsetsize))
+    (following,) = samples.unpack(layout.offsetformat, handle.read(layout.offsetsize))
     if following:
-        raise ValueError(f"plane {len(file.pages)} is not where it should be")
+        raise DamagedError(f"plane {len(file.pages)} is not where it should be")
 
 
 def _check_tags(plane: Any) -> None:
     """Refuses those beyond the end of the file, which tifffile would leave out."""
     layout, handle = plane.parent.tiff, plane.parent.filehandle
     handle.seek(plane.offset)
-    (tags,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
+    (tags,) = samples.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
     entry = f"{layout.byteorder}HH{'QQ' if layout.offsetsize == 8 else 'II'}"
     block = handle.read(tags * layout.tagsize)
-    for _, kind, number, offset in struct.iter_unpack(entry, block):
+    for start in range(0, tags * layout.tagsize, layout.tagsize):
+        _, kind, number, offset = samples.unpack(entry, block, start)
         size = number * _TAG_BYTES.get(kind, 0)
         if size > layout.offsetsize and offset + size > handle.size:
-            raise ValueError("tags lie beyond its end")
+            raise DamagedError("tags lie beyond its end")
 
 
 def _described(series: Any) -> _Stack:
@@ -132,6 +142,8 @@ def _squeezed(series: Any) -> tuple[str, tuple[int, ...]]:
 
     Releases of tifffile differ in which axes of length 1 `series.shape` has.
     """
+    if len(series.axes) != len(series.shape):
+        raise DamagedError(f"axes {series.axes} of an array {list(series.shape)}")
     sizes = zip(series.axes, series.shape, strict=True)
     kept = [(axis, size) for axis, size in sizes if size > 1 or axis in "YX"]
     return "".join(axis for axis, _ in kept), tuple(size for _, size in kept)
@@ -141,31 +153,47 @@ def _plane(
     stack: _Stack, number: int, want: Want
 ) -> tuple[np.ndarray, int, np.ndarray | None]:
     """Pixels `[H, W, C]` without alpha, `colours` of them, and the palette if any."""
-    plane = stack.planes[0 if stack.whole else int(number)]
+    with samples.decoder_errors():
+        plane = stack.planes[0 if stack.whole else int(number)]
     if plane is None:
         raise InputError(f"{want.name}: plane {number} is missing; expected all planes")
     page = plane.keyframe
     _check(page, want)
     if stack.whole:
-        pixels = stack.whole.asarray(out="memmap").reshape(-1, *page.shape)
-        pixels = np.array(pixels[number])
+        with samples.decoder_errors():
+            pixels = stack.whole.asarray(out="memmap")
+        pixels = np.array(pixels.reshape(-1, *page.shape)[number])
     else:
         try:
-            pixels = plane.asarray()
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
+            with samples.decoder_errors():
+                pixels = plane.asarray()
+        except DamagedError as error:
+            left = isinstance(error.__cause__, ValueError)
+            if not (left and "imagecodecs" in str(error)):
                 raise
             return _by_pillow(plane, want)
     pixels = pixels[..., None] if page.axes == "YX" else pixels
     pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
+    return *_without_alpha(page, pixels), _palette(page)
+
+
+def _palette(page: Any) -> np.ndarray | None:
+    """uint8 `[entries, 3]` of the 16 bits that are stored."""
     palette = page.colormap
-    if palette is not None:
-        palette = (palette.T >> 8).astype(np.uint8)
-    return *_without_alpha(page, pixels), palette
+    if palette is None:
+        return None
+    if getattr(palette, "shape", ())[:-1] != (3,) or palette.dtype.kind != "u":
+        raise DamagedError("its palette is not a table of colours")
+    return (palette.T >> 8).astype(np.uint8)
 
 
 def _check(page: Any, want: Want) -> None:
-    orientation = page.tags.valueof("Orientation", default=1)
+    with samples.decoder_errors():
+        orientation = page.tags.valueof("Orientation", default=1)
+    sizes = (page.imagelength, page.imagewidth, page.samplesperpixel)
+    for number in (orientation, *sizes):
+        if not isinstance(number, int):  # damaged tags hold texts or many numbers
+            raise DamagedError("a tag does not hold a number")
     samples.check_upright(want, orientation)
     lossy = page.compression in _LOSSY
     if want.label and lossy:
@@ -183,13 +211,15 @@ def _check(page: Any, want: Want) -> None:
         raise InputError(
             f"{want.name}: axes {page.axes}; expected planes, grey or colour"
         )
-    samples.check_size(want, page.imagelength, page.imagewidth, page.samplesperpixel)
+    samples.check_size(want, *sizes)
 
 
 def _without_alpha(page: Any, pixels: np.ndarray) -> tuple[np.ndarray, int]:
     """Alpha is what is said to be: other extra samples are channels."""
     is_rgb = page.photometric == PHOTOMETRIC.RGB
     basic = pixels.shape[-1] - len(page.extrasamples)
+    if basic < 0:
+        raise DamagedError("it has more extra samples than samples")
     alpha = [basic + i for i, kind in enumerate(page.extrasamples) if kind > 0]
     pixels = np.delete(pixels, alpha, axis=-1) if alpha else pixels
     channels = pixels.shape[-1]
@@ -204,13 +234,17 @@ def _by_pillow(plane: Any, want: Want) -> tuple[np.ndarray, int, np.ndarray | No
     parts = zip(plane.dataoffsets, plane.databytecounts, strict=True)
     ends = [start + length for start, length in parts]
     if max(ends) > handle.size:
-        raise ValueError(f"{max(ends) - handle.size} bytes are missing at its end")
+        raise DamagedError(f"{max(ends) - handle.size} bytes are missing at its end")
     _silence_libtiff()
-    with open(handle.path, "rb") as stream, TiffImageFile(stream) as file:
-        file.seek(plane.index)
-        mode, size = file.mode, file.size
-        file.im = Image.new(mode, size).im  # else pillow warns of more than 89 Mpixel
-        pixels, palette = np.array(file), raster.palette_of(file)
+    with open(handle.path, "rb") as stream:
+        with samples.decoder_errors():
+            file = TiffImageFile(stream)
+            file.seek(plane.index)
+            mode, size = file.mode, file.size
+            # Without this line pillow warns of more than 89 Mpixel.
+            file.im = Image.new(mode, size).im
+            pixels = np.array(file)
+        palette = raster.palette_of(file)
     if mode == "I" and page.dtype.itemsize < 4:  # pillow widens int16
         pixels = pixels.astype(page.dtype)
     if page.bitspersample not in (1, 8 * pixels.dtype.itemsize):
@@ -229,7 +263,7 @@ def _by_pillow(plane: Any, want: Want) -> tuple[np.ndarray, int, np.ndarray | No
 @functools.cache
 def _silence_libtiff() -> None:
     """Damaged data make libtiff print, besides the error that pillow raises."""
-    try:
-        ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
-    except (AttributeError, OSError):  # a pillow that hides its libtiff
-        return
+    path = getattr(Image.core, "__file__", None)  # some builds of pillow hide libtiff
+    set_handler = path and getattr(ctypes.CDLL(path), "TIFFSetErrorHandler", None)
+    if set_handler:
+        set_handler(None)
