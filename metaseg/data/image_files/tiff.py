@@ -6,6 +6,7 @@ without, LZW first of all, are read by pillow. Host-side NumPy; imports no jax.
 
 import ctypes
 import functools
+import math
 import struct
 from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple
@@ -162,7 +163,10 @@ def _plane(
     if stack.whole:
         with samples.decoder_errors():
             pixels = stack.whole.asarray(out="memmap")
-        pixels = np.array(pixels.reshape(-1, *page.shape)[number])
+        shape = (stack.numbers.size, *page.shape)
+        if pixels.size == 0 or pixels.size != math.prod(shape):
+            raise DamagedError(f"{pixels.size} samples for planes {list(shape)}")
+        pixels = np.array(pixels.reshape(shape)[number])
     else:
         try:
             with samples.decoder_errors():
