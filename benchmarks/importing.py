@@ -24,7 +24,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from metaseg.data import datasets
+from metaseg.data import importers
 
 _SIZE = flags.DEFINE_integer("size", 1000, "Height and width of the images.")
 _COUNT = flags.DEFINE_integer("count", 60, "Images.")
@@ -56,9 +56,9 @@ def _write(root: Path) -> None:
 def _seconds(root: Path, data_dir: Path, workers: int) -> tuple[float, float, float]:
     """Wall time of an import, CPU time of this process and of its workers."""
     before = [time.perf_counter(), *map(_cpu, PROCESSES)]
-    settings = datasets.Settings("folder", root, data_dir, workers=workers)
+    settings = importers.Settings("folder", root, data_dir, workers=workers)
     with contextlib.redirect_stderr(io.StringIO()):
-        datasets.prepare(settings, lambda K: [(40 * i, 0, 0) for i in range(K + 1)])
+        importers.prepare(settings, lambda K: [(40 * i, 0, 0) for i in range(K + 1)])
     after = [time.perf_counter(), *map(_cpu, PROCESSES)]
     shutil.rmtree(data_dir)
     wall, own, others = np.subtract(after, before)

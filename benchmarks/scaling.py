@@ -28,7 +28,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--devices", default="1,2,4,8", help="numbers of devices")
-    parser.add_argument("--backend", default="jit", choices=("jit", "pmap"))
+    parser.add_argument("--partitioner", default="jit", choices=("jit", "pmap"))
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--depth", type=int, default=3)
     parser.add_argument("--size", type=int, default=64, help="sides of the images")
@@ -68,14 +68,14 @@ def contender(devices: int, batch: int) -> tuple[Callable[[int], None], int]:
     model = models.UNet(width=ARGS.width, depth=ARGS.depth)
     options = models.compiler_options()
     layout = parallel.build(
-        ARGS.backend, jax.devices()[:devices], compiler_options=options
+        ARGS.partitioner, jax.devices()[:devices], compiler_options=options
     )
     step = training.Step(
         model=model.clone(axis_name=layout.axis_name),
         optimizer=optax.sgd(0.05, momentum=0.9),
         loss=losses.cross_entropy_sums,
         noise=noise.build({"name": "flip", "rate": 0.4}, 2),
-        augment=lambda key, image, label, extent: (image, label),
+        augment=lambda key, image, label, valid_size: (image, label),
         axis_name=layout.axis_name,
     )
 

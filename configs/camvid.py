@@ -19,8 +19,8 @@ def get_config(variant: str = "small") -> ConfigDict:
     config.data.name = "prepared"
     config.data.dataset = "camvid/full"
     config.data.num_classes = 11
-    config.augment.turn = False
-    config.augment.upright = True
+    config.augment.rot90 = False
+    config.augment.horizontal_flip_only = True
     if variant == "paper":
         return protocol.paper(config)
     config.augment.crop = 96

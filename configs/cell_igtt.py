@@ -17,6 +17,6 @@ def get_config() -> ConfigDict:
     config.data.train_size = 128
     config.augment.illumination = 1.0
     config.augment.modulation = 0.5
-    config.igtt.smallest = 3
-    config.igtt.boundary = 6.0
+    config.igtt.min_radius = 3
+    config.igtt.boundary_sigma = 6.0
     return config

@@ -20,8 +20,8 @@ def get_config(variant: str = "small") -> ConfigDict:
     config.data.dataset = "cityscapes/fine"
     config.data.num_classes = 19
     config.data.workers = 2
-    config.augment.turn = False
-    config.augment.upright = True
+    config.augment.rot90 = False
+    config.augment.horizontal_flip_only = True
     config.report.images = 20
     if variant == "paper":
         return protocol.paper(config)

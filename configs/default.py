@@ -79,8 +79,8 @@ def get_config() -> ConfigDict:
     config.augment = ConfigDict()
     config.augment.crop = 64  # pixels a side; 0 = whole images
     config.augment.flip = True
-    config.augment.turn = True  # by quarters
-    config.augment.upright = False  # True: flip left-right alone (streets)
+    config.augment.rot90 = True  # by quarters
+    config.augment.horizontal_flip_only = False  # True: flip left-right alone (streets)
     config.augment.brightness = 0.2  # added; in units of the normalised image
     config.augment.contrast = 0.2
     config.augment.illumination = 0.0  # uneven light, added; in the same units; 0 = off
@@ -107,21 +107,23 @@ def get_config() -> ConfigDict:
     config.optimizer.step_every = 500  # "step": steps between two cuts
     config.optimizer.step_epochs = 0.0  # the same in epochs; 0: as step_every says
     config.optimizer.step_factor = 0.1
-    config.optimizer.average = 0.97  # decay of the weights' moving average; 0 = off
+    config.optimizer.ema_decay = 0.97  # decay of the weights' moving average; 0 = off
 
     config.training = ConfigDict()
     config.training.steps = 500
     config.training.epochs = 0.0  # length in epochs; 0: as steps says
     config.training.batch_size = 16
     config.training.eval_batch_size = 8
-    config.training.accumulate = 1  # parts that a batch is taken in, to save memory
+    config.training.grad_accum_steps = (
+        1  # parts that a batch is taken in, to save memory
+    )
     config.training.steps_per_dispatch = 0  # 0: what suits the device
     config.training.log_every = 20  # steps between two training losses
     config.training.eval_every = 100  # steps between two validations
     config.training.checkpoint_every = 0  # steps; 0: at every validation
 
     config.parallel = ConfigDict()
-    config.parallel.backend = "jit"  # over a mesh of devices; or "pmap"
+    config.parallel.partitioner = "jit"  # over a mesh of devices; or "pmap"
     config.parallel.devices = 0  # how many; 0: all there are
     config.parallel.ensemble = 1  # independent runs, trained side by side
     # In what they differ: ((field, (a value for each run)), ...), such as

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config = igtt.get_config()
     config.data.name = "network"
     config.igtt.start = "black"
-    config.igtt.structure = "ems"
+    config.igtt.target = "ems"
     config.igtt.criterion = "dmi"
     config.igtt.rounds = 26
     return config

@@ -20,9 +20,9 @@ def get_config() -> ConfigDict:
     config.data.dataset = "folder/nuclei"
     config.augment.crop = 96
     config.training.batch_size = 8
-    config.igtt.coarse = 24.0
+    config.igtt.sigma_coarse = 24.0
     config.igtt.rounds = 6
     config.igtt.steps_per_round = 60
-    config.igtt.smallest = 2
-    config.igtt.boundary = 3.0
+    config.igtt.min_radius = 2
+    config.igtt.boundary_sigma = 3.0
     return config

@@ -22,8 +22,8 @@ def get_config(variant: str = "small") -> ConfigDict:
     config.data.name = "prepared"
     config.data.dataset = "tfds/oxford_iiit_pet"
     config.data.num_classes = 2
-    config.augment.turn = False
-    config.augment.upright = True
+    config.augment.rot90 = False
+    config.augment.horizontal_flip_only = True
     if variant == "paper":
         config = protocol.paper(config)
         config.augment.crop = 96  # the shortest side of any image is 108

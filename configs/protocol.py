@@ -39,7 +39,7 @@ def paper(config: ConfigDict) -> ConfigDict:
     config.optimizer.schedule = "step"
     config.optimizer.step_epochs = 20.0
     config.optimizer.step_factor = 0.1
-    config.optimizer.average = 0.0
+    config.optimizer.ema_decay = 0.0
     config.training.epochs = 100.0
     config.training.batch_size = 32
     config.training.eval_batch_size = 8

@@ -17,12 +17,11 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
+sys.path.insert(0, str(ROOT))
 
-import results as results_lib  # noqa: E402
-import train  # noqa: E402
-
-from metaseg import checkpoint, noise, readings, training  # noqa: E402
+from metaseg import checkpoint, decoding, noise, training  # noqa: E402
+from metaseg.runs.train import results as results_lib  # noqa: E402
+from metaseg.runs.train import run as train  # noqa: E402
 
 EXAMPLE = 1  # of the test split
 TITLES = {
@@ -45,7 +44,7 @@ def row(workdir: Path) -> tuple[str, list[np.ndarray]]:
         parts.model,
         parts.optimizer,
         (*train.window(config, data), data.channels),
-        average=parts.average > 0,
+        ema=parts.ema_decay > 0,
     )
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", read_only=True)
     state = checkpoints.restore(config.training.steps, state).state
@@ -53,10 +52,10 @@ def row(workdir: Path) -> tuple[str, list[np.ndarray]]:
     logits = jax.jit(partial(parts.model.apply, train=False))(
         state.variables(), test.images
     )
-    probability = readings.probabilities(logits)
+    probability = decoding.probabilities(logits)
     matrix = noise.build_matrix(config.noise, 2)
     noisy = results_lib.noisy_labels(config, test)[0]
-    prediction = readings.predict(probability, matrix)[0]
+    prediction = decoding.predict(probability, matrix)[0]
     name = TITLES[config.noise.name].format(**config.noise.to_dict())
     title = f"{name}\ntest IoU {results['test']['iou']['analytic']:.2f}"
     return title, [

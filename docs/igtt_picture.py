@@ -17,10 +17,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
+sys.path.insert(0, str(ROOT))
 
-import igtt_loop  # noqa: E402
-import train  # noqa: E402
+from metaseg.runs.igtt import rounds as igtt_loop  # noqa: E402
+from metaseg.runs.train import run as train  # noqa: E402
 
 EXAMPLES = (0, 2)  # of the training split
 TITLES = {"ems": "points along\nthe skeleton", "mask": "whole masks"}
@@ -32,7 +32,7 @@ def rows(workdir: Path) -> list[tuple[str, np.ndarray, list[tuple[str, np.ndarra
     done = json.loads((workdir / "results.json").read_text())["igtt"]["rounds"]
     data = train.load_data(config)
     split: Any = data.train
-    title = f"{data.name},\n{TITLES[config.igtt.structure]}\nas labels"
+    title = f"{data.name},\n{TITLES[config.igtt.target]}\nas labels"
     found = []
     for i in EXAMPLES:
         masks = []

@@ -53,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
             raise InputError(f"'{argv[1]}': expected flags only; see --help")
         labels, output = (_folder(flag) for flag in (_LABELS, _OUTPUT))
         logging.set_verbosity(logging.WARNING)  # jax reports on missing TPUs
-        import label_audit  # late: jax starts only once the flags are known to be right
+        # Late: jax starts only once the flags are known to be right.
+        from metaseg.runs import audit as label_audit
 
         return label_audit.run(
             label_audit.Settings(

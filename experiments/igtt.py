@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
-from command import failed, fresh_workdir, parse
 from ml_collections import config_flags
 
 from metaseg import host
+from metaseg.cli import failed, fresh_workdir, parse
 from metaseg.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,16 +54,17 @@ def main(argv: Sequence[str]) -> int:
         or fresh_workdir(config_flags.get_config_filename(flags.FLAGS["config"]))
     )
     host.keep_freed_memory()
-    import igtt_run  # late: jax starts only once the flags are known to be right
-    import stopping
+    # Late: jax starts only once the flags are known to be right.
+    from metaseg.runs import signals
+    from metaseg.runs.igtt import run as igtt_run
 
     try:
         report = igtt_run.run(_CONFIG.value, workdir, _RESUME.value, _BASELINES.value)
     except InputError as error:
         return failed(error)
-    except stopping.StoppedError as stopped:
+    except signals.StoppedError as stopped:
         print(f"{stopped}; go on with --workdir={workdir}", file=sys.stderr)
-        return stopping.EXIT_STATUS
+        return signals.EXIT_STATUS
     except OSError as error:  # a full disk, for one; the last checkpoint is whole
         said = f"--workdir: '{error.filename or workdir}': {error.strerror}"
         return failed(InputError(said))

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
-from command import failed, fresh_workdir, parse
 from ml_collections import ConfigDict, config_flags
 
-from metaseg import host
+from metaseg import files, host
+from metaseg.cli import failed, fresh_workdir, parse
 from metaseg.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,9 +104,7 @@ def _place(workdir: str) -> Path:
         return Path(workdir)
     if _PROFILE.value is not None:
         raise InputError("--profile: traces go to a disk; expected a --workdir on one")
-    import logs  # late: most runs need no bucket
-
-    return logs.bucket(workdir)
+    return files.bucket(workdir)
 
 
 def _steps(text: str | None) -> tuple[int, int] | None:
@@ -134,19 +132,19 @@ def _connect() -> None:
 
 
 def _run(config: ConfigDict, workdir: Path, profile: tuple[int, int] | None) -> int:
-    import stopping
-    import train  # late: jax starts only once the flags are known to be right
-
+    # Late: jax starts only once the flags are known to be right.
     from metaseg.parallel import processes
+    from metaseg.runs import signals
+    from metaseg.runs.train import run as train
 
     try:
         report = train.run(config, workdir, _RESUME.value, profile)
     except InputError as error:
         return _end(failed(error))
-    except stopping.StoppedError as stopped:
+    except signals.StoppedError as stopped:
         if processes.is_primary():
             print(f"{stopped}; go on with --workdir={workdir}", file=sys.stderr)
-        return stopping.EXIT_STATUS
+        return signals.EXIT_STATUS
     except OSError as error:  # a full disk, for one; the last checkpoint is whole
         said = f"--workdir: '{error.filename or workdir}': {error.strerror}"
         return _end(failed(InputError(said)))

@@ -87,7 +87,8 @@ def main(argv: Sequence[str]) -> int:
         output = Path(_given(_OUTPUT, "a folder"))
         logging.set_verbosity(logging.WARNING)  # jax reports on missing TPUs
         host.keep_freed_memory()
-        import predict_run  # late: jax starts only once the flags are known to be right
+        # Late: jax starts only once the flags are known to be right.
+        from metaseg.runs import predict as predict_run
 
         return predict_run.run(
             predict_run.Settings(

@@ -47,7 +47,7 @@ _WORKERS = flags.DEFINE_integer(
     "workers", 2, "Processes that read files; 0 reads in this one."
 )
 _SKIP_BAD = flags.DEFINE_bool(
-    "skip_bad", False, "Leave bad files out and list them, instead of stopping."
+    "skip_bad", False, "Leave bad files out and list them, instead of signals."
 )
 _NAME = flags.DEFINE_string("name", None, "folder: of the data set; default: its own.")
 _SHARES = flags.DEFINE_list(
@@ -108,19 +108,19 @@ def _run() -> None:
     if not _SOURCE.value:
         raise InputError("--source: not given; expected one of those --help lists")
     path, data_dir = _folder(_PATH), _folder(_DATA_DIR)
-    from metaseg.data import datasets  # late: TFDS takes a second
+    from metaseg.data import importers  # late: TFDS takes a second
 
     source, _, name = _SOURCE.value.partition(":")
     values = _each(_VALUES, _whole_pair, "STORED=ID,STORED=ID,...")
     features = _each(_FEATURES, _pair, "image=NAME,label=NAME")
-    settings = datasets.Settings(
+    settings = importers.Settings(
         source=source,
         path=path,
         data_dir=data_dir,
         config=name or _CONFIG.value,
         workers=_WORKERS.value,
         skip_bad=_SKIP_BAD.value,
-        options=datasets.Options(
+        options=importers.Options(
             name=_NAME.value,
             shares=_each(_SHARES, float, "three numbers"),
             seed=_SEED.value,
@@ -132,13 +132,13 @@ def _run() -> None:
             features=None if features is None else dict(features),
         ),
     )
-    prepared = datasets.prepare(settings, _colours)
+    prepared = importers.prepare(settings, _colours)
     _say(prepared, data_dir)
 
 
 def _say(prepared: Any, data_dir: Path) -> None:
     """The summary, where the data set is, and how to train on it."""
-    from metaseg.data.datasets import summary
+    from metaseg.data.importers import summary
 
     if not prepared.new:
         print("nothing to do: its files have not changed since this was imported")

@@ -1,4 +1,4 @@
-"""What steps take: examples side by side. Imports no jax: workers start fast."""
+"""Examples in arrays, as training steps take them. Imports no jax."""
 
 from typing import Any, NamedTuple
 
@@ -9,13 +9,13 @@ class Batch(NamedTuple):
     """A batch, or a whole split; each leaf has the examples along its first axis.
 
     Attributes:
-      image: float32 `[N, H, W, C]`.
-      label: uint8 `[N, H, W]`, clean.
-      id: uint32 `[N]`.
-      extent: int32 `[N, 2]`, height and width that are not padding.
+      images: float32 `[N, H, W, C]`.
+      labels: uint8 `[N, H, W]`, clean.
+      ids: uint32 `[N]`.
+      valid_size: int32 `[N, 2]`, height and width without padding.
     """
 
-    image: Any
-    label: Any
-    id: Any
-    extent: Any
+    images: Any
+    labels: Any
+    ids: Any
+    valid_size: Any

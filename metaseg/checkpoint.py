@@ -212,5 +212,5 @@ def digest(tree: Any) -> int:
     for leaf in jax.tree.leaves(tree):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        crc = zlib.crc32(processes.fetch(leaf).tobytes(), crc)
+        crc = zlib.crc32(processes.to_host(leaf).tobytes(), crc)
     return crc

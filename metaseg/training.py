@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from metaseg import readings
+from metaseg import decoding
 from metaseg.batch import Batch
 from metaseg.losses import SumsFn
 
@@ -47,7 +47,7 @@ class TrainState(struct.PyTreeNode):
       params: network parameters.
       batch_stats: running statistics of batch norm; empty for other norms.
       opt_state: state of the optax chain.
-      average: exponential moving average of `params` and `batch_stats`, evaluated in
+      ema_params: exponential moving average of `params` and `batch_stats`, evaluated in
         their place; None if no average is kept.
     """
 
@@ -55,12 +55,12 @@ class TrainState(struct.PyTreeNode):
     params: Any
     batch_stats: Any
     opt_state: optax.OptState
-    average: Any = None
+    ema_params: Any = None
 
     def variables(self) -> dict[str, Any]:
         """What to evaluate with: the average if one is kept."""
-        if self.average is not None:
-            return dict(self.average)
+        if self.ema_params is not None:
+            return dict(self.ema_params)
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -77,14 +77,15 @@ class Step(NamedTuple):
       optimizer: optax chain.
       loss: `(logits, labels) -> losses.Sums`, of which the mean is minimised.
       noise: `(key, label) -> label` for one example.
-      augment: `(key, image, label, extent) -> (image, label)` for one example.
+      augment: `(key, image, label, valid_size) -> (image, label)` for one example.
       online: whether an example's noise is drawn anew each step (else: the same in
         every epoch).
-      average: decay of the moving average of the weights; 0 keeps none.
-      fetch: `(data, rows) -> batch`; by default `rows` of the arrays of `data`. Where
+      ema_decay: decay of the moving average of the weights; 0 keeps none.
+      gather: `(data, rows) -> batch`; by default `rows` of the arrays of `data`. Where
         examples are rendered, `rows` may be their ids.
-      accumulate: parts that a batch is taken in, one after the other, for one update.
-        Batch norm sees each part by itself; everything else is as for the whole batch.
+      grad_accum_steps: number of parts of a batch, differentiated one after the other
+        for one update. Batch norm sees each part by itself; everything else is as for
+        the whole batch.
       axis_name: of the mapped axis along which the batch continues on other devices,
         under `jax.pmap`; under `jax.jit` arrays are global and this is None.
     """
@@ -95,9 +96,9 @@ class Step(NamedTuple):
     noise: NoiseFn
     augment: AugmentFn
     online: bool = False
-    average: float = 0.0
-    fetch: Callable[[Any, jax.Array], Batch] = gather
-    accumulate: int = 1
+    ema_decay: float = 0.0
+    gather: Callable[[Any, jax.Array], Batch] = gather
+    grad_accum_steps: int = 1
     axis_name: str | None = None
 
 
@@ -117,7 +118,7 @@ def create_state(
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
     *,
-    average: bool = False,
+    ema: bool = False,
 ) -> TrainState:
     """Draws initial weights.
 
@@ -126,7 +127,7 @@ def create_state(
       model: Flax network.
       optimizer: optax chain.
       image_shape: `(H, W, C)` that the network is traced with.
-      average: whether to keep a moving average of the weights.
+      ema: whether to keep a moving average of the weights.
 
     Returns:
       The state at step 0.
@@ -139,7 +140,7 @@ def create_state(
         params=params,
         batch_stats=batch_stats,
         opt_state=optimizer.init(params),
-        average=jax.tree.map(jnp.array, kept) if average else None,
+        ema_params=jax.tree.map(jnp.array, kept) if ema else None,
     )
 
 
@@ -158,9 +159,9 @@ def _corrupt_and_augment(
     """
 
     def one(example: Batch, place: jax.Array) -> tuple[jax.Array, jax.Array]:
-        noisy = parts.noise(jax.random.fold_in(keys.noise, example.id), example.label)
+        noisy = parts.noise(jax.random.fold_in(keys.noise, example.ids), example.labels)
         key = jax.random.fold_in(keys.augment, place)
-        return parts.augment(key, example.image, noisy, example.extent)
+        return parts.augment(key, example.images, noisy, example.valid_size)
 
     return jax.vmap(one)(batch, places)
 
@@ -213,10 +214,10 @@ def _accumulate(
 ) -> _Gradient:
     """The gradient of a batch taken in parts: the mean of theirs by their weight.
 
-    Part j holds every `accumulate`-th example from the j-th on. So each device has as
-    much of every part, and a part is the same for any number of devices.
+    Part j holds every `grad_accum_steps`-th example from the j-th on. So each device
+    has as much of every part, and a part is the same for any number of devices.
     """
-    count = parts.accumulate
+    count = parts.grad_accum_steps
 
     def in_parts(x: jax.Array) -> jax.Array:
         return x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
@@ -264,10 +265,10 @@ def train_step(
     if parts.online:
         noise_key = jax.random.fold_in(noise_key, state.step)
     keys = _Keys(noise_key, jax.random.fold_in(augment_key, state.step))
-    places = jnp.arange(len(batch.id))
+    places = jnp.arange(len(batch.ids))
     if parts.axis_name is not None:
         places += jax.lax.axis_index(parts.axis_name) * len(places)
-    if parts.accumulate > 1:
+    if parts.grad_accum_steps > 1:
         found = _accumulate(parts, state, batch, places, keys)
     else:
         found = _differentiate(
@@ -280,14 +281,16 @@ def train_step(
         found.params, state.opt_state, state.params
     )
     params = optax.apply_updates(state.params, updates)
-    average = state.average
-    if average is not None:
+    ema_params = state.ema_params
+    if ema_params is not None:
         # The plain mean at first, so that the initial weights are soon forgotten.
-        decay = jnp.minimum(parts.average, (state.step + 1) / (state.step + 10))
+        decay = jnp.minimum(parts.ema_decay, (state.step + 1) / (state.step + 10))
         new = {"params": params, "batch_stats": batch_stats}
-        average = jax.tree.map(lambda a, x: decay * a + (1 - decay) * x, average, new)
+        ema_params = jax.tree.map(
+            lambda a, x: decay * a + (1 - decay) * x, ema_params, new
+        )
     return (
-        TrainState(state.step + 1, params, batch_stats, opt_state, average),
+        TrainState(state.step + 1, params, batch_stats, opt_state, ema_params),
         loss,
     )
 
@@ -306,7 +309,7 @@ def train_steps(
     Args:
       parts: static parts of the step.
       state: before the first step.
-      data: what `parts.fetch` takes, by default the whole training split.
+      data: what `parts.gather` takes, by default the whole training split.
       rows: `[steps, batch]`, the rows of `data` that make up each batch.
       count: how many of the steps to take, so that one program serves a shorter rest;
         of no effect if `rows` holds a single step.
@@ -319,7 +322,7 @@ def train_steps(
 
     def one(i: jax.Array | int, carry: tuple[TrainState, jax.Array]) -> Any:
         state, losses = carry
-        batch = parts.fetch(data, rows[i])
+        batch = parts.gather(data, rows[i])
         state, loss = train_step(parts, state, batch, noise_key, augment_key)
         return state, losses.at[i].set(loss)
 
@@ -342,7 +345,7 @@ def default_steps_per_dispatch() -> int:
 class Evaluation(NamedTuple):
     """Statistics per image, and the loss against the clean labels."""
 
-    statistics: readings.Statistics
+    statistics: decoding.Statistics
     loss: jax.Array
 
 
@@ -361,10 +364,10 @@ def eval_step(
       `(evaluation, probability)`: per-image statistics and losses `[N]`, and class
       probabilities `[N, H, W, K]`, which cost nothing where they are not used.
     """
-    logits: Any = parts.model.apply(variables, batch.image, train=False)
-    loss = jax.vmap(parts.loss)(logits, batch.label).mean()
-    statistics = readings.statistics(logits, batch.label, matrix)
-    return Evaluation(statistics, loss), readings.probabilities(logits)
+    logits: Any = parts.model.apply(variables, batch.images, train=False)
+    loss = jax.vmap(parts.loss)(logits, batch.labels).mean()
+    statistics = decoding.statistics(logits, batch.labels, matrix)
+    return Evaluation(statistics, loss), decoding.probabilities(logits)
 
 
 def evaluate(
@@ -375,7 +378,7 @@ def evaluate(
     *,
     keep: int = 0,
     axis: int = 0,
-    fetch: Callable[[Any], np.ndarray] = np.asarray,
+    to_host: Callable[[Any], np.ndarray] = np.asarray,
 ) -> tuple[Evaluation, np.ndarray | None]:
     """Runs a compiled evaluation step over a split.
 
@@ -387,7 +390,7 @@ def evaluate(
       keep: of how many leading examples to keep the probabilities.
       axis: of the results, along which the examples lie; 1 where a step evaluates
         several networks.
-      fetch: brings an array of the step to the host.
+      to_host: brings an array of the step to the host.
 
     Returns:
       NumPy statistics and losses of all examples in the split's order, and class
@@ -398,11 +401,11 @@ def evaluate(
         evaluation, probability = step(variables, batch)
         found.append(evaluation)
         if seen < keep:
-            kept.append(fetch(probability))
+            kept.append(to_host(probability))
         seen += evaluation.loss.shape[axis]
 
     def join(parts: Sequence[Any], most: int) -> np.ndarray:
-        joined = np.concatenate([fetch(x) for x in parts], axis)
+        joined = np.concatenate([to_host(x) for x in parts], axis)
         return joined.take(range(min(most, joined.shape[axis])), axis)
 
     joined = jax.tree.map(lambda *x: join(x, count), *found)

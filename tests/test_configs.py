@@ -3,11 +3,11 @@
 import importlib
 from pathlib import Path
 
-import igtt_run
 import pytest
-import train
 
 from metaseg.errors import InputError
+from metaseg.runs.igtt import run as igtt_run
+from metaseg.runs.train import run as train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RUNS = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem != "protocol")

@@ -17,10 +17,10 @@ KEY = jax.random.key(0)
 EMS = jax.jit(igtt.ems, static_argnames="radius")
 
 
-def reference_cuts(scores, valid, num_window):
+def reference_cuts(scores, valid, num_thresholds):
     """Explicit masks of all cuts but the first and the last, from METHOD's words."""
     low, high = scores[valid].min(), scores[valid].max()
-    cuts = np.linspace(low, high, num_window)[1:-1]
+    cuts = np.linspace(low, high, num_thresholds)[1:-1]
     return [(scores > cut) & valid for cut in cuts]
 
 
@@ -37,9 +37,9 @@ def reference_agreement(scores, valid, mask, criterion):
     return q.mean() * (1 - q).mean() * apart**2
 
 
-def reference_mask(scores, valid, criterion, num_window):
+def reference_mask(scores, valid, criterion, num_thresholds):
     """METHOD's steps 2 and 3 on one image."""
-    candidates = reference_cuts(scores, valid, num_window)
+    candidates = reference_cuts(scores, valid, num_thresholds)
     found = [reference_agreement(scores, valid, m, criterion) for m in candidates]
     mask = candidates[int(np.argmax(found))]
     return valid & ~mask if mask.sum() > valid.sum() / 2 else mask
@@ -60,7 +60,7 @@ def score_maps(seed, shape=(4, 24, 31), power=2.0):
 @pytest.mark.parametrize("criterion", igtt.CRITERIA)
 def test_agreement_of_all_cuts_equals_brute_force_over_explicit_masks(criterion):
     scores, valid = score_maps(0)
-    found = jax.jit(partial(igtt.agreement, criterion=criterion, num_window=12))(
+    found = jax.jit(partial(igtt.agreement, criterion=criterion, num_thresholds=12))(
         scores, valid
     )
     expected = [
@@ -74,7 +74,7 @@ def test_agreement_of_all_cuts_equals_brute_force_over_explicit_masks(criterion)
 def test_one_update_without_ems_equals_the_method_written_in_numpy(criterion):
     scores, valid = score_maps(1)
     update = jax.jit(
-        partial(igtt.update_labels, criterion=criterion, keep=igtt.structure("mask"))
+        partial(igtt.update_labels, criterion=criterion, keep=igtt.target("mask"))
     )
     found = np.asarray(update(KEY, scores, jnp.arange(4), valid=valid))
     for p, v, label in zip(scores, valid, found, strict=True):
@@ -97,7 +97,7 @@ def test_dmi_cuts_next_to_the_mean_and_bce_next_to_one_half():
 def test_otsu_of_many_cuts_is_scikit_images():
     scores, _ = score_maps(3)
     found = igtt.best_mask(
-        scores[:, :, :, None].mean(-1) * 100 - 20, criterion="otsu", num_window=257
+        scores[:, :, :, None].mean(-1) * 100 - 20, criterion="otsu", num_thresholds=257
     )
     for p, mask in zip(scores, np.asarray(found), strict=True):
         assert np.mean(mask == (p > threshold_otsu(p))) > 0.995
@@ -144,12 +144,12 @@ def test_saturated_scores_are_their_own_mask(criterion):
 @pytest.mark.parametrize("criterion", igtt.CRITERIA)
 def test_best_cut_is_where_the_best_mask_begins(criterion):
     scores, valid = score_maps(8)
-    cuts = np.asarray(igtt.best_cut(scores, valid, criterion=criterion))
+    cuts = np.asarray(igtt.best_threshold(scores, valid, criterion=criterion))
     masks = np.asarray(igtt.best_mask(scores, valid, criterion=criterion))
     for cut, score, mask, known in zip(cuts, scores, masks, valid, strict=True):
         assert score[mask].min() > cut - 1e-6
         assert score[known & ~mask].max() < cut + 1e-6
-    assert np.isnan(igtt.best_cut(jnp.ones((1, 4, 4)), criterion=criterion)).all()
+    assert np.isnan(igtt.best_threshold(jnp.ones((1, 4, 4)), criterion=criterion)).all()
 
 
 def test_orient_makes_the_chosen_side_foreground():
@@ -228,8 +228,8 @@ def test_ems_of_every_pixel_unmoved_is_the_skeleton():
 
 def test_structure_mask_is_the_mask_and_sample_an_exact_share_of_it():
     mask = blobs(2)
-    whole = igtt.structure("mask")(KEY, mask)
-    some = np.asarray(jax.jit(igtt.structure("sample", fraction=0.2))(KEY, mask))
+    whole = igtt.target("mask")(KEY, mask)
+    some = np.asarray(jax.jit(igtt.target("sample", fraction=0.2))(KEY, mask))
     np.testing.assert_array_equal(whole, mask)
     assert not (some & ~mask).any()
     np.testing.assert_array_equal(
@@ -240,7 +240,7 @@ def test_structure_mask_is_the_mask_and_sample_an_exact_share_of_it():
 def test_structure_random_deals_as_many_points_as_ems_out_anywhere():
     mask = blobs(2)
     points = np.asarray(EMS(KEY, mask, radius=0, fraction=1.0))
-    drawn = igtt.structure("random", radius=0, fraction=1.0)
+    drawn = igtt.target("random", radius=0, fraction=1.0)
     labels = np.asarray(jax.jit(drawn)(KEY, mask))
     np.testing.assert_array_equal(labels.sum(axis=(1, 2)), points.sum(axis=(1, 2)))
     total, outside = labels.sum(), (labels & (1 - mask)).sum()
@@ -251,7 +251,7 @@ def test_structure_random_deals_as_many_points_as_ems_out_anywhere():
 def test_update_of_an_example_does_not_depend_on_the_batch():
     scores, valid = score_maps(7)
     ids, others = jnp.array([5, 9, 2, 40]), np.array([2, 0, 3, 3])
-    update = jax.jit(partial(igtt.update_labels, keep=igtt.structure(fraction=0.5)))
+    update = jax.jit(partial(igtt.update_labels, keep=igtt.target(fraction=0.5)))
     whole = np.asarray(update(KEY, scores, ids, valid=valid))
     mixed = update(KEY, scores[others], ids[others], valid=valid[others])
     np.testing.assert_array_equal(mixed, whole[others])
@@ -290,24 +290,24 @@ def test_local_contrast_is_a_difference_of_gaussians_of_the_root_of_intensity():
         blur = partial(ndi.gaussian_filter, sigma=sigma, mode="constant", truncate=14)
         return blur(root) / blur(np.ones_like(root))
 
-    found = igtt.local_contrast(images, valid, fine=1.0, coarse=3.0)
+    found = igtt.local_contrast(images, valid, fine=1.0, sigma_coarse=3.0)
     np.testing.assert_allclose(found[:, :20], mean(1.0) - mean(3.0), atol=1e-5)
     assert not found[:, 20:].any()
 
 
 def test_open_masks_is_an_opening_that_padding_takes_no_part_in():
     mask = np.random.default_rng(0).random((2, 30, 34)) > 0.2
-    found = igtt.open_masks(mask, smallest=2)
+    found = igtt.open_masks(mask, min_radius=2)
     for one, expected in zip(found, mask, strict=True):
         expected = opening(expected, disk(2), mode="ignore")
         np.testing.assert_array_equal(one, expected)
     valid = np.zeros_like(mask)
     valid[:, :25, :20] = True
-    cut = igtt.open_masks(mask[:, :25, :20], smallest=2)
-    found = igtt.open_masks(mask, valid, smallest=2)
+    cut = igtt.open_masks(mask[:, :25, :20], min_radius=2)
+    found = igtt.open_masks(mask, valid, min_radius=2)
     np.testing.assert_array_equal(found[:, :25, :20], cut)
     assert not (found & ~valid).any()
-    np.testing.assert_array_equal(igtt.open_masks(mask, smallest=0), mask)
+    np.testing.assert_array_equal(igtt.open_masks(mask, min_radius=0), mask)
 
 
 def reference_fit(mask, image, bandwidth, band):
@@ -398,17 +398,17 @@ def test_wrong_arguments_are_named():
     scores = jnp.zeros((1, 4, 4))
     wrong = {
         "criterion: .*'dice'": {"criterion": "dice"},
-        "num_window: got 2": {"num_window": 2},
+        "num_thresholds: got 2": {"num_thresholds": 2},
         "polarity: .*'larger'": {"polarity": "larger"},
         "images: got None, .*'darker'": {"polarity": "darker"},
-        "images: got None, boundary": {"boundary": 3.0},
-        "smallest: got -1": {"smallest": -1},
-        "boundary: got -1": {"boundary": -1.0, "images": scores[..., None]},
+        "images: got None, boundary_sigma": {"boundary_sigma": 3.0},
+        "min_radius: got -1": {"min_radius": -1},
+        "boundary_sigma: got -1": {"boundary_sigma": -1.0, "images": scores[..., None]},
     }
     for message, argument in wrong.items():
         with pytest.raises(InputError, match=message):
             igtt.update_labels(KEY, scores, jnp.arange(1), **argument)
-    with pytest.raises(InputError, match=r"structure: .*'skeleton'"):
-        igtt.structure("skeleton")
+    with pytest.raises(InputError, match=r"name: .*'skeleton'"):
+        igtt.target("skeleton")
     with pytest.raises(InputError, match="fraction: got 2"):
-        igtt.structure("sample", fraction=2.0)(KEY, jnp.zeros((4, 4), jnp.uint8))
+        igtt.target("sample", fraction=2.0)(KEY, jnp.zeros((4, 4), jnp.uint8))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import metaseg
-from metaseg import models, ntm, prediction, readings
+from metaseg import decoding, models, ntm, prediction
 from metaseg.data import normalize
 from metaseg.errors import InputError
 from metaseg.prediction import network, tiles
@@ -62,7 +62,7 @@ def whole(run, image):
     missing = [(0, -side % 16) for side in image.shape[:2]]
     extended = np.pad(pixels, (*missing, (0, 0)), mode="edge")
     logits = applied(run.model)(run.variables, extended[None])
-    probability = readings.probabilities(logits)
+    probability = decoding.probabilities(logits)
     return np.asarray(probability)[0, : image.shape[0], : image.shape[1]]
 
 
@@ -180,7 +180,7 @@ def test_labels_are_what_the_readings_make_of_the_scores(num_classes, rate):
     probability = RNG.dirichlet(np.ones(num_classes), (50, 40)).astype(np.float32)
     scores = probability[..., 1:] if num_classes == 2 else probability
     for reading, known in (("analytic", matrix), ("argmax", None)):
-        expected = readings.predict(jnp.asarray(probability), known)
+        expected = decoding.predict(jnp.asarray(probability), known)
         np.testing.assert_array_equal(prediction.reader(run, reading)(scores), expected)
 
 
@@ -190,7 +190,7 @@ def test_labels_are_what_the_readings_make_of_the_scores(num_classes, rate):
 def test_a_tuned_threshold_is_itself_foreground_unless_inverted(inverted, expected):
     score = np.float32([0.25 - 1 / 4096, 0.25, 0.75]).reshape(1, 3, 1)
     edge = 0.25 if inverted else float(np.nextafter(np.float32(0.25), np.float32(-1)))
-    run = make_run(validation=readings.Cut(edge, inverted))
+    run = make_run(validation=decoding.Threshold(edge, inverted))
     assert prediction.reader(run, "validation")(score).tolist() == [expected]
 
 

@@ -21,8 +21,8 @@ class _Pixelwise(nn.Module):
         return nn.Dense(self.channels)(images)
 
 
-def _keep(key, image, label, extent):
-    del key, extent
+def _keep(key, image, label, valid_size):
+    del key, valid_size
     return image, label
 
 
@@ -65,14 +65,14 @@ def test_a_step_is_one_gradient_step_on_the_noisy_labels(parts, data):
     noisy = np.stack(
         [
             noise.flip(jax.random.fold_in(noise_key, i), jnp.asarray(y), rate=0.3)
-            for i, y in zip(data.id, data.label, strict=True)
+            for i, y in zip(data.ids, data.labels, strict=True)
         ]
     )
     w = float(state.params["Dense_0"]["kernel"][0, 0])
-    p = 1 / (1 + np.exp(-w * data.image[..., 0]))
+    p = 1 / (1 + np.exp(-w * data.images[..., 0]))
     expected = -np.mean(np.where(noisy == 1, np.log(p), np.log1p(-p)))
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    gradient = np.mean((p - noisy) * data.image[..., 0])
+    gradient = np.mean((p - noisy) * data.images[..., 0])
     np.testing.assert_allclose(
         after.params["Dense_0"]["kernel"], [[w - 0.5 * gradient]], rtol=1e-5
     )
@@ -115,7 +115,7 @@ def test_fixed_noise_does_not_depend_on_the_batch_and_online_noise_on_the_step(
     order = np.array([3, 0, 5])
     _, part = look(parts, jax.tree.map(lambda x: x[order], data), np.arange(3), both)
     np.testing.assert_array_equal(part, np.asarray(whole)[order])
-    assert (np.asarray(whole) != data.label).mean() == pytest.approx(0.3, abs=0.12)
+    assert (np.asarray(whole) != data.labels).mean() == pytest.approx(0.3, abs=0.12)
 
     def loss(online, step):
         state = _state(parts).replace(step=jnp.asarray(step))
@@ -128,8 +128,8 @@ def test_fixed_noise_does_not_depend_on_the_batch_and_online_noise_on_the_step(
 
 
 def test_the_average_lies_between_old_and_new_weights_and_is_evaluated(parts, data):
-    parts = parts._replace(average=0.9)
-    state = _state(parts, average=True)
+    parts = parts._replace(ema_decay=0.9)
+    state = _state(parts, ema=True)
     before = state.params["Dense_0"]["kernel"]
     after, _ = training.train_step(parts, state, data, *_keys())
     new = after.params["Dense_0"]["kernel"]
@@ -146,8 +146,8 @@ def _batches(data, size):
     places = np.arange(-(-6 // size) * size).reshape(-1, size)
     for rows in places:
         batch = jax.tree.map(lambda x, rows=rows: x[np.minimum(rows, 5)], data)
-        void = np.where(rows[:, None, None] < 6, batch.label, 255)
-        yield batch._replace(label=void.astype(np.uint8))
+        void = np.where(rows[:, None, None] < 6, batch.labels, 255)
+        yield batch._replace(labels=void.astype(np.uint8))
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(parts, data):

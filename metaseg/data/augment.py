@@ -15,7 +15,7 @@ def crop(
     key: jax.Array,
     image: jax.Array,
     label: jax.Array,
-    extent: jax.Array,
+    valid_size: jax.Array,
     *,
     size: tuple[int, int],
 ) -> tuple[jax.Array, jax.Array]:
@@ -25,13 +25,13 @@ def crop(
       key: typed PRNG key.
       image: float `[H, W, C]`.
       label: integer `[H, W]`.
-      extent: integer `[2]`, height and width that are not padding; windows lie in it.
-      size: height and width of the window, static, not above `extent`.
+      valid_size: integer `[2]`, height and width without padding; windows lie in it.
+      size: height and width of the window, static, not above `valid_size`.
 
     Returns:
       `(image, label)` of the window.
     """
-    room = jnp.maximum(extent - jnp.array(size) + 1, 1)
+    room = jnp.maximum(valid_size - jnp.array(size) + 1, 1)
     start = jax.random.randint(key, (2,), 0, room)
     channels = image.shape[-1]
     return (
@@ -46,8 +46,8 @@ def dihedral(
     label: jax.Array,
     *,
     flip: bool,
-    turn: bool,
-    upright: bool = False,
+    rot90: bool,
+    horizontal_flip_only: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Mirrors and turns image and label alike, all outcomes equally likely.
 
@@ -56,19 +56,19 @@ def dihedral(
       image: float `[H, W, C]`.
       label: integer `[H, W]`.
       flip: whether to mirror top-bottom and left-right.
-      turn: whether to turn by quarters; needs H == W.
-      upright: whether to mirror left-right alone, for images that have an above and a
-        below; not with `turn`.
+      rot90: whether to turn by quarters; needs H == W.
+      horizontal_flip_only: whether to mirror left-right alone, for images with a top
+        and a bottom; not with `rot90`.
 
     Returns:
       `(image, label)`, shapes unchanged.
     """
     rows, cols, swap = jax.random.bernoulli(key, 0.5, (3,))
-    if flip and not upright:
+    if flip and not horizontal_flip_only:
         image, label = (jnp.where(rows, x[::-1], x) for x in (image, label))
     if flip:
         image, label = (jnp.where(cols, x[:, ::-1], x) for x in (image, label))
-    if turn:
+    if rot90:
         # Transposing is a flip and a quarter turn; alone it is turned back by a flip.
         if not flip:
             image, label = (jnp.where(cols, x[::-1, ::-1], x) for x in (image, label))

@@ -32,7 +32,7 @@ class Examples(Protocol):
         """`N` names as a user knows them (file names without their ending)."""
 
     @property
-    def sizes(self) -> np.ndarray:
+    def valid_size(self) -> np.ndarray:
         """int32 `[N, 2]`, height and width before padding."""
 
     @property
@@ -52,14 +52,14 @@ class Split:
       labels: uint8 `[N, H, W]` class ids; 255 (void) where padded or not labelled.
       ids: uint32 `[N]`; an example's noise depends on this id and on nothing else.
       names: `N` names as a user knows them (file names without their ending).
-      sizes: int32 `[N, 2]`, height and width before padding.
+      valid_size: int32 `[N, 2]`, height and width before padding.
     """
 
     images: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
     names: tuple[str, ...]
-    sizes: np.ndarray
+    valid_size: np.ndarray
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -77,7 +77,7 @@ class Split:
             self.labels[rows],
             self.ids[rows],
             tuple(self.names[i] for i in rows),
-            self.sizes[rows],
+            self.valid_size[rows],
         )
 
 

@@ -107,12 +107,12 @@ class _Consecutive:
         mine, parts = self._part
         places = np.split(places, parts)[mine]
         batch = _batch(self._split.take(np.minimum(places, count - 1)))
-        label = np.where(places[:, None, None] < count, batch.label, VOID)
-        return batch._replace(label=label.astype(batch.label.dtype))
+        label = np.where(places[:, None, None] < count, batch.labels, VOID)
+        return batch._replace(labels=label.astype(batch.labels.dtype))
 
 
 def _batch(taken: Split) -> Batch:
-    return Batch(taken.images, taken.labels, taken.ids, taken.sizes)
+    return Batch(taken.images, taken.labels, taken.ids, taken.valid_size)
 
 
 def stream(

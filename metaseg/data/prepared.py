@@ -40,7 +40,7 @@ class StoredSplit:
       split: "train", "val" or "test".
       ids: as in `Split`.
       names: as in `Split`.
-      sizes: as in `Split`.
+      valid_size: as in `Split`.
       shape: height, width and channels of every example, padding included.
       scaling: fields `normalize`, `mean` and `std`, as `normalize.build` takes them.
     """
@@ -49,7 +49,7 @@ class StoredSplit:
     split: str
     ids: np.ndarray
     names: tuple[str, ...]
-    sizes: np.ndarray
+    valid_size: np.ndarray
     shape: Shape
     scaling: "Scaling"
 
@@ -71,7 +71,7 @@ class StoredSplit:
             images[i, :height, :width] = self.scaling.normalizer(image)(image)
             labels[i, :height, :width] = label
         names = tuple(self.names[row] for row in rows)
-        return Split(images, labels, self.ids[rows], names, self.sizes[rows])
+        return Split(images, labels, self.ids[rows], names, self.valid_size[rows])
 
     def _read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         try:
@@ -84,7 +84,7 @@ class StoredSplit:
                 f"{self.path}: example {row} of {self.split} ('{self.names[row]}') is "
                 f"unreadable; prepare the data set anew ({reason})"
             ) from error
-        size = tuple(int(x) for x in self.sizes[row])
+        size = tuple(int(x) for x in self.valid_size[row])
         if name != self.names[row] or image.shape[:2] != size or label.shape != size:
             raise InputError(
                 f"{self.path}: example {row} of {self.split} is '{name}' of "
@@ -244,7 +244,7 @@ def _in_memory(split: StoredSplit) -> Split:
     ):
         for count in pool.map(read, parts):
             bar.update(count)
-    return Split(images, labels, split.ids, split.names, split.sizes)
+    return Split(images, labels, split.ids, split.names, split.valid_size)
 
 
 @functools.lru_cache

@@ -1,10 +1,10 @@
 """iGTT: segmentation without labels, by labels that a network's own scores give.
 
-Train an epoch, score every training image, turn each score map into the next epoch's
+Train for a round, score every training image, turn each score map into the next round's
 label, repeat. Here is the turn from scores to labels, METHOD's iterated ground truth
 (Luo et al., "Deep Neural Networks Learn Meta-Structures from Noisy Labels in Semantic
 Segmentation", AAAI 2022): the best of some cuts (`best_mask`), which side of it is
-foreground (`orient`), and what is kept of that mask (`structure`); `update_labels` does
+foreground (`orient`), and what is kept of that mask (`target`); `update_labels` does
 all three. Where something is known of the objects, `open_masks` drops what is smaller
 and `fit_boundary` moves boundaries to where the intensity changes. Labels to start from
 are all black, or the same turn applied to what the image alone says,
@@ -16,11 +16,11 @@ where a pixel is padding: it counts in nothing and its label is void. May import
 `labels`, `noise`, `density`, `morphology`, `checks` and `errors`.
 """
 
-from metaseg.igtt.cuts import CRITERIA, agreement, best_cut, best_mask
+from metaseg.igtt.initial import intensity, local_contrast
 from metaseg.igtt.polarity import POLARITIES, orient
-from metaseg.igtt.shape import fit_boundary, open_masks
-from metaseg.igtt.start import intensity, local_contrast
-from metaseg.igtt.structures import STRUCTURES, ems, soft_targets, structure
+from metaseg.igtt.refine import fit_boundary, open_masks
+from metaseg.igtt.targets import TARGETS, ems, soft_targets, target
+from metaseg.igtt.thresholds import CRITERIA, agreement, best_mask, best_threshold
 from metaseg.igtt.update import (
     average,
     masks,
@@ -32,11 +32,11 @@ from metaseg.igtt.update import (
 __all__ = [
     "CRITERIA",
     "POLARITIES",
-    "STRUCTURES",
+    "TARGETS",
     "agreement",
     "average",
-    "best_cut",
     "best_mask",
+    "best_threshold",
     "ems",
     "fit_boundary",
     "intensity",
@@ -46,7 +46,7 @@ __all__ = [
     "orient",
     "soft_targets",
     "stability",
-    "structure",
+    "target",
     "to_labels",
     "update_labels",
 ]

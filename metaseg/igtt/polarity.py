@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from metaseg import checks
 from metaseg.errors import InputError
-from metaseg.igtt.start import intensity
-from metaseg.igtt.valid import count, total
+from metaseg.igtt.initial import intensity
+from metaseg.igtt.masked import count, total
 
 __all__ = ["POLARITIES", "orient"]
 

@@ -29,8 +29,8 @@ from metaseg.noise.perturb import (
     skeletonize,
 )
 from metaseg.noise.polygons import jitter_vertices, simplify
+from metaseg.noise.random_labels import constant, random, shuffle
 from metaseg.noise.randomize import flip, sample, transition
-from metaseg.noise.structureless import constant, random, shuffle
 from metaseg.noise.warp import affine, elastic, translate
 
 __all__ = [

@@ -22,8 +22,8 @@ from metaseg.noise import (
     parameters,
     perturb,
     polygons,
+    random_labels,
     randomize,
-    structureless,
     warp,
 )
 
@@ -265,9 +265,9 @@ NOISES: dict[str, Noise] = {
     "boxes": Noise(objects.boxes),
     "points": Noise(objects.points),
     "scribbles": Noise(objects.scribbles),
-    "random": Noise(structureless.random, ntm.uniform),
-    "shuffle": Noise(structureless.shuffle),
-    "constant": Noise(structureless.constant, _constant_matrix),
+    "random": Noise(random_labels.random, ntm.uniform),
+    "shuffle": Noise(random_labels.shuffle),
+    "constant": Noise(random_labels.constant, _constant_matrix),
     "chain": Noise(_chain_from, _chain_matrix),
     "choose": Noise(_choose_from, _choose_matrix),
     "only": Noise(_only_from, _only_matrix),

@@ -9,10 +9,10 @@ May import `errors` and what `training` may.
 """
 
 from metaseg.parallel import cost, processes
-from metaseg.parallel.layout import BACKENDS, Layout, Program, build, in_turns
+from metaseg.parallel.layout import PARTITIONERS, Layout, Program, build, in_turns
 
 __all__ = [
-    "BACKENDS",
+    "PARTITIONERS",
     "Layout",
     "Program",
     "build",

@@ -19,9 +19,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from metaseg.errors import InputError
 from metaseg.parallel import processes
 
-__all__ = ["BACKENDS", "Layout", "Program", "build", "in_turns"]
+__all__ = ["PARTITIONERS", "Layout", "Program", "build", "in_turns"]
 
-BACKENDS = ("jit", "pmap")
+PARTITIONERS = ("jit", "pmap")
 MEMBER, DATA = "member", "data"  # axes of the mesh
 P = PartitionSpec
 
@@ -105,12 +105,12 @@ class Layout(ABC):
         """This process's part of each batch: its index, and the number of parts."""
         return 0, 1
 
-    def fetch(self, x: Any) -> np.ndarray:
+    def to_host(self, x: Any) -> np.ndarray:
         """An array on the host, whole, whatever process its parts are in.
 
         Every process has to ask for it.
         """
-        return processes.fetch(x)
+        return processes.to_host(x)
 
     def round_up(self, batch_size: int) -> int:
         """The next batch size that can be spread evenly."""
@@ -118,7 +118,7 @@ class Layout(ABC):
 
 
 def build(
-    backend: str = "jit",
+    partitioner: str = "jit",
     devices: Sequence[Any] | None = None,
     members: int = 1,
     *,
@@ -133,26 +133,26 @@ def build(
     `data`, and the step exchanges by itself; members are all on every device, vmapped.
 
     Args:
-      backend: one of `BACKENDS`.
+      partitioner: one of `PARTITIONERS`.
       devices: by default all, those of other processes too.
       members: independent runs.
       compiler_options: of XLA.
 
     Raises:
-      InputError: unknown backend, or "pmap" over several processes.
+      InputError: unknown partitioner, or "pmap" over several processes.
     """
     devices = jax.devices() if devices is None else list(devices)
     options = dict(compiler_options or {})
-    if backend not in BACKENDS:
+    if partitioner not in PARTITIONERS:
         raise InputError(
-            f"config.parallel.backend: got '{backend}', expected one of "
-            + ", ".join(BACKENDS)
+            f"config.parallel.partitioner: got '{partitioner}', expected one of "
+            + ", ".join(PARTITIONERS)
         )
-    if backend == "jit":
+    if partitioner == "jit":
         return _Jit(devices, members, options)
     if len({device.process_index for device in devices}) > 1:
         raise InputError(
-            "config.parallel.backend: 'pmap' is for the devices of one process; "
+            "config.parallel.partitioner: 'pmap' is for the devices of one process; "
             "expected 'jit'"
         )
     return _Pmap(devices, members, options)

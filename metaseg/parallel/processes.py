@@ -20,12 +20,12 @@ __all__ = [
     "HEARTBEAT_SECONDS",
     "count",
     "decide",
-    "fetch",
     "initialize",
     "is_primary",
     "leave",
     "must_stop",
     "name",
+    "to_host",
     "wait_for_all",
 ]
 
@@ -133,7 +133,7 @@ def decide(primary: Callable[[], int]) -> int:
     return found
 
 
-def fetch(x: Any) -> np.ndarray:
+def to_host(x: Any) -> np.ndarray:
     """An array on the host, whole, whatever device or process its parts are in.
 
     Every process has to ask for it.

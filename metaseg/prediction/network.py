@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metaseg import models, readings
+from metaseg import decoding, models
 
 __all__ = ["program", "radius", "stride"]
 
@@ -33,7 +33,7 @@ def program(model: nn.Module) -> Callable[[Any, np.ndarray], jax.Array]:
 
     def scores(variables: Any, images: jax.Array) -> jax.Array:
         logits: Any = model.apply(variables, images, train=False)
-        probability = readings.probabilities(logits)
+        probability = decoding.probabilities(logits)
         return probability[..., 1:] if probability.shape[-1] == 2 else probability
 
     return jax.jit(scores, compiler_options=models.compiler_options())

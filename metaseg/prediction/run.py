@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from metaseg import checkpoint, models, ntm, optimizers, readings, training
+from metaseg import checkpoint, decoding, models, ntm, optimizers, training
 from metaseg.data import normalize, synthetic
 from metaseg.errors import InputError
 
@@ -50,9 +50,9 @@ class Run(NamedTuple):
     class_names: tuple[str, ...]
     channels: int
     normalizer: normalize.Normalizer
-    validation: readings.Cut | None
+    validation: decoding.Threshold | None
     name: str
-    own: readings.Cut | None = None
+    own: decoding.Threshold | None = None
 
 
 def load(workdir: str | os.PathLike[str]) -> Run:
@@ -100,7 +100,7 @@ def load(workdir: str | os.PathLike[str]) -> Run:
         channels=channels,
         normalizer=normalize.build(settings),
         validation=_validation_cut(results.get("thresholds") or {}),
-        own=readings.Cut(**results["cut"]) if results.get("cut") else None,
+        own=decoding.Threshold(**results["cut"]) if results.get("cut") else None,
         name=f"{data['name']}, {labels}",
     )
 
@@ -155,7 +155,7 @@ def _state_like(config: Any, model: nn.Module, channels: int) -> training.TrainS
     state = training.TrainState(
         step=step,
         opt_state=jax.eval_shape(optimizer.init, shapes["params"]),
-        average=shapes if config.optimizer.average > 0 else None,
+        ema_params=shapes if config.optimizer.ema_decay > 0 else None,
         **shapes,
     )
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -164,19 +164,21 @@ def _state_like(config: Any, model: nn.Module, channels: int) -> training.TrainS
     )
 
 
-def _validation_cut(thresholds: Mapping[str, Any]) -> readings.Cut | None:
+def _validation_cut(thresholds: Mapping[str, Any]) -> decoding.Threshold | None:
     """The tuned cut, which takes scores at the threshold as foreground."""
     value = thresholds.get("validation")
     if value is None:
         return None
     if thresholds["inverted"]["validation"]:
-        return readings.Cut(value, True)
-    # `Cut` means above: take the number just below.
-    return readings.Cut(float(np.nextafter(np.float32(value), np.float32(-1))), False)
+        return decoding.Threshold(value, True)
+    # `Threshold` means above: take the number just below.
+    return decoding.Threshold(
+        float(np.nextafter(np.float32(value), np.float32(-1))), False
+    )
 
 
 def reader(run: Run, reading: str) -> Callable[[np.ndarray], np.ndarray]:
-    """How scores become class ids; equals `readings.predict`, on the host.
+    """How scores become class ids; equals `decoding.predict`, on the host.
 
     Args:
       run: the run.
@@ -203,7 +205,7 @@ def reader(run: Run, reading: str) -> Callable[[np.ndarray], np.ndarray]:
     matrix = None if reading == "argmax" else run.matrix
     if run.num_classes == 2:
         cuts = {"validation": run.validation, "analytic": run.own}
-        cut = cuts.get(reading) or readings.analytic_cut(matrix)
+        cut = cuts.get(reading) or decoding.analytic_threshold(matrix)
         return partial(_above, cut=cut)
     inverse = None
     if matrix is not None:
@@ -211,7 +213,7 @@ def reader(run: Run, reading: str) -> Callable[[np.ndarray], np.ndarray]:
     return partial(_likeliest, inverse=inverse)
 
 
-def _above(scores: np.ndarray, *, cut: readings.Cut) -> np.ndarray:
+def _above(scores: np.ndarray, *, cut: decoding.Threshold) -> np.ndarray:
     score = scores[..., 0]
     above = score < cut.threshold if cut.inverted else score > cut.threshold
     return above.astype(np.uint8)

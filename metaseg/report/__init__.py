@@ -9,24 +9,20 @@ and plain dictionaries come in, one HTML file goes out. What takes long to impor
     figures.py    history, histograms and profiles -> SVG data URIs
     tables.py     results -> rows of the page's tables
     wording.py    numbers and sentences
-    html.py       a run's results, history and test images -> its report
-    audit.py      numbers and label maps of an audit -> its page
-    ensemble.py   runs trained side by side -> the page that compares them
-    igtt.py       masks found without labels, round by round -> their page
-    predictions.py  predicted images -> overlays and their page
-    page.py       templates -> text -> a file that appears at once
+    template.py   templates -> the text of a page
+    pages/        one module a page: run, ensemble, igtt, audit, predictions
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metaseg.report.audit import Thumbnail, write_audit
-    from metaseg.report.ensemble import Member, write_ensemble
-    from metaseg.report.html import write_report
-    from metaseg.report.igtt import Evolution, Shown, write_igtt
+    from metaseg.report.pages.audit import Thumbnail, write_audit
+    from metaseg.report.pages.ensemble import Member, write_ensemble
+    from metaseg.report.pages.igtt import Evolution, Shown, write_igtt
+    from metaseg.report.pages.predictions import overlay, write_predictions
+    from metaseg.report.pages.run import write_report
     from metaseg.report.panels import Panel
-    from metaseg.report.predictions import overlay, write_predictions
 
 __all__ = [
     "Evolution",
@@ -43,17 +39,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Evolution": "igtt",
-    "Member": "ensemble",
+    "Evolution": "pages.igtt",
+    "Member": "pages.ensemble",
     "Panel": "panels",
-    "Shown": "igtt",
-    "Thumbnail": "audit",
-    "overlay": "predictions",
-    "write_audit": "audit",
-    "write_ensemble": "ensemble",
-    "write_igtt": "igtt",
-    "write_predictions": "predictions",
-    "write_report": "html",
+    "Shown": "pages.igtt",
+    "Thumbnail": "pages.audit",
+    "overlay": "pages.predictions",
+    "write_audit": "pages.audit",
+    "write_ensemble": "pages.ensemble",
+    "write_igtt": "pages.igtt",
+    "write_predictions": "pages.predictions",
+    "write_report": "pages.run",
 }
 
 

@@ -24,7 +24,7 @@ def _views(label):
 def test_dihedral_draws_each_symmetry_equally_often(flip, turn, group):
     image, label = _pair()
     draw = jax.jit(
-        jax.vmap(lambda k: augment.dihedral(k, image, label, flip=flip, turn=turn))
+        jax.vmap(lambda k: augment.dihedral(k, image, label, flip=flip, rot90=turn))
     )
     n = 2000
     images, labels = draw(jax.random.split(jax.random.key(0), n))
@@ -43,7 +43,7 @@ def test_dihedral_draws_each_symmetry_equally_often(flip, turn, group):
 
 def test_flip_alone_keeps_rows_and_columns_apart():
     image, label = _pair(4, 7)
-    _, found = augment.dihedral(jax.random.key(1), image, label, flip=True, turn=False)
+    _, found = augment.dihedral(jax.random.key(1), image, label, flip=True, rot90=False)
     mirrored = [label, label[::-1], label[:, ::-1], label[::-1, ::-1]]
     assert any(np.array_equal(found, m) for m in mirrored)
 
@@ -51,7 +51,9 @@ def test_flip_alone_keeps_rows_and_columns_apart():
 def test_upright_images_are_mirrored_left_right_alone():
     image, label = _pair(4, 7)
     flip = jax.vmap(
-        lambda k: augment.dihedral(k, image, label, flip=True, turn=False, upright=True)
+        lambda k: augment.dihedral(
+            k, image, label, flip=True, rot90=False, horizontal_flip_only=True
+        )
     )
     images, labels = flip(jax.random.split(jax.random.key(0), 400))
     np.testing.assert_array_equal(images[..., 0], labels)
@@ -62,9 +64,9 @@ def test_upright_images_are_mirrored_left_right_alone():
 
 def test_crops_lie_inside_the_extent_and_reach_all_of_it():
     image, label = _pair(9, 10)
-    extent = jnp.array([6, 8])
+    valid_size = jnp.array([6, 8])
     cut = jax.jit(
-        jax.vmap(lambda k: augment.crop(k, image, label, extent, size=(4, 4)))
+        jax.vmap(lambda k: augment.crop(k, image, label, valid_size, size=(4, 4)))
     )
     images, labels = cut(jax.random.split(jax.random.key(0), 500))
     np.testing.assert_array_equal(images[..., 0], labels)

@@ -160,7 +160,7 @@ def test_smaller_images_are_padded_at_the_bottom_and_right(root):
     dataset = load(root, normalize="none")
     assert dataset.train.images.shape == (2, 11, 12, 1)
     test = dataset.test
-    np.testing.assert_array_equal(test.sizes, [[9, 12], [11, 10]])
+    np.testing.assert_array_equal(test.valid_size, [[9, 12], [11, 10]])
     np.testing.assert_array_equal(test.images[0, :9, :, 0], GREY8)
     np.testing.assert_array_equal(test.labels[1, :, :10], 1)
     assert not test.images[0, 9:].any()

@@ -57,10 +57,10 @@ def expected(split, steps, batch_size, seed=5):
 
 
 def assert_same(batch, taken):
-    np.testing.assert_array_equal(batch.image, taken.images)
-    np.testing.assert_array_equal(batch.label, taken.labels)
-    np.testing.assert_array_equal(batch.id, taken.ids)
-    np.testing.assert_array_equal(batch.extent, taken.sizes)
+    np.testing.assert_array_equal(batch.images, taken.images)
+    np.testing.assert_array_equal(batch.labels, taken.labels)
+    np.testing.assert_array_equal(batch.ids, taken.ids)
+    np.testing.assert_array_equal(batch.valid_size, taken.valid_size)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -71,7 +71,7 @@ def test_batches_read_ahead_are_those_of_the_rows_for_any_number_of_workers(
     found = list(batches)  # kept, so that a reused buffer would show
     batches.close()
     for batch, taken in zip(found, expected(split, 7, 4), strict=True):
-        assert isinstance(batch.image, jax.Array)
+        assert isinstance(batch.images, jax.Array)
         assert_same(batch, taken)
 
 
@@ -118,9 +118,9 @@ def test_a_split_in_order_is_covered_at_every_pass_and_filled_up_with_void(
     assert len(batches) == 3
     for _ in range(2):
         found = list(batches)
-        assert [b.image.shape[0] for b in found] == [4, 4, 4]
-        label = np.concatenate([b.label for b in found])
+        assert [b.images.shape[0] for b in found] == [4, 4, 4]
+        label = np.concatenate([b.labels for b in found])
         np.testing.assert_array_equal(label[:11], split.labels)
         assert (label[11:] == 255).all()
-        image = np.concatenate([b.image for b in found])
+        image = np.concatenate([b.images for b in found])
         np.testing.assert_array_equal(image[:11], split.images)

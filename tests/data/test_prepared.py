@@ -56,7 +56,7 @@ def test_examples_come_back_padded_and_in_order(root, examples, memory_gb):
         taken = split.take(range(len(split)))
         assert taken.names == tuple(f"{name}-{i}" for i in range(COUNTS[name]))
         for i, (image, label) in enumerate(examples[name]):
-            height, width = taken.sizes[i]
+            height, width = taken.valid_size[i]
             assert (height, width) == label.shape
             np.testing.assert_array_equal(taken.images[i, :height, :width], image)
             np.testing.assert_array_equal(taken.labels[i, :height, :width], label)
@@ -91,7 +91,7 @@ def test_a_prepared_folder_is_what_reading_the_folder_gives(tmp_path):
         np.testing.assert_array_equal(a.images, b.images)
         np.testing.assert_array_equal(a.labels, b.labels)
         np.testing.assert_array_equal(a.ids, b.ids)
-        np.testing.assert_array_equal(a.sizes, b.sizes)
+        np.testing.assert_array_equal(a.valid_size, b.valid_size)
 
 
 @pytest.mark.parametrize(("dtype", "channels"), [(np.uint16, 1), (np.float32, 3)])

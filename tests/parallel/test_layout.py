@@ -16,9 +16,9 @@ SIZE, EXAMPLES, BATCH, STEPS = 16, 24, 16, 20
 LAYOUTS = [("jit", 2), ("jit", 8), ("pmap", 2), ("pmap", 8)]
 
 
-def turn(key, image, label, extent):
+def turn(key, image, label, valid_size):
     """An augmentation that does depend on its key."""
-    del extent
+    del valid_size
     turned = jax.random.bernoulli(key)
     return tuple(jnp.where(turned, x.swapaxes(0, 1), x) for x in (image, label))
 
@@ -42,12 +42,12 @@ def data():
     # Void is where the mean of the parts' means is not the mean.
     label[rng.random(label.shape) < np.linspace(0, 0.8, EXAMPLES)[:, None, None]] = 255
     ids = rng.integers(0, 2**32, EXAMPLES, dtype=np.uint32)
-    extent = np.full((EXAMPLES, 2), SIZE, np.int32)
-    return Batch(image.astype(np.float32), label, ids, extent)
+    valid_size = np.full((EXAMPLES, 2), SIZE, np.int32)
+    return Batch(image.astype(np.float32), label, ids, valid_size)
 
 
-def layout(backend="jit", devices=1, members=1):
-    return parallel.build(backend, jax.devices()[:devices], members)
+def layout(partitioner="jit", devices=1, members=1):
+    return parallel.build(partitioner, jax.devices()[:devices], members)
 
 
 def rows(seed=0):
@@ -93,7 +93,7 @@ def run(where, step, data, taken=STEPS, *, seeds=(0,), program=None):
     for i in range(taken):
         part = where.put_rows(order[i : i + 1])
         state, losses_ = program(told, state, here, part, 1)
-        found.append(where.fetch(losses_)[0])
+        found.append(where.to_host(losses_)[0])
     return np.array(found), where.get_state(state), program
 
 
@@ -102,23 +102,23 @@ def alone(data):
     return run(layout(), parts(), data)
 
 
-@pytest.mark.parametrize(("backend", "devices"), LAYOUTS)
-def test_losses_over_20_steps_do_not_depend_on_backend_and_devices(
-    alone, data, backend, devices
+@pytest.mark.parametrize(("partitioner", "devices"), LAYOUTS)
+def test_losses_over_20_steps_do_not_depend_on_partitioner_and_devices(
+    alone, data, partitioner, devices
 ):
-    found, state, _ = run(layout(backend, devices), parts(), data)
+    found, state, _ = run(layout(partitioner, devices), parts(), data)
     assert len(set(alone[0])) == STEPS
     np.testing.assert_allclose(found, alone[0], rtol=1e-5)
     for a, b in zip(*map(jax.tree.leaves, (state, alone[1])), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize(("backend", "devices"), LAYOUTS)
-def test_noisy_labels_are_the_same_bits_on_any_layout(data, backend, devices):
+@pytest.mark.parametrize(("partitioner", "devices"), LAYOUTS)
+def test_noisy_labels_are_the_same_bits_on_any_layout(data, partitioner, devices):
     def corrupt(settings, state, batch):
         del state
         noisy = noise.per_example(parts().noise)(
-            jax.random.wrap_key_data(settings[0]), batch.label, batch.id
+            jax.random.wrap_key_data(settings[0]), batch.labels, batch.ids
         )
         return noisy, noisy
 
@@ -126,24 +126,24 @@ def test_noisy_labels_are_the_same_bits_on_any_layout(data, backend, devices):
         told, state = where.put_settings(settings()), where.put_state(jnp.zeros(1))
         batch = where.put_batch(data)
         program = where.evaluate(corrupt, told, state, batch)
-        return where.fetch(program(told, state, batch)[0])
+        return where.to_host(program(told, state, batch)[0])
 
     expected = labels(layout())
-    assert 0.1 < np.mean(expected != data.label) < 0.2  # 20 % of what is labelled
-    np.testing.assert_array_equal(labels(layout(backend, devices)), expected)
+    assert 0.1 < np.mean(expected != data.labels) < 0.2  # 20 % of what is labelled
+    np.testing.assert_array_equal(labels(layout(partitioner, devices)), expected)
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(data):
     whole, *_ = run(layout(), parts("group"), data, 5)
-    found, *_ = run(layout("pmap", 2), parts("group", accumulate=2), data, 5)
+    found, *_ = run(layout("pmap", 2), parts("group", grad_accum_steps=2), data, 5)
     np.testing.assert_allclose(found, whole, rtol=1e-5)
 
 
 def test_parts_of_a_batch_are_the_same_on_any_number_of_devices(alone, data):
     """Batch norm, which sees each part by itself, would show it."""
-    one, *_ = run(layout(), parts(accumulate=2), data, 5)
+    one, *_ = run(layout(), parts(grad_accum_steps=2), data, 5)
     assert np.abs(one / alone[0][:5] - 1).max() > 1e-4
-    found, *_ = run(layout("jit", 8), parts(accumulate=2), data, 5)
+    found, *_ = run(layout("jit", 8), parts(grad_accum_steps=2), data, 5)
     np.testing.assert_allclose(found, one, rtol=1e-5)
 
 
@@ -179,19 +179,19 @@ def test_members_of_an_ensemble_are_the_separate_runs(data, separate, where):
 def test_evaluation_brings_examples_in_order_and_members_first(data, members):
     def look(settings, state, batch):
         del settings
-        return batch.id + state.astype(jnp.uint32), batch.image * state
+        return batch.ids + state.astype(jnp.uint32), batch.images * state
 
     batch = jax.tree.map(lambda x: x[:8], data)
     state = np.arange(members) * 100 if members > 1 else np.array(100)
-    expected = np.add.outer(state, batch.id)
+    expected = np.add.outer(state, batch.ids)
     ways = [layout("jit", 2, members), layout("pmap", 4, members)]
     if members > 1:
         ways.append(parallel.in_turns(layout("jit", 4), members))
     for where in ways:
         args = where.put_settings(state), where.put_state(state), where.put_batch(batch)
         ids, image = where.evaluate(look, *args)(*args)
-        np.testing.assert_array_equal(where.fetch(ids), expected)
-        assert where.fetch(image).shape == (*np.shape(state), 8, SIZE, SIZE, 1)
+        np.testing.assert_array_equal(where.to_host(ids), expected)
+        assert where.to_host(image).shape == (*np.shape(state), 8, SIZE, SIZE, 1)
 
 
 def test_a_checkpoint_comes_back_onto_any_other_layout(alone, tmp_path):
@@ -213,8 +213,10 @@ def test_batch_sizes_are_rounded_up_to_what_can_be_spread():
     assert layout("jit", 8, members=4).round_up(3) == 4
 
 
-def test_an_unknown_backend_is_named():
-    with pytest.raises(InputError, match=r"config\.parallel\.backend: got 'xmap'.*pm"):
+def test_an_unknown_partitioner_is_named():
+    with pytest.raises(
+        InputError, match=r"config\.parallel\.partitioner: got 'xmap'.*pm"
+    ):
         parallel.build("xmap")
 
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from metaseg import report
-from metaseg.report import audit, pictures, wording
+from metaseg.report import pictures, wording
+from metaseg.report.pages import audit
 
 
 def _comparison(K=2):

@@ -1,0 +1,51 @@
+"""CamVid in SegNet's layout: road scenes, 11 classes."""
+
+from pathlib import Path
+
+from metaseg.data.importers import pairs
+from metaseg.data.importers.builder import Builder, Config
+from metaseg.data.importers.pairs import SPLITS, VOID, Found, Options
+
+__all__ = ["Camvid"]
+
+CLASSES = (
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign",
+    "fence",
+    "car",
+    "pedestrian",
+    "cyclist",
+)
+
+
+class Camvid(Builder):
+    """Frames of the Cambridge-driving Labeled Video Database."""
+
+    name = "camvid"
+    TREE = "train/, trainannot/, val/, valannot/, test/ and testannot/"
+    BUILDER_CONFIGS = (Config(name="full", description="All frames."),)
+
+    @classmethod
+    def find(cls, root: Path, config: str, options: Options) -> Found:
+        """See `Builder.find`."""
+        items, problems = pairs.join(
+            pairs.match(
+                pairs.folder(root / split, cls.TREE),
+                pairs.folder(root / f"{split}annot", cls.TREE),
+                split,
+            )
+            for split in SPLITS
+        )
+        return Found(
+            items,
+            pairs.read_pair,
+            problems,
+            table={**{i: i for i in range(len(CLASSES))}, len(CLASSES): VOID},
+            num_classes=len(CLASSES),
+            class_names=CLASSES,
+        )

@@ -1,0 +1,252 @@
+"""How examples are stored: one number of channels, one dtype, class ids, PNG bytes.
+
+A file says its own channels, dtype and values; what the data set has follows from all
+of them together. So each example leaves a `Record`, and a `Plan` is made of records.
+"""
+
+import io
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from metaseg.data.importers.pairs import VOID, Example, Found
+from metaseg.errors import InputError
+
+__all__ = [
+    "Plan",
+    "Record",
+    "check",
+    "decode_image",
+    "decode_label",
+    "encode_image",
+    "encode_label",
+    "make_plan",
+    "same_bytes",
+    "unmapped",
+]
+
+_MOST_VALUES = 300  # of one label file; ids are below 256, so more are none
+# Chunks of a PNG that change no pixel; a file with others is encoded anew.
+_HARMLESS = (b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME")
+_GREY, _RGB = 0, 2  # colour types of a PNG
+
+
+class Plan(NamedTuple):
+    """How the examples of a data set are stored.
+
+    Attributes:
+      channels: 1 or 3.
+      dtype: "uint8", "uint16" or "float32".
+      table: class id of each stored value.
+      num_classes: K.
+    """
+
+    channels: int
+    dtype: str
+    table: Mapping[int, int]
+    num_classes: int
+
+
+class Record(NamedTuple):
+    """What reading an example found, and where its bytes are.
+
+    Attributes:
+      name: as the item's.
+      split: as the item's.
+      group: what is drawn into one split together: the image file.
+      error: one line that says why it cannot be used, or "".
+      size: height and width.
+      channels: 1 or 3.
+      dtype: of the file, widened to one that is stored.
+      kind: as the example's.
+      overlap: as the example's.
+      values: pixels of each stored value of the label.
+      offset: where its bytes start in the file of its chunk.
+      image: bytes of the image, 0 if the plan had no way to store it.
+      label: bytes of the label, which follow; 0 likewise.
+    """
+
+    name: str
+    split: str
+    group: str
+    error: str = ""
+    size: tuple[int, int] = (0, 0)
+    channels: int = 0
+    dtype: str = ""
+    kind: str = ""
+    overlap: int = 0
+    values: Mapping[int, int] = {}
+    offset: int = 0
+    image: int = 0
+    label: int = 0
+
+
+def check(blank: Record, example: Example, files: Sequence[Path]) -> Record:
+    """The record with what an example is.
+
+    Raises:
+      InputError: if image and label do not fit together, or the label has so many
+        values that it is none.
+    """
+    image, label = example.image, example.label
+    where = files[-1]
+    if image.shape[:2] != label.shape:
+        got, expected = (f"{a.shape[0]} x {a.shape[1]}" for a in (label, image))
+        raise InputError(
+            f"{where}: {got} (height x width); expected {expected}, the size of its"
+            f" image {files[0].name}"
+        )
+    values = _value_counts(label)
+    if len(values) > _MOST_VALUES:
+        raise InputError(
+            f"{where}: {len(values)} different values; expected at most 255 class ids"
+        )
+    height, width = label.shape
+    return blank._replace(
+        size=(height, width),
+        channels=image.shape[-1],
+        dtype=_stored_dtype([image.dtype.name]),
+        kind=example.kind,
+        overlap=example.overlap,
+        values=values,
+    )
+
+
+def _value_counts(label: np.ndarray) -> dict[int, int]:
+    if label.dtype == np.uint8:
+        counts = np.bincount(label.ravel(), minlength=256)
+        return {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
+    values, counts = np.unique(label, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _stored_dtype(names: Iterable[str]) -> str:
+    """The one dtype that holds all of these, as a data set can have it."""
+    kinds = set(names)
+    if kinds <= {"uint8"}:
+        return "uint8"
+    return "uint16" if kinds <= {"uint8", "uint16"} else "float32"
+
+
+def make_plan(records: Collection[Record], found: Found) -> Plan:
+    """What the examples of a data set have in common, by those that could be read."""
+    good = [r for r in records if not r.error]
+    table, num_classes = found.table, found.num_classes
+    if table is None:
+        values = set().union(*(r.values for r in good))
+        table, num_classes = _ids(values, num_classes)
+    return Plan(
+        channels=max((r.channels for r in good), default=1),
+        dtype=_stored_dtype(r.dtype for r in good),
+        table=table,
+        num_classes=num_classes,
+    )
+
+
+def _ids(values: set[int], num_classes: int) -> tuple[dict[int, int], int]:
+    """What stored values mean where nobody said: ids, or masks of 0 and 255."""
+    if not num_classes:
+        highest = max((v for v in values if 0 <= v < VOID), default=0)
+        num_classes = max(2, highest + 1)
+    table = {v: v for v in range(num_classes)}
+    if num_classes > 2:
+        table[VOID] = VOID
+    elif 1 not in values:
+        table[VOID] = 1  # beside 1 it could be foreground or void, so stays unknown
+    return table, num_classes
+
+
+def unmapped(record: Record, plan: Plan) -> dict[int, int]:
+    """Pixels of each value of an example that means no class."""
+    return {v: count for v, count in record.values.items() if v not in plan.table}
+
+
+def same_bytes(record: Record, first: Plan, second: Plan) -> bool:
+    """Whether two plans store an example in the same way."""
+    return (first.channels, first.dtype) == (second.channels, second.dtype) and all(
+        first.table.get(v) == second.table.get(v) for v in record.values
+    )
+
+
+def encode_image(example: Example, plan: Plan) -> bytes:
+    """Bytes of an image: PNG, or zlib of the samples; none if the plan has no room.
+
+    A PNG file that is stored as it would be here gives its own bytes: decoding is
+    needed to check it, encoding it anew would take thrice as long.
+    """
+    image = example.image
+    narrow = image.shape[-1] > plan.channels
+    if narrow or _stored_dtype([image.dtype.name, plan.dtype]) != plan.dtype:
+        return b""
+    if example.image_file and image.shape[-1] == plan.channels:
+        colour = _GREY if plan.channels == 1 else _RGB
+        stored = plain_png(example.image_file, colour) if plan.dtype == "uint8" else b""
+        if stored:
+            return stored
+    image = np.broadcast_to(image, (*image.shape[:2], plan.channels))
+    image = image.astype(plan.dtype)
+    if plan.dtype != "uint8":
+        return zlib.compress(image.tobytes(), 1)
+    return _png(image[..., 0] if plan.channels == 1 else image)
+
+
+def encode_label(
+    example: Example, values: Mapping[int, int], table: Mapping[int, int]
+) -> bytes:
+    """PNG of the class ids; nothing if a value means no class."""
+    if any(value not in table for value in values):
+        return b""
+    if example.label_file and all(table[value] == value for value in values):
+        stored = plain_png(example.label_file, _GREY)
+        if stored:
+            return stored
+    stored_values = sorted(values)
+    ids = np.array([table[value] for value in stored_values], np.uint8)
+    if example.label.dtype == np.uint8:
+        of_value = np.zeros(256, np.uint8)
+        of_value[stored_values] = ids
+        return _png(of_value[example.label])
+    return _png(ids[np.searchsorted(stored_values, example.label)])
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    # Run lengths only (3): faster than level 1 and, after PNG's filters, as small.
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1, compress_type=3)
+    return buffer.getvalue()
+
+
+def plain_png(path: Path, colour: int) -> bytes:
+    """The bytes of a PNG that is 8-bit grey or RGB and nothing more, else none."""
+    data = path.read_bytes() if path.suffix.lower() == ".png" else b""
+    # Signature, IHDR's length and name, width and height come before these.
+    depth_colour_rest = (8, colour, 0, 0, 0)  # not interlaced
+    if tuple(data[24:29]) != depth_colour_rest:
+        return b""
+    at = 8
+    while at + 8 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        if kind not in _HARMLESS:
+            return b""
+        at += length + 12
+        if kind == b"IEND":
+            return data[:at]
+    return b""
+
+
+def decode_image(stored: bytes, size: tuple[int, int], plan: Plan) -> np.ndarray:
+    """The image `[H, W, C]` that `encode_image` stored."""
+    if plan.dtype == "uint8":
+        pixels = np.asarray(Image.open(io.BytesIO(stored)))
+    else:
+        pixels = np.frombuffer(zlib.decompress(stored), plan.dtype)
+    return pixels.reshape(*size, plan.channels)
+
+
+def decode_label(stored: bytes) -> np.ndarray:
+    """The class ids `[H, W]` that `encode_label` stored."""
+    return np.asarray(Image.open(io.BytesIO(stored)))

@@ -1,0 +1,437 @@
+"""One import: find, stage, write, move into place.
+
+Everything unfinished lies in `<data_dir>/.staging-<source>-<config>`, so what has a
+finished name is finished. What a run leaves there, the next one goes on from.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import re
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from metaseg.data.image_files import some
+from metaseg.data.importers import encoding, pairs, staging, summary
+from metaseg.data.importers.builder import Builder, Content, config_of, quiet
+from metaseg.data.importers.encoding import Plan
+from metaseg.data.importers.metadata import FORMAT, read_metadata
+from metaseg.data.importers.pairs import SPLITS, Found, Options
+from metaseg.data.importers.sources import SOURCES
+from metaseg.data.importers.staging import Staged, Stamp, Stored
+from metaseg.errors import InputError
+
+__all__ = ["Prepared", "Settings", "prepare"]
+
+SHARES = (0.7, 0.1, 0.2)
+SAID = 5  # bad files named on the terminal
+
+
+class Settings(NamedTuple):
+    """What is imported from where to where.
+
+    Attributes:
+      source: a key of `SOURCES`.
+      path: where the data set lies as it was published.
+      data_dir: where prepared data sets lie.
+      config: which of the source's; "" for its first.
+      workers: processes that read files; 0 reads in this one.
+      skip_bad: whether bad files are left out instead of stopping the import.
+      options: what else the source takes.
+    """
+
+    source: str
+    path: Path
+    data_dir: Path
+    config: str = ""
+    workers: int = 2
+    skip_bad: bool = False
+    options: Options = Options()
+
+
+class Prepared(NamedTuple):
+    """What became of it.
+
+    Attributes:
+      path: the prepared data set.
+      summary: what its summary.json holds.
+      new: False if it was there already, made of the same files.
+    """
+
+    path: Path
+    summary: Mapping[str, Any]
+    new: bool
+
+
+class _Job(NamedTuple):
+    settings: Settings
+    builder: type[Builder]
+    config: str
+    found: Found
+    stamp_of: Mapping[Path, Stamp]
+    fingerprint: str
+    target: Path
+    colours: Callable[[int], Sequence[summary.Colour]]
+
+    @property
+    def label(self) -> str:
+        return f"{self.settings.source}-{self.config}"
+
+
+def prepare(
+    settings: Settings, colours: Callable[[int], Sequence[summary.Colour]]
+) -> Prepared:
+    """Imports a data set, unless that has been done.
+
+    Args:
+      settings: what, from where, to where.
+      colours: of a number of classes: theirs and that of void, for the contact sheet.
+
+    Returns:
+      Where it is and what it holds.
+
+    Raises:
+      InputError: for a wrong setting, layout or file; if the disk is full or cannot be
+        written to. A data set that was there before stays as it was.
+    """
+    job = _job(settings, colours)
+    folder = settings.data_dir / f".staging-{job.label}"
+    if _fingerprint_of(job.target) == job.fingerprint:
+        with contextlib.suppress(InputError, OSError):  # another import may be at it
+            if folder.exists():  # the last run was stopped while it cleaned up
+                with _locked(folder):
+                    shutil.rmtree(folder)
+        text = (job.target / "summary.json").read_text(encoding="utf-8")
+        return Prepared(job.target, json.loads(text), new=False)
+    with _writing(settings.data_dir), _locked(folder):
+        return Prepared(job.target, _import(job, folder), new=True)
+
+
+def _job(
+    settings: Settings, colours: Callable[[int], Sequence[summary.Colour]]
+) -> _Job:
+    if settings.source not in SOURCES:
+        raise InputError(
+            f"--source: '{settings.source}'; expected one of {', '.join(SOURCES)}"
+            " (tfds as tfds:NAME)"
+        )
+    builder = SOURCES[settings.source]
+    options = settings.options
+    for name, value in options._asdict().items():
+        if value is not None and name not in builder.TAKES:
+            takes = ", ".join(f"--{t}" for t in builder.TAKES) or "none"
+            raise InputError(
+                f"--{name}: not for {settings.source}; expected only {takes}"
+            )
+    shares = options.shares or SHARES
+    if len(shares) != len(SPLITS) or min(shares) <= 0:
+        raise InputError(
+            f"--shares: {', '.join(map(str, shares))}; expected three numbers above 0,"
+            " for train, val and test"
+        )
+    if settings.workers < 0:
+        raise InputError(f"--workers: {settings.workers}; expected 0 or more")
+    config = _config(settings, builder)
+    root = pairs.folder(settings.path.absolute(), builder.TREE)
+    found = builder.find(root, config, options)
+    found = found._replace(items=sorted(found.items, key=lambda x: (x.split, x.name)))
+    if not found.items and not found.problems:
+        raise InputError(
+            f"--path: no example in '{root}', which has {pairs.entries(root)};"
+            f" expected {builder.TREE}"
+        )
+    stamp_of = staging.stamps([p for item in found.items for p in item.files])
+    version = str(builder.VERSION)
+    target = settings.data_dir.absolute() / settings.source / config / version
+    key = _fingerprint(settings, config, root, found, stamp_of)
+    return _Job(settings, builder, config, found, stamp_of, key, target, colours)
+
+
+def _config(settings: Settings, builder: type[Builder]) -> str:
+    names = list(builder.builder_configs)
+    name = settings.config or (names[0] if names else "")
+    if names:
+        if name not in names:
+            raise InputError(f"--config: '{name}'; expected one of {', '.join(names)}")
+        return name
+    if settings.source == "folder":
+        name = settings.options.name or name or settings.path.absolute().name
+        name = re.sub(r"[^\w.-]+", "_", name).strip("._")
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        flag = "name" if settings.source == "folder" else "source"
+        raise InputError(
+            f"--{flag}: no name for the data set; expected letters, digits, _ or -"
+        )
+    return name
+
+
+def _fingerprint(
+    settings: Settings,
+    config: str,
+    root: Path,
+    found: Found,
+    stamp_of: Mapping[Path, Stamp],
+) -> str:
+    """A hash of all that the prepared data set follows from, by files' stamps."""
+    chosen = (config, settings.options._replace(name=None), settings.skip_bad)
+    key = hashlib.sha256(repr((FORMAT, settings.source, *chosen)).encode())
+    key.update(repr(found[3:]).encode())  # all but items, reader and problems
+    for line in sorted(found.problems):
+        key.update(repr(line).encode())
+    for item in found.items:
+        files = [(str(p).removeprefix(str(root)), stamp_of[p]) for p in item.files]
+        key.update(repr((item.name, item.split, item.page, files)).encode())
+    return key.hexdigest()
+
+
+def _fingerprint_of(path: Path) -> str:
+    try:
+        return read_metadata(path)["fingerprint"]
+    except InputError:
+        return ""
+
+
+@contextlib.contextmanager
+def _writing(data_dir: Path) -> Iterator[None]:
+    """A disk that is full or read-only is the user's to mend."""
+    full = "; what is done is kept: run again when there is room"
+    try:
+        yield
+    except OSError as error:
+        hint = full if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        raise InputError(
+            f"--data_dir: cannot write in '{data_dir}': {error.strerror or error}{hint}"
+        ) from error
+    except RuntimeError as error:  # as ArrayRecord says it
+        reason = re.search(r"\w+\(\) failed: ([^;]*)", str(error))
+        if not reason:
+            raise
+        raise InputError(
+            f"--data_dir: cannot write in '{data_dir}': {reason[1]}{full}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"--data_dir: another import is writing to '{folder}'; expected one at"
+                " a time"
+            ) from None
+        yield
+
+
+def _import(job: _Job, folder: Path) -> Mapping[str, Any]:
+    """Stages, writes and moves into place; returns the summary."""
+    chunks, built = folder / "chunks", folder / "built"
+    shutil.rmtree(built, ignore_errors=True)  # what a killed run left
+    chunks.mkdir(exist_ok=True)
+    for path in chunks.iterdir():
+        if path.suffix not in (".bin", ".json"):
+            path.unlink()
+    found = _paged(job.found)
+    with staging.workers(min(job.settings.workers, len(found.items))) as pool:
+        with _Progress("reading", len(found.items)) as progress:
+            staged = staging.stage(found, job.stamp_of, chunks, pool, progress)
+        good, bad = _judge(found, staged, job)
+        splits = _split(good, job.settings.options)
+        metadata = _metadata(job, splits, staged.plan)
+        with _Progress("writing", len(good)) as progress:
+            content = Content(splits, staged.plan, metadata, progress)
+            path = _build(job, content, built)
+        kinds = Counter(s.record.kind for s in staged.stored if s.record.kind)
+        report = summary.summarise(metadata, splits, bad, {"kinds": kinds})
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        (path / "summary.json").write_text(text, encoding="utf-8")
+        summary.contact_sheet(
+            path / "contact_sheet.png",
+            splits,
+            staged.plan,
+            report["classes"],
+            job.colours(staged.plan.num_classes),
+            pool,
+        )
+    _move(path, job.target, folder)
+    return report
+
+
+def _paged(found: Found) -> Found:
+    """The examples with each page as one."""
+    paged = pairs.pages(found.items, found.page)
+    names = Counter((item.split, item.name) for item in paged.items)
+    twice = [name for (_, name), count in names.items() if count > 1]
+    if twice:
+        raise InputError(
+            f"--path: {len(twice)} names are given twice ({some(twice)}); expected one"
+            " example per name"
+        )
+    problems = [*found.problems, *paged.problems]
+    return found._replace(items=paged.items, problems=problems)
+
+
+def _judge(found: Found, staged: Staged, job: _Job) -> tuple[list[Stored], list[str]]:
+    """The examples to keep, and a line for each that is bad."""
+    lines = list(found.problems)
+    good = []
+    strange: Counter[int] = Counter()
+    expected = _spans(staged.plan.table)
+    for one in staged.stored:
+        record = one.record
+        if record.error:
+            lines.append(record.error)
+            continue
+        if found.keep not in ("", record.kind):
+            continue
+        wrong = encoding.unmapped(record, staged.plan)
+        strange.update(wrong)
+        if wrong:
+            lines.append(
+                f"{record.group}: the label of this image has {_counts(wrong)};"
+                f" expected {expected}"
+            )
+        else:
+            good.append(one)
+    lines = [staging.one_line(line) for line in lines]
+    if strange:
+        values = f"label values that mean no class, over all files: {_counts(strange)}"
+        lines.append(f"{values}; expected {expected} (see --values)")
+    listed = job.settings.data_dir / f"{job.label}-bad.txt"
+    if not lines:
+        listed.unlink(missing_ok=True)
+        return good, lines
+    listed.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    if not job.settings.skip_bad:
+        shown = lines if len(lines) <= SAID else [*lines[: SAID - 1], lines[-1]]
+        for line in shown:
+            print(f"bad: {line}", file=sys.stderr)
+        raise InputError(
+            f"--path: {len(lines)} things are wrong, all listed in '{listed}';"
+            " --skip_bad imports the rest"
+        )
+    return good, lines
+
+
+def _counts(values: Mapping[int, int]) -> str:
+    """Values and their pixels, the most frequent first."""
+    ordered = sorted(values.items(), key=lambda x: (-x[1], x[0]))
+    return some([f"{v} ({n} pixels)" for v, n in ordered], 20)
+
+
+def _spans(values: Mapping[int, int]) -> str:
+    """Numbers as `0 to 10, 255`."""
+    spans: list[list[int]] = []
+    for value in sorted(values):
+        if spans and value == spans[-1][-1] + 1:
+            spans[-1][1:] = [value]
+        else:
+            spans.append([value])
+    return ", ".join(" to ".join(map(str, span)) for span in spans)
+
+
+def _split(good: Sequence[Stored], options: Options) -> dict[str, list[Stored]]:
+    """The examples of each split; those without are drawn."""
+    splits = {s: [one for one in good if one.record.split == s] for s in SPLITS}
+    loose = [one for one in good if not one.record.split]
+    if loose:
+        groups = [one.record.group for one in loose]
+        shares = options.shares or SHARES
+        drawn = pairs.draw(groups, shares, options.seed or 0)
+        for split, indices in zip(SPLITS, drawn, strict=True):
+            splits[split] += [loose[i] for i in indices]
+    empty = [split for split, own in splits.items() if not own]
+    if empty:
+        raise InputError(
+            f"--path: no good example for {' and '.join(empty)}; expected at least one"
+            " in each split"
+        )
+    return splits
+
+
+def _metadata(
+    job: _Job, splits: Mapping[str, Sequence[Stored]], plan: Plan
+) -> dict[str, Any]:
+    names = job.found.class_names
+    if names and len(names) != plan.num_classes:
+        raise InputError(
+            f"--class_names: {len(names)} names; expected {plan.num_classes}"
+        )
+    return {
+        "metaseg": FORMAT,
+        "source": job.settings.source,
+        "config": job.config,
+        "num_classes": plan.num_classes,
+        "class_names": list(names) if names else None,
+        "channels": plan.channels,
+        "dtype": plan.dtype,
+        "fingerprint": job.fingerprint,
+        "splits": {split: summary.facts(own, plan) for split, own in splits.items()},
+    }
+
+
+def _build(job: _Job, content: Content, built: Path) -> Path:
+    """Writes the data set below `built`; returns its folder."""
+    with quiet():
+        builder = job.builder(
+            data_dir=str(built),
+            config=config_of(job.builder, job.config),
+            file_format="array_record",
+            content=content,
+        )
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
+    return Path(builder.data_dir)
+
+
+def _move(path: Path, target: Path, folder: Path) -> None:
+    """Puts a finished data set in the place of the one before, if there is one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        replaced = folder / "replaced"
+        shutil.rmtree(replaced, ignore_errors=True)
+        target.rename(replaced)
+    path.rename(target)
+    shutil.rmtree(folder)
+
+
+class _Progress:
+    """A bar on a terminal, else a line at every tenth."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total = what, total
+        self._done = self._said = 0
+        self._bar = tqdm(desc=what, total=total, unit="pair", leave=False, disable=None)
+        self._start = time.perf_counter()
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        self._bar.update(count)
+        tenth = 10 * (self._done - self._said) >= self._total
+        if self._bar.disable and (tenth or self._done == self._total):
+            self._said = self._done
+            rate = self._done / max(1e-9, time.perf_counter() - self._start)
+            print(
+                f"{self._what}: {self._done}/{self._total}, {rate:.0f} pairs/s",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -1,0 +1,307 @@
+"""Examples -> chunk files: read, checked and encoded by worker processes.
+
+A chunk is a file of bytes and, written after it, a JSON file that says what they are
+and which input files they were made of. A run that was stopped leaves its chunks, and
+the next one takes those whose inputs have not changed. Imports no jax and no TFDS:
+the workers would start them each.
+"""
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metaseg.data.importers import encoding
+from metaseg.data.importers.encoding import Plan, Record
+from metaseg.data.importers.pairs import Found, Item
+from metaseg.errors import InputError
+
+__all__ = ["Staged", "Stamp", "Stored", "one_line", "stage", "stamps", "workers"]
+
+_CODE = 1  # changes when chunks of the same inputs get other bytes
+_MOST_ITEMS = 64  # of a chunk
+_LEAST_CHUNKS = 64  # so that workers share small data sets evenly
+_PROBED = 4  # examples that the first plan is made of
+
+Stamp = tuple[int, int]  # bytes and time of change in ns, which tell a changed file
+
+
+class Stored(NamedTuple):
+    """A record and the file that has its bytes."""
+
+    record: Record
+    path: Path
+
+    def read(self) -> tuple[bytes, bytes]:
+        """Bytes of image and label."""
+        with self.path.open("rb") as file:
+            file.seek(self.record.offset)
+            return file.read(self.record.image), file.read(self.record.label)
+
+
+class Staged(NamedTuple):
+    """All examples, in the order of the items, and how those that are good are stored.
+
+    Attributes:
+      stored: of each item; only those that are wanted follow the plan.
+      plan: how.
+      kept: examples that an earlier run had staged.
+    """
+
+    stored: list[Stored]
+    plan: Plan
+    kept: int
+
+
+class _Chunk(NamedTuple):
+    path: Path  # without suffix
+    items: Sequence[Item]
+    key: str
+
+
+class _Part(NamedTuple):
+    """A chunk's records and the plan they were written by."""
+
+    records: list[Record]
+    plan: Plan
+
+
+def stamps(paths: Sequence[Path]) -> dict[Path, Stamp]:
+    """What tells whether a file has changed; a file that is not there has zeros."""
+
+    def stamp(path: Path) -> Stamp:
+        try:
+            status = path.stat()
+        except OSError:
+            return 0, 0
+        return status.st_size, status.st_mtime_ns
+
+    return {path: stamp(path) for path in dict.fromkeys(paths)}
+
+
+def stage(
+    found: Found,
+    stamp_of: Mapping[Path, Stamp],
+    folder: Path,
+    pool: Executor | None,
+    progress: Callable[[int], None],
+) -> Staged:
+    """Reads, checks and encodes every example.
+
+    Args:
+      found: the examples.
+      stamp_of: their files.
+      folder: for the chunks.
+      pool: worker processes, or None to read in this one.
+      progress: is told how many more examples were looked at.
+
+    Returns:
+      What was staged.
+
+    Raises:
+      OSError: if a chunk cannot be written.
+    """
+    chunks = _chunks(found, stamp_of, folder)
+    parts = {i: part for i, chunk in enumerate(chunks) if (part := _finished(chunk))}
+    kept = sum(len(part.records) for part in parts.values())
+    progress(kept)
+    todo = [i for i in range(len(chunks)) if i not in parts]
+    if todo:
+        plan = encoding.make_plan(_wanted(_known(parts, found, pool), found), found)
+        parts |= _run([(i, chunks[i]) for i in todo], found, plan, pool, progress)
+    every_record = [r for part in parts.values() for r in part.records]
+    plan = encoding.make_plan(_wanted(every_record, found), found)
+    # The first plan was a guess from a few examples: what it got wrong is done again.
+    again = [
+        (i, chunks[i])
+        for i, part in parts.items()
+        if not all(
+            encoding.same_bytes(record, part.plan, plan)
+            for record in _wanted(part.records, found)
+        )
+    ]
+    parts |= _run(again, found, plan, pool, lambda count: None)
+    stored = [
+        Stored(record, chunk.path.with_suffix(".bin"))
+        for i, chunk in enumerate(chunks)
+        for record in parts[i].records
+    ]
+    return Staged(stored, plan, kept)
+
+
+@contextlib.contextmanager
+def workers(count: int) -> Iterator[Executor | None]:
+    """Processes that read files; none if `count` is 0.
+
+    Raises:
+      InputError: if one of them dies.
+    """
+    if count == 0:
+        yield None
+        return
+    # Forking a process that has threads can hang it.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
+    try:
+        yield pool
+    except BrokenProcessPool:
+        raise InputError(
+            "--workers: a worker process died, perhaps for lack of memory; run again"
+            " with fewer workers, what is done is kept"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says it once
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    # A parent that is killed outright would leave its workers waiting for ever.
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _wanted(records: Sequence[Record], found: Found) -> list[Record]:
+    return [r for r in records if not r.error and found.keep in ("", r.kind)]
+
+
+def _known(
+    parts: Mapping[int, _Part], found: Found, pool: Executor | None
+) -> list[Record]:
+    """Records that a first plan can be made of."""
+    known = [record for part in parts.values() for record in part.records]
+    if known:
+        return known
+    step = max(1, len(found.items) // _PROBED)
+    sample = found.items[::step][:_PROBED]
+    if pool is None:
+        return [_look(item, found.read) for item in sample]
+    return list(pool.map(_look, sample, [found.read] * len(sample)))
+
+
+def _look(item: Item, read: Any) -> Record:
+    return _examine(item, read)[0]
+
+
+def _chunks(found: Found, stamp_of: Mapping[Path, Stamp], folder: Path) -> list[_Chunk]:
+    size = min(_MOST_ITEMS, max(1, len(found.items) // _LEAST_CHUNKS))
+    chunks = []
+    for start in range(0, len(found.items), size):
+        items = found.items[start : start + size]
+        described = [
+            (*item[:2], item.page, [(str(p), stamp_of[p]) for p in item.files])
+            for item in items
+        ]
+        key = hashlib.sha256(pickle.dumps(found.read))  # and what it is bound to
+        key.update(repr((_CODE, described)).encode())
+        chunks.append(_Chunk(folder / f"{start:08d}", items, key.hexdigest()))
+    return chunks
+
+
+def _run(
+    chunks: Sequence[tuple[int, _Chunk]],
+    found: Found,
+    plan: Plan,
+    pool: Executor | None,
+    progress: Callable[[int], None],
+) -> dict[int, _Part]:
+    parts: dict[int, _Part] = {}
+    if pool is None:
+        for i, chunk in chunks:
+            parts[i] = _Part(_write(chunk, found.read, plan), plan)
+            progress(len(chunk.items))
+        return parts
+    futures: dict[Future[list[Record]], int] = {
+        pool.submit(_write, chunk, found.read, plan): i for i, chunk in chunks
+    }
+    for future in as_completed(futures):
+        parts[futures[future]] = _Part(future.result(), plan)
+        progress(len(parts[futures[future]].records))
+    return parts
+
+
+def _examine(item: Item, read: Any) -> tuple[Record, Any]:
+    """The record of an example, and the example if it is good."""
+    blank = Record(item.name, item.split, str(item.files[0]))
+    try:
+        example = read(item)
+        return encoding.check(blank, example, item.files), example
+    except InputError as error:
+        return blank._replace(error=one_line(str(error))), None
+
+
+def one_line(message: str) -> str:
+    """A message as one printable line, whatever names of files it has."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in message
+    )
+
+
+def _write(chunk: _Chunk, read: Any, plan: Plan) -> list[Record]:
+    """Stages one chunk; its JSON file appears last, and whole."""
+    records: list[Record] = []
+    data, facts = chunk.path.with_suffix(".bin"), chunk.path.with_suffix(".json")
+    scratch = chunk.path.with_suffix(f".{os.getpid()}")
+    facts.unlink(missing_ok=True)
+    with scratch.open("wb") as out:
+        for item in chunk.items:
+            record, example = _examine(item, read)
+            if example is not None:
+                image = encoding.encode_image(example, plan)
+                label = encoding.encode_label(example, record.values, plan.table)
+                record = record._replace(
+                    offset=out.tell(), image=len(image), label=len(label)
+                )
+                out.write(image)
+                out.write(label)
+            records.append(record)
+        size = out.tell()
+    scratch.replace(data)
+    described = {
+        "key": chunk.key,
+        "size": size,
+        "plan": _pairs(plan, "table"),
+        "records": [_pairs(record, "values") for record in records],
+    }
+    scratch.write_text(json.dumps(described), encoding="utf-8")
+    scratch.replace(facts)
+    return records
+
+
+def _finished(chunk: _Chunk) -> _Part | None:
+    """A chunk of an earlier run, if its inputs are as they were."""
+    try:
+        facts = json.loads(chunk.path.with_suffix(".json").read_text(encoding="utf-8"))
+        size = chunk.path.with_suffix(".bin").stat().st_size
+        if facts["key"] != chunk.key or facts["size"] != size:
+            return None
+        records = [Record(**_mapped(r, "values")) for r in facts["records"]]
+        records = [r._replace(size=(r.size[0], r.size[1])) for r in records]
+        return _Part(records, Plan(**_mapped(facts["plan"], "table")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _pairs(value: Plan | Record, field: str) -> dict[str, Any]:
+    """Fields for JSON, which has no whole numbers as keys."""
+    fields = value._asdict()
+    return fields | {field: list(fields[field].items())}
+
+
+def _mapped(fields: Mapping[str, Any], field: str) -> dict[str, Any]:
+    return {**fields, field: {int(key): value for key, value in fields[field]}}

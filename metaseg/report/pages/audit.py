@@ -1,0 +1,600 @@
+"""The label audit's numbers, and some of its label maps -> audit.html.
+
+What a number means is said in `metaseg.audit`; this module words it and lays it out.
+May import the rest of `metaseg.report`, and neither jax nor flax.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from metaseg import files
+from metaseg.report import figures, pictures, template, wording
+
+__all__ = ["MOST_NAMES", "MOST_ROWS", "Thumbnail", "write_audit"]
+
+TEMPLATE = "audit.html.jinja"
+MOST_ROWS = 200  # of a table
+MOST_NAMES = 20  # of a list within a sentence
+UNKNOWN = 0.999  # width of an interval that says nothing
+
+FAMILIES = {
+    "clean": "Clean: the labels agree with the reference",
+    "randomised": "Randomised: classes are mixed by chance, wherever a pixel lies",
+    "perturbed": "Perturbed: boundaries are displaced",
+    "objects": "Object-level: whole objects are wrong",
+    "random": "Random: the labels say nothing of the reference",
+    "sparse": "Sparse: right where there are labels, and mostly void",
+}
+PARTS = {
+    "independent": (
+        "Independent of place",
+        "by a chance that depends on neither place nor neighbours; it averages out",
+    ),
+    "boundary": (
+        "At displaced boundaries",
+        "where boundaries were moved or smeared; networks learn it",
+    ),
+    "objects": (
+        "Whole objects",
+        "objects missed, invented, merged or replaced by boxes",
+    ),
+}
+# Name, unit, and what the number says.
+EVIDENCE = {
+    "labelled": (
+        "Labelled",
+        "share",
+        "of the pixels that the reference labels",
+    ),
+    "disagreement": ("Disagreement", "share", "of the pixels that both label"),
+    "association": (
+        "Association",
+        "standard deviations",
+        "by which labels follow the reference more than by chance",
+    ),
+    "information": (
+        "Information",
+        "nats a pixel",
+        "that a label tells of the reference, within its map",
+    ),
+    "neighbour_correlation": (
+        "Neighbour correlation",
+        "number",
+        "of errors far from boundaries; 0 if pixels err one by one, 1 if in clumps",
+    ),
+    "step_contrast": (
+        "Step at boundaries",
+        "number",
+        "relative to that farther off; 1 if errors keep out of boundaries' way, less "
+        "if these were moved",
+    ),
+    "step_error": ("Standard error of the step", "number", "were pixels independent"),
+    "displacement": (
+        "Displacement",
+        "pixels",
+        "wrong inside objects, for each pixel of their boundary",
+    ),
+    "outer_errors": ("Outer errors", "share", "of the pixels just outside objects"),
+    "all_or_none": (
+        "All or none",
+        "number",
+        "correlation of errors within objects; 1 if each is right or wrong as a whole",
+    ),
+    "missed_objects": ("Missed objects", "share", "of the reference's objects"),
+    "part_objects": (
+        "Objects covered in part",
+        "share",
+        "of the reference's objects, by less than half",
+    ),
+    "split_objects": (
+        "Split objects",
+        "share",
+        "of the reference's objects, drawn as several",
+    ),
+    "invented_objects": (
+        "Invented objects",
+        "share",
+        "of the objects drawn, where the reference has none",
+    ),
+    "joined_objects": (
+        "Joined objects",
+        "share",
+        "of the objects drawn, over several of the reference",
+    ),
+    "corner_ratio": (
+        "Corners",
+        "number",
+        "of outlines, relative to the reference's; far below 1 for boxes",
+    ),
+    "grid": ("Grid", "pixels", "that outlines lie on; 1 if none"),
+}
+TELLING = {
+    "clean": ("disagreement", "association", "information"),
+    "randomised": (
+        "disagreement",
+        "neighbour_correlation",
+        "step_contrast",
+        "displacement",
+        "association",
+    ),
+    "perturbed": (
+        "disagreement",
+        "step_contrast",
+        "displacement",
+        "outer_errors",
+        "neighbour_correlation",
+    ),
+    "objects": (
+        "disagreement",
+        "missed_objects",
+        "invented_objects",
+        "joined_objects",
+        "all_or_none",
+        "corner_ratio",
+    ),
+    "random": ("disagreement", "association", "information", "neighbour_correlation"),
+    "sparse": ("labelled", "disagreement", "association"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Thumbnail:
+    """One label map to show.
+
+    Attributes:
+        name: Name of the label map.
+        labels: `[H, W]` class ids; what is none is shown as void.
+        image: `[H, W]` or `[H, W, C]` numbers of any range, or None.
+        reference: `[H, W]` class ids, or None.
+        caption: A few words to go below the name; may be empty.
+    """
+
+    name: str
+    labels: np.ndarray
+    image: np.ndarray | None = None
+    reference: np.ndarray | None = None
+    caption: str = ""
+
+
+def write_audit(
+    path: str | os.PathLike[str],
+    *,
+    summary: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    thumbnails: Sequence[Thumbnail],
+) -> None:
+    """Writes the audit page: one HTML file that needs no other and no network.
+
+    The file appears at once and whole, as that of `write_report` does.
+
+    Args:
+        path: File to write; its folder is created if need be.
+        summary: Contents of audit.json. What is missing or None is left out.
+        rows: Of audit.csv, worst first; the page shows the first `MOST_ROWS`.
+        thumbnails: Label maps to show, in this order.
+
+    Raises:
+        ValueError: If the arrays of a thumbnail do not fit each other.
+    """
+    for thumbnail in thumbnails:
+        _check(thumbnail)
+    names = [str(name) for name in summary["class_names"]]
+    comparison = summary.get("comparison")
+    text = template.render(
+        TEMPLATE,
+        source=str(summary.get("labels") or ""),
+        facts=_facts(summary),
+        class_names=names,
+        colours=pictures.class_colours(len(names)),
+        void=pictures.VOID_COLOUR,
+        ramp=pictures.score_colours()[:: pictures.SCORE_LEVELS // 10],
+        outline=pictures.OUTLINE_COLOUR,
+        dashes=pictures.REFERENCE_COLOUR,
+        compared=_comparison(comparison, names) if comparison else None,
+        partly=_partly(summary),
+        position=_position(summary.get("position"), names),
+        overview=_overview(summary.get("overview") or {}, names),
+        warnings=_warnings(summary, names),
+        ranking=_ranking(rows, names),
+        thumbnails=[_thumbnail(each, len(names)) for each in thumbnails],
+        has_reference=any(each.reference is not None for each in thumbnails),
+        bad=_cut(summary.get("bad") or [], MOST_ROWS),
+    )
+    files.write_text(path, text)
+
+
+def _check(thumbnail: Thumbnail) -> None:
+    shape = thumbnail.labels.shape
+    for field in ("labels", "image", "reference"):
+        array = getattr(thumbnail, field)
+        if array is None:
+            continue
+        dimensions = (2, 3) if field == "image" else (2,)
+        if array.shape[:2] != shape or array.ndim not in dimensions:
+            raise ValueError(
+                f"thumbnail {thumbnail.name!r}: {field} has shape {array.shape}, "
+                f"expected the height and width of the labels, {shape}"
+            )
+
+
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    comparison = summary.get("comparison") or {}
+    listed = {
+        "Label maps": wording.count(summary.get("maps")),
+        "Classes": wording.count(summary.get("num_classes")),
+        "Bad files": wording.count(len(summary.get("bad") or ())),
+        "Compared": wording.count(comparison.get("maps")),
+        "Pixels compared": wording.about(comparison.get("labelled")),
+        "Disagreement": _share(comparison.get("disagreement")),
+    }
+    facts = [(name, text) for name, text in listed.items() if text != wording.DASH]
+    folders = (("Reference", "reference"), ("Images", "images"))
+    return facts + [(name, str(summary[k])) for name, k in folders if summary.get(k)]
+
+
+def _partly(summary: Mapping[str, Any]) -> str:
+    """Says of how many maps there is a reference, if not of all."""
+    maps, compared = summary.get("maps"), (summary.get("comparison") or {}).get("maps")
+    if not wording.is_number(maps) or not wording.is_number(compared):
+        return ""
+    if compared >= maps:
+        return ""
+    said = f"{wording.count(compared)} of the {wording.count(maps)} label maps"
+    return f"All that is said of the reference rests on {said}: the others have none."
+
+
+def _comparison(comparison: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    verdict = comparison.get("verdict") or {}
+    family = str(verdict.get("family") or "")
+    profile = comparison.get("profile") or {}
+    return {
+        "family": family,
+        "heading": FAMILIES.get(family, family.capitalize()) or "Verdict",
+        "words": [str(sentence) for sentence in verdict.get("words") or ()],
+        "evidence": _evidence(verdict.get("evidence") or {}, family),
+        "worth": _worth(comparison),
+        "split": _split(comparison),
+        "matrix": _matrix(comparison, names),
+        "profile": figures.boundary_profile(
+            profile.get("distance") or (), profile.get("classes") or {}
+        ),
+    }
+
+
+def _evidence(
+    numbers: Mapping[str, Any], family: str
+) -> dict[str, list[tuple[str, str, str]]]:
+    """Name, number and explanation of the telling numbers, and of the others."""
+    telling = [name for name in TELLING.get(family, ()) if name in numbers]
+    known = [name for name in EVIDENCE if name in numbers]
+    order = dict.fromkeys((*telling, *known, *numbers))
+    rows = {name: _evidence_row(name, numbers[name]) for name in order}
+    first = telling or known[:6]
+    return {
+        "telling": [rows[name] for name in first],
+        "others": [row for name, row in rows.items() if name not in first],
+    }
+
+
+def _evidence_row(name: str, value: Any) -> tuple[str, str, str]:
+    plain = name.replace("_", " ").capitalize()
+    title, unit, meaning = EVIDENCE.get(name, (plain, "number", ""))
+    if not wording.is_number(value):
+        return title, wording.DASH, f"{meaning}; not defined here".removeprefix("; ")
+    if unit == "share":
+        return title, _share(value), meaning
+    if unit == "standard deviations":
+        text = wording.about(value) if value >= 10 else f"{value:.1f}"
+        return title, text, f"standard deviations {meaning}"
+    if unit == "pixels":
+        return title, f"{value:.2f}".removesuffix(".00"), f"pixels {meaning}"
+    if unit == "nats a pixel":
+        return title, f"{value:.3f}", f"nats a pixel {meaning}"
+    return title, f"{value:.2f}".replace("-0.00", "0.00"), meaning
+
+
+def _worth(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Says how many clean labels the labels are worth, and what is left of them."""
+    labelled, effective = comparison.get("labelled"), comparison.get("effective")
+    if not wording.is_number(labelled) or not wording.is_number(effective):
+        return None
+    structured = sum(
+        part
+        for kind, part in (comparison.get("split") or {}).items()
+        if kind != "independent" and wording.is_number(part)
+    )
+    share = effective / max(labelled, 1)
+    told, entropy = (
+        comparison.get(key) for key in ("semantic_information", "prior_entropy")
+    )
+    information = ""
+    if wording.is_number(told) and wording.is_number(entropy) and entropy > 0:
+        information = f"{told:.3f} of {entropy:.3f} nats a pixel"
+        information += f", {_share(told / entropy)}"
+    singular = comparison.get("singular_values") or ()
+    condition = comparison.get("condition_number")
+    listed = {
+        "Classes told apart": f"{comparison.get('rank', wording.DASH)} of "
+        f"{len(comparison.get('matrix') or ())}",
+        "Worth for the classes hardest to tell apart": wording.about(
+            comparison.get("effective_worst")
+        ),
+        "Semantic information": information,
+        "Condition number": f"{condition:.3g}"
+        if wording.is_number(condition)
+        else "infinite",
+        "Singular values": ", ".join(f"{value:.2f}" for value in singular),
+    }
+    return {
+        "labelled": wording.about(labelled),
+        "effective": wording.about(effective) if effective >= 0.5 else "",
+        "whole": share > 0.995,
+        "share": _share(share),
+        "structured": _share(structured) if structured >= 0.08 else "",
+        "words": _sentence(comparison.get("words")),
+        "facts": [(name, text) for name, text in listed.items() if text],
+    }
+
+
+def _sentence(words: Any) -> str:
+    text = str(words or "").strip().removesuffix(".")
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _split(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Parts of the wrong pixels; none where nothing is wrong."""
+    shares = comparison.get("split") or {}
+    numbers = {k: float(v) for k, v in shares.items() if wording.is_number(v)}
+    if sum(numbers.values()) <= 0:
+        return []
+    wrong = comparison.get("disagreement")
+    return [
+        {
+            "kind": kind,
+            "name": name,
+            "meaning": meaning,
+            "width": 100 * numbers.get(kind, 0.0),
+            "share": _share(numbers.get(kind, 0.0)),
+            "of_all": _share(numbers.get(kind, 0.0) * wrong)
+            if wording.is_number(wrong)
+            else "",
+        }
+        for kind, (name, meaning) in PARTS.items()
+    ]
+
+
+def _matrix(
+    comparison: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, Any] | None:
+    """Rows of cells: per cent, its interval (empty if it says nothing), and share."""
+    parts = [
+        _square(comparison.get(key), len(names)) for key in ("matrix", "low", "high")
+    ]
+    values, low, high = parts
+    if values is None or not np.isfinite(values).all():
+        return None
+    if low is None or high is None:
+        low, high = np.zeros_like(values), np.ones_like(values)
+    known = ~(high - low >= UNKNOWN).all(axis=1)
+    values = np.where((values.sum(axis=1) > 0)[:, None], values, np.nan)
+    rows = [
+        [
+            (
+                _cell(values[i, j]),
+                f"{_cell(low[i, j])}{wording.DASH}{_cell(high[i, j])}"
+                if known[i]
+                else "",
+                float(np.clip(np.nan_to_num(values[i, j]), 0, 1)),
+            )
+            for j in range(len(names))
+        ]
+        for i in range(len(names))
+    ]
+    return {"rows": rows, "known": bool(known.any()), "all_known": bool(known.all())}
+
+
+def _square(values: Any, size: int) -> np.ndarray | None:
+    try:
+        square = np.asarray(values, float)
+    except (TypeError, ValueError):
+        return None
+    return square if square.shape == (size, size) else None
+
+
+def _position(position: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Density maps, each on a scale from 0 to its own peak."""
+    if position is None:
+        return []
+    planes = np.asarray(position, float)
+    if planes.ndim != 3 or planes.shape[2] != len(names) or not planes.size:
+        return []
+    maps = []
+    for name, plane in zip(names, np.moveaxis(planes, -1, 0), strict=True):
+        seen = plane[np.isfinite(plane)]
+        peak = float(seen.max(initial=0))
+        picture = pictures.score_picture(plane / peak if peak > 0 else plane)
+        low, top = (_share(v) if seen.size else "" for v in (seen.min(initial=1), peak))
+        maps.append({"name": name, "picture": picture, "low": low, "peak": top})
+    return maps
+
+
+def _overview(overview: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    shares, objects = overview.get("class_shares"), overview.get("objects")
+    shares = shares if shares and len(shares) == len(names) else [None] * len(names)
+    objects = objects if objects and len(objects) == len(names) else [None] * len(names)
+    rows = []
+    for index, (name, share) in enumerate(zip(names, shares, strict=True)):
+        width = float(np.clip(share, 0, 1)) if wording.is_number(share) else 0.0
+        number = wording.count(objects[index]) if index else ""  # 0 has no objects
+        rows.append((name, _share(share), width, number))
+    numbers = {
+        "Void": (
+            _share(overview.get("void_share")),
+            "of all pixels hold no label.",
+        ),
+        "Spatial information": (
+            f"{wording.number(overview.get('information'))} nats",
+            "is what the place of a pixel in its map tells of its label, on average "
+            "and less what chance alone would show: 0 if labels do not depend on "
+            "place.",
+        ),
+        "Roughness": (
+            _share(overview.get("roughness")),
+            "of a typical map's boundaries vanish when smoothed: about 10 % of smooth "
+            "outlines, nearly all of isolated pixels and thin lines.",
+        ),
+    }
+    notes = [(name, *said) for name, said in numbers.items()]
+    return {"classes": rows, "notes": notes}
+
+
+def _warnings(summary: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    overview = summary.get("overview") or {}
+    twins = summary.get("duplicates") or {}
+    groups = [
+        (title, meaning, _cut(overview.get(key) or [], MOST_NAMES))
+        for key, title, meaning in (
+            ("empty", "Empty", "no pixel holds a label"),
+            ("one_class", "One class", "all labels are of the same class"),
+        )
+    ]
+    wrong = [
+        (str(class_id), _maps(maps))
+        for class_id, maps in (overview.get("wrong_ids") or {}).items()
+    ]
+    alike = [
+        (title, meaning, _cut([_cut(g, MOST_NAMES) for g in twins.get(key) or []], 10))
+        for key, title, meaning in (
+            ("exact", "Duplicates", "the same, pixel by pixel"),
+            ("near", "Near-duplicates", "nearly the same at low resolution"),
+        )
+    ]
+    outliers = [
+        (each["name"], _feature(each.get("feature"), names), _signed(each.get("score")))
+        for each in summary.get("outliers") or []
+    ]
+    found = {
+        "lists": [group for group in groups if group[2]["shown"]],
+        "wrong_ids": wrong,
+        "alike": [group for group in alike if group[2]["shown"]],
+        "outliers": _cut(outliers, MOST_NAMES),
+    }
+    some = found["lists"] or wrong or found["alike"] or outliers
+    return {**found, "none": not some}
+
+
+def _feature(feature: Any, names: Sequence[str]) -> str:
+    """Name of an outlier's feature, classes by their names."""
+    match = re.fullmatch(r"share of class (\d+)", str(feature))
+    if match and int(match[1]) < len(names):
+        return f"share of {names[int(match[1])]}"
+    return str(feature)
+
+
+def _ranking(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    shown = rows[:MOST_ROWS]
+    compared = any(wording.is_number(row.get("disagreement")) for row in shown)
+    return {
+        "rows": [_ranked(row, names) for row in shown],
+        "total": len(rows),
+        "left": len(rows) - len(shown),
+        "all": wording.count(len(rows)),
+        "compared": compared,
+    }
+
+
+def _ranked(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    shares = [
+        float(s) if wording.is_number(s) else 0.0 for s in row.get("shares") or ()
+    ]
+    kinds = zip(PARTS, ("independent", "boundary", "objects_share"), strict=True)
+    return {
+        "name": str(row.get("name", "")),
+        "size": f"{row.get('height', wording.DASH)} {wording.TIMES} "
+        f"{row.get('width', wording.DASH)}",
+        "shares": [
+            (index, name, share)
+            for index, (name, share) in enumerate(zip(names, shares, strict=False))
+            if share >= 0.005
+        ],
+        "disagreement": _share(row.get("disagreement")),
+        "parts": [
+            (kind, PARTS[kind][0], float(row[key]))
+            for kind, key in kinds
+            if wording.is_number(row.get(key)) and row[key] >= 0.005
+        ],
+        "labelled": wording.about(row.get("labelled")),
+        "void": _share(row.get("void_share")),
+        "information": wording.number(row.get("information")),
+        "roughness": _share(row.get("roughness")),
+        "objects": wording.count(row.get("objects")),
+        "score": wording.number(row.get("score"), 1),
+        "flags": [str(flag) for flag in row.get("flags") or ()],
+    }
+
+
+def _thumbnail(thumbnail: Thumbnail, num_classes: int) -> dict[str, Any]:
+    picture, over_image = pictures.outline_picture(
+        thumbnail.labels,
+        num_classes,
+        image=thumbnail.image,
+        reference=thumbnail.reference,
+    )
+    return {
+        "name": thumbnail.name,
+        "caption": thumbnail.caption,
+        "picture": picture,
+        "over_image": over_image,
+        "ragged": thumbnail.image is not None and not over_image,
+    }
+
+
+def _cut(items: Sequence[Any], most: int) -> dict[str, Any]:
+    """The first of a list, and how many there are and were left out."""
+    left = max(len(items) - most, 0)
+    return {
+        "shown": list(items[:most]),
+        "left": wording.count(left) if left else "",
+        "all": wording.count(len(items)),
+    }
+
+
+def _maps(number: Any) -> str:
+    return f"{wording.count(number)} label map{'' if number == 1 else 's'}"
+
+
+def _signed(score: Any) -> str:
+    """A robust z-score, with its side."""
+    if not wording.is_number(score):
+        return wording.DASH
+    side = "above" if score > 0 else "below"
+    return f"{wording.about(abs(score))} deviations {side} the median"
+
+
+def _cell(share: float) -> str:
+    """Writes a share in per cent, without the sign; never a wrong 0 or 100."""
+    if not np.isfinite(share):
+        return wording.DASH
+    if 0 < share < 0.0005:
+        return "<0.1"
+    if 0.9995 <= share < 1:
+        return ">99.9"
+    return f"{100 * share:.1f}".removesuffix(".0")
+
+
+def _share(value: Any) -> str:
+    """Writes a share in [0, 1] as per cent, small ones with the digits they need."""
+    if not wording.is_number(value):
+        return wording.DASH
+    if 0 < value < 0.00005:
+        return f"<0.01{wording.SPACE}%"
+    if 0 < value < 0.001:
+        return f"{100 * value:.2f}{wording.SPACE}%"
+    if 0.9995 <= value < 1:
+        return f">99.9{wording.SPACE}%"
+    return wording.percent(value)

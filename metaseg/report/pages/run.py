@@ -1,0 +1,153 @@
+"""Results, history and test images -> report.html."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from metaseg import files
+from metaseg.report import figures, pictures, tables, template, wording
+from metaseg.report.panels import Panel, check_panel, worst_first
+
+__all__ = ["write_report"]
+
+TEMPLATE = "run.html.jinja"
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    config: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    results: Mapping[str, Any],
+    panels: Sequence[Panel],
+    num_classes: int,
+) -> None:
+    """Writes the report of a run: one HTML file that needs no other and no network.
+
+    The file appears at once and whole: if anything fails, an older report at `path`
+    stays as it was.
+
+    Args:
+        path: File to write; its folder is created if need be.
+        title: Heading of the page.
+        config: Resolved configuration, nested dictionaries of plain values.
+        environment: Versions, devices and the like, likewise.
+        history: Rows of metrics.jsonl: "step", "split" ("train" or "val") and metrics.
+        results: Contents of results.json. What is missing is left out of the page, and
+            None and nan are shown as a dash.
+        panels: Test images to show, in any order.
+        num_classes: Number of classes K.
+
+    Raises:
+        ValueError: If the arrays of a panel do not fit each other or `num_classes`.
+    """
+    for panel in panels:
+        check_panel(panel, num_classes)
+    text = template.render(
+        TEMPLATE,
+        title=title,
+        summary=wording.summary(results),
+        facts=wording.facts(results),
+        reading_names=wording.READINGS,
+        reading_notes=wording.READING_NOTES,
+        colours=_legend(num_classes),
+        curves=figures.learning_curves(history),
+        config=tables.flatten(config),
+        environment=tables.flatten(environment),
+        panels=[_panel(panel, num_classes) for panel in worst_first(panels)],
+        spread=_spread(panels),
+        num_classes=num_classes,
+        overlap="IoU" if num_classes == 2 else "mIoU",
+        **_results(results, num_classes),
+    )
+    files.write_text(path, text)
+
+
+def _results(results: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
+    """Prepares the parts of the page that come from results.json."""
+    parts = {
+        key: value if isinstance(value := results.get(key), Mapping) else {}
+        for key in ("noise", "data", "thresholds", "validation", "test", "time")
+    }
+    names = _class_names(parts["data"].get("class_names"), num_classes)
+    test = tables.readings_table(parts["test"], parts["thresholds"])
+    histogram = results.get("score_histogram")
+    noise = parts["noise"]
+    return {
+        "class_names": names,
+        "test": test,
+        "validation": tables.readings_table(parts["validation"], {}),
+        "class_iou": tables.class_table(parts["test"].get("class_iou"), names),
+        "histogram": figures.score_histogram(histogram, parts["thresholds"])
+        if isinstance(histogram, Mapping)
+        else None,
+        "noise": wording.noise_phrase({**noise, "changed_pixels": None})
+        if noise
+        else "",
+        "changed": wording.percent(noise["changed_pixels"])
+        if wording.is_number(noise.get("changed_pixels"))
+        else "",
+        "matrix": tables.matrix_table(noise.get("matrix"), names),
+        "command": results.get("command") or "",
+        "times": tables.time_rows(parts["time"]),
+    }
+
+
+def _class_names(names: Any, num_classes: int) -> list[str]:
+    if isinstance(names, Sequence) and len(names) == num_classes:
+        return [str(name) for name in names]
+    if num_classes == 2:
+        return ["background", "foreground"]
+    return [f"class {index}" for index in range(num_classes)]
+
+
+def _legend(num_classes: int) -> dict[str, Any]:
+    errors = pictures.ERROR_COLOURS[num_classes == 2]
+    if num_classes == 2:
+        names = [
+            "true negative",
+            "true positive",
+            "false positive: predicted, not there",
+            "false negative: there, not predicted",
+        ]
+    else:
+        names = ["right", "wrong"]
+    return {
+        "classes": pictures.class_colours(num_classes),
+        "errors": list(zip(names, errors, strict=True)),
+        "void": pictures.VOID_COLOUR,
+        "score": pictures.score_colours()[:: pictures.SCORE_LEVELS // 10],
+    }
+
+
+def _panel(panel: Panel, num_classes: int) -> dict[str, Any]:
+    """Prepares one row of pictures."""
+    return {
+        "name": panel.name,
+        "iou": wording.number(panel.iou),
+        "pictures": [
+            ("Image", pictures.image_picture(panel.image)),
+            ("Clean label", pictures.label_picture(panel.clean, num_classes)),
+            ("Noisy label", pictures.label_picture(panel.noisy, num_classes)),
+            ("Score", pictures.score_picture(panel.score)),
+            ("Prediction", pictures.label_picture(panel.prediction, num_classes)),
+            (
+                "Errors",
+                pictures.error_picture(panel.clean, panel.prediction, num_classes),
+            ),
+        ],
+    }
+
+
+def _spread(panels: Sequence[Panel]) -> str:
+    """Says how IoU is spread over the images."""
+    ious = np.array([panel.iou for panel in panels], float)
+    finite = ious[np.isfinite(ious)]
+    if len(finite) < 2:
+        return ""
+    low, middle, high = np.quantile(finite, [0, 0.5, 1])
+    return f"from {low:.2f} to {high:.2f}, median {middle:.2f}"

@@ -1,0 +1,1 @@
+"""Runs of iGTT: segmentation without labels."""

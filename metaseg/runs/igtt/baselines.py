@@ -1,0 +1,62 @@
+"""What to compare iGTT with: methods that need no network, and rows of the table."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from metaseg import unsupervised
+from metaseg.runs.igtt import images as igtt_data
+from metaseg.runs.igtt import programs as igtt_programs
+from metaseg.runs.igtt import rounds as igtt_loop
+from metaseg.runs.igtt.programs import Placed
+from metaseg.runs.train import run as train
+
+__all__ = ["TITLES", "classical", "row"]
+
+TITLES = {"otsu": "Otsu", "li": "Li", "kmeans": "k-means", "chan_vese": "Chan-Vese"}
+
+
+def row(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table of results."""
+    return {"name": name, **{k: values[k] for k in ("iou", "mean_image_iou", "dice")}}
+
+
+def classical(job: train.Job, placed: Sequence[Placed]) -> list[dict[str, Any]]:
+    """Every method of `unsupervised`, and what training may start from.
+
+    Args:
+      job: whose test images are measured on; its polarity is theirs.
+      placed: the test images in batches.
+    """
+    config = job.members[0]
+    split: Any = job.data.test
+    labels = igtt_data.labels_of(split)
+    rows = []
+    ways = {"local contrast": False}
+    if config.igtt.min_radius or config.igtt.boundary_sigma:
+        ways["local contrast, refined"] = True
+    for name, refined in ways.items():
+        start = partial(igtt_programs.first_masks, config, "contrast", refined=refined)
+        found = [jax.jit(start)(batch.images) for batch in placed]
+        masks = igtt_programs.joined(job.layout, found, len(split))
+        rows.append(row(name, igtt_loop.measure(masks, labels)[0]))
+    for method in unsupervised.METHODS:
+        stacked = np.zeros(split.images.shape[:3], bool)
+        for i, (height, width) in enumerate(split.valid_size):
+            image = split.images[i, :height, :width]
+            stacked[i, :height, :width] = segment(image, method, config.igtt.polarity)
+        values, _ = igtt_loop.measure(stacked, labels)
+        rows.append(row(TITLES.get(method, method), values))
+    return rows
+
+
+def segment(image: np.ndarray, method: str, polarity: str) -> np.ndarray:
+    """One image by a method of `unsupervised`, for any polarity of iGTT."""
+    if polarity == "darker":
+        return unsupervised.segment(-image, method, polarity="brighter")
+    # They find the brighter side, which "none" leaves as it is.
+    side = "smaller" if polarity == "smaller" else "brighter"
+    return unsupervised.segment(image, method, polarity=side)

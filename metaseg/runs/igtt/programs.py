@@ -1,0 +1,222 @@
+"""The compiled parts of iGTT: steps, scores, labels from scores, masks from scores."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from metaseg import decoding, igtt, noise, training
+from metaseg.batch import Batch
+from metaseg.parallel import Layout, Program
+from metaseg.runs.igtt import images as igtt_data
+from metaseg.runs.igtt.images import Images
+from metaseg.runs.train import feeds
+from metaseg.runs.train import run as train
+
+__all__ = [
+    "INITIAL_THRESHOLDS",
+    "Placed",
+    "Programs",
+    "build",
+    "cuts",
+    "first_masks",
+    "joined",
+    "label_dtype",
+    "label_key",
+    "labels",
+    "place",
+    "read",
+    "reader",
+]
+
+PIXELS = 1 << 22  # scored at once, at most; beyond that a batch has fewer images
+INITIAL_THRESHOLDS = (
+    256  # cuts of the first labels, where an image's whole range is scored
+)
+
+
+class Placed(NamedTuple):
+    """A batch of images, and where its pixels lie for scoring."""
+
+    images: Images
+    pixels: Any
+
+
+class Programs(NamedTuple):
+    """Compiled functions that every variant of a run shares.
+
+    Attributes:
+      train: `(settings, state, data, rows, count) -> (state, losses)`.
+      score: `(settings, state, pixels) -> ((), foreground probability)`.
+      first: `images -> masks` that the image alone gives.
+      cut: see `_cut`.
+      steps: that `train` takes at once.
+    """
+
+    train: Program
+    score: Program
+    first: Callable[..., Any]
+    cut: Callable[..., Any]
+    steps: int
+
+
+def label_dtype(config: ConfigDict) -> Any:
+    """Of the labels trained on: class ids, or soft."""
+    return np.float32 if config.igtt.target_sigma else np.uint8
+
+
+def place(config: ConfigDict, layout: Layout, images: Images) -> list[Placed]:
+    """Images in batches for scoring, their pixels on the device."""
+    height, width = images.valid.shape[1:]
+    most = max(1, PIXELS // (height * width))
+    size = layout.round_up(min(config.training.eval_batch_size, most))
+    return [
+        Placed(batch, layout.put_batch(batch.pixels))
+        for batch in igtt_data.in_batches(images, size)
+    ]
+
+
+def build(job: train.Job, state: Any, data: Batch, placed: Placed) -> Programs:
+    """Compiles training and scoring for a state and data laid out like these."""
+    config, layout = job.members[0], job.layout
+    train_steps, _ = train.step_functions(config, layout, training.gather)
+    settings = layout.put_settings(job.settings)
+    steps = feeds.steps_per_dispatch(config)
+    rows = layout.put_rows(np.zeros((steps, config.training.batch_size), np.int32))
+
+    def score(settings: Any, state: Any, pixels: Any) -> tuple[tuple[()], jax.Array]:
+        del settings
+        model = job.parts.model
+        logits: Any = model.apply(state.variables(), pixels, train=False)
+        return (), decoding.probabilities(logits)[..., 1]
+
+    return Programs(
+        layout.train(train_steps, settings, state, data, rows, 1),
+        layout.evaluate(score, settings, state, placed.pixels),
+        jax.jit(partial(first_masks, config, config.igtt.start)),
+        jax.jit(partial(_cut, config)),
+        steps,
+    )
+
+
+def label_key(config: ConfigDict, round_: int) -> jax.Array:
+    """The key of the labels of a round; that of the first ones is 0."""
+    key = jax.random.split(jax.random.key(config.seed), 3)[2]
+    return jax.random.fold_in(key, round_)
+
+
+def labels(config: ConfigDict, target: str) -> Callable[..., Any]:
+    """Labels of masks, `(key, masks, images) -> labels`, compiled."""
+    c = config.igtt
+    keep = noise.per_example(igtt.target(target, radius=c.radius, fraction=c.fraction))
+
+    def label(key: jax.Array, masks: jax.Array, images: Images) -> jax.Array:
+        found = keep(key, igtt.to_labels(masks, images.valid), images.ids)
+        return (
+            igtt.soft_targets(found, bandwidth=c.target_sigma)
+            if c.target_sigma
+            else found
+        )
+
+    return jax.jit(label)
+
+
+def first_masks(
+    config: ConfigDict, start: str, images: Images, *, refined: bool = True
+) -> jax.Array:
+    """Masks that the image alone gives, `[B, H, W]`; see `config.igtt.start`."""
+    c = config.igtt
+    if start == "black":
+        return jnp.zeros(images.valid.shape, bool)
+    if start == "intensity":
+        scores = igtt.intensity(images.pixels)
+    else:
+        scores = igtt.local_contrast(
+            images.pixels, images.valid, sigma_coarse=c.sigma_coarse
+        )
+    own = {"criterion": "otsu", "num_thresholds": INITIAL_THRESHOLDS}
+    return _masks(config, scores, images, refined=refined, **own)
+
+
+def read(
+    config: ConfigDict, scores: jax.Array, images: Images, *, supervised: bool = False
+) -> jax.Array:
+    """Masks of scores: the best cut, or one half after training on true labels."""
+    if supervised:
+        return (scores > decoding.argmax_threshold().threshold) & images.valid
+    return _masks(config, scores, images, refined=True)
+
+
+def cuts(
+    config: ConfigDict, scores: jax.Array, images: Images
+) -> tuple[jax.Array, jax.Array]:
+    """The cut of each image's scores, nan if there is none, and whether it inverts."""
+    c = config.igtt
+    own = {"criterion": c.criterion, "num_thresholds": c.num_thresholds}
+    above = igtt.best_mask(scores, images.valid, **own)
+    mask = igtt.orient(above, images.valid, images.pixels, polarity=c.polarity)
+    inverted = (mask & ~above).any(axis=(-2, -1))
+    return igtt.best_threshold(scores, images.valid, **own), inverted
+
+
+def _masks(
+    config: ConfigDict,
+    scores: jax.Array,
+    images: Images,
+    *,
+    refined: bool,
+    **changes: Any,
+) -> jax.Array:
+    c = config.igtt
+    settings: dict[str, Any] = {
+        "criterion": c.criterion,
+        "num_thresholds": c.num_thresholds,
+        "polarity": c.polarity,
+    }
+    if refined:
+        settings |= {"min_radius": c.min_radius, "boundary_sigma": c.boundary_sigma}
+    return igtt.masks(scores, images.valid, images.pixels, **(settings | changes))
+
+
+def _cut(
+    config: ConfigDict,
+    round_: jax.Array,
+    scores: jax.Array,
+    average: jax.Array | None,
+    before: jax.Array,
+    images: Images,
+) -> tuple[jax.Array, jax.Array | None, jax.Array]:
+    """The masks of a round from its scores.
+
+    Args:
+      config: of the run.
+      round_: counted from 0.
+      scores: `[B, H, W]`.
+      average: of the scores of all rounds before, or None to keep none.
+      before: masks of the round before.
+      images: that are scored.
+
+    Returns:
+      Masks, the new average, and the stability of each mask.
+    """
+    if average is not None:
+        decay = config.igtt.ema_decay
+        scores = average = igtt.average(average, scores, round_, decay=decay)
+    masks = read(config, scores, images)
+    return masks, average, igtt.stability(masks, before)
+
+
+def joined(layout: Layout, parts: Sequence[Any], count: int) -> Any:
+    """Results of consecutive batches as one, on the host, less what filled them up."""
+    return jax.tree.map(
+        lambda *x: np.concatenate([layout.to_host(each) for each in x])[:count], *parts
+    )
+
+
+def reader(config: ConfigDict, *, supervised: bool) -> Callable[..., jax.Array]:
+    """`read`, compiled."""
+    return jax.jit(partial(read, config, supervised=supervised))

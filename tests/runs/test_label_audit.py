@@ -1,0 +1,199 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from metaseg import audit, noise
+from metaseg.data import label_files, synthetic
+from metaseg.errors import InputError
+from metaseg.runs import audit as label_audit
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def clean():
+    keys = jax.random.split(jax.random.key(0), COUNT)
+    return np.asarray(jax.lax.map(lambda key: synthetic.cells(key)[1], keys))
+
+
+def save(folder, maps, scale=255):
+    folder.mkdir(parents=True)
+    for index, labels in enumerate(np.asarray(maps)):
+        Image.fromarray(np.uint8(labels * scale)).save(folder / f"map{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(clean, tmp_path_factory):
+    root = tmp_path_factory.mktemp("audit")
+    flipped = noise.flip(jax.random.key(1), clean, rate=0.4)
+    save(root / "clean", clean)
+    save(root / "flipped", flipped)
+    save(root / "images", 100 * clean, scale=1)
+    return root
+
+
+def settings(root, output, labels="flipped", **more):
+    fields = {
+        "labels": root / labels,
+        "reference": root / "clean",
+        "images": root / "images",
+        "output": output,
+        "num_classes": 0,
+        "class_names": (),
+        "workers": 0,
+        "seed": 0,
+    }
+    return label_audit.Settings(**(fields | more))
+
+
+@pytest.fixture(scope="module")
+def audited(folders, tmp_path_factory):
+    output = tmp_path_factory.mktemp("out")
+    assert label_audit.run(settings(folders, output)) == 0
+    return output
+
+
+def summary_of(output):
+    return json.loads((output / "audit.json").read_text())
+
+
+def rows_of(output):
+    with (output / "audit.csv").open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_the_matrix_of_the_flips_is_found_within_its_interval(audited):
+    found = summary_of(audited)["comparison"]
+    expected = np.array([[0.6, 0.4], [0.4, 0.6]])
+    assert (np.array(found["low"]) <= expected).all()
+    assert (expected <= np.array(found["high"])).all()
+    assert found["verdict"]["family"] == "randomised"
+    assert found["rank"] == 2
+
+
+def test_there_is_a_row_for_each_map_worst_first(audited):
+    rows = rows_of(audited)
+    assert sorted(row["name"] for row in rows) == [f"map{i}" for i in range(COUNT)]
+    wrong = [float(row["disagreement"]) for row in rows]
+    assert wrong == sorted(wrong, reverse=True)
+
+
+def test_the_page_is_there_and_needs_nothing_else(audited):
+    page = (audited / "audit.html").read_text()
+    assert "map0" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3", "")
+
+
+def test_a_second_run_reads_only_what_changed(folders, audited, monkeypatch, clean):
+    read = []
+    load = label_files.load
+
+    def counting(file, *rest):
+        read.append(file.name)
+        return load(file, *rest)
+
+    before = (audited / "audit.csv").read_text()
+    monkeypatch.setattr(label_files, "load", counting)
+    monkeypatch.setattr(label_audit, "SHOWN", 0)
+    assert label_audit.run(settings(folders, audited)) == 0
+    assert read == []
+    assert (audited / "audit.csv").read_text() == before
+    records = audited / label_audit.RECORDS
+    lines = records.read_text().splitlines(keepends=True)
+    records.write_text("".join(lines[:-1]) + lines[-1][:50])  # killed while writing
+    assert label_audit.run(settings(folders, audited)) == 0
+    assert read == [json.loads(lines[-1])["name"]]
+    assert (audited / "audit.csv").read_text() == before
+    assert records.read_text() == "".join(lines)
+
+
+def test_without_a_reference_there_is_no_comparison(folders, tmp_path):
+    given = settings(folders, tmp_path, "clean", reference=None, images=None)
+    assert label_audit.run(given) == 0
+    summary = summary_of(tmp_path)
+    assert summary["comparison"] is None
+    assert "disagreement" not in rows_of(tmp_path)[0]
+    shares = summary["overview"]["class_shares"]
+    np.testing.assert_allclose(sum(shares), 1)
+
+
+def test_bad_files_are_listed_and_do_not_stop_the_audit(clean, tmp_path):
+    labels = save(tmp_path / "labels", clean[:2])
+    (labels / "broken.png").write_bytes(b"\x89PNG nothing")
+    np.savez(labels / "more.npz", first=clean[2], second=clean[3].astype(float))
+    np.save(labels / "single.npy", clean[4])
+    given = settings(tmp_path, tmp_path / "out", "labels", reference=None, images=None)
+    assert label_audit.run(given) == 1
+    summary = summary_of(tmp_path / "out")
+    assert {bad["name"] for bad in summary["bad"]} == {"broken", "more:second"}
+    assert summary["maps"] == 4
+
+
+def test_worker_processes_give_what_one_process_gives(folders, audited, tmp_path):
+    assert label_audit.run(settings(folders, tmp_path, workers=2)) == 0
+    assert (tmp_path / "audit.csv").read_text() == (audited / "audit.csv").read_text()
+
+
+def test_maps_of_other_sizes_and_void_are_taken(clean, tmp_path):
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for index, side in enumerate((40, 97, 128)):
+        part = clean[index, :side, :120].copy()
+        part[:5] = 255
+        Image.fromarray(part).save(labels / f"{index}.png")
+    given = settings(tmp_path, tmp_path / "out", "labels", reference=None, images=None)
+    assert label_audit.run(given) == 0
+    rows = rows_of(tmp_path / "out")
+    assert {int(row["height"]) for row in rows} == {40, 97, 128}
+    assert all(float(row["void_share"]) > 0 for row in rows)
+
+
+def test_of_many_classes_the_profile_speaks_of_the_inside_alone(clean):
+    labels = clean[0] + (clean[0] * (np.arange(128) > 64)).astype(np.uint8)
+    profile = label_audit._profile(audit.compare(labels, labels, 3), "abc")
+    inside = np.array(profile["distance"]) < 0
+    for shares in profile["classes"].values():
+        said = np.array([share is not None for share in shares])
+        assert said[inside].any()
+        assert not said[~inside].any()
+        assert {share for share in shares if share is not None} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": Path("/nowhere")}, "--labels: no folder '/nowhere'"),
+        ({"reference": Path("/nowhere")}, "--reference: no folder '/nowhere'"),
+        ({"images": Path("/nowhere")}, "--images: no folder '/nowhere'"),
+        ({"class_names": ("a",)}, "--class_names: 1 names, expected 2"),
+    ],
+)
+def test_wrong_settings_are_named(folders, tmp_path, change, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        label_audit.run(settings(folders, tmp_path, **change))
+
+
+def test_references_of_other_names_are_refused(folders, clean, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.fromarray(clean[0]).save(other / "unknown.png")
+    with pytest.raises(InputError, match=r"^--reference: no name in .* like 'map0'$"):
+        label_audit.run(settings(folders, tmp_path / "out", reference=other))
+
+
+def test_the_command_line_says_what_is_missing_in_one_line():
+    script = ROOT / "experiments" / "audit.py"
+    done = subprocess.run(
+        [sys.executable, script, "--output=x"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: --labels: not given, expected a folder\n"

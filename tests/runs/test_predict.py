@@ -1,0 +1,435 @@
+"""Folders written by the test, predicted by a tiny untrained network."""
+
+import base64
+import csv
+import errno
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tifffile
+from ml_collections import ConfigDict
+from PIL import Image
+from scipy import ndimage
+
+from metaseg import (
+    checkpoint,
+    decoding,
+    files,
+    metrics,
+    models,
+    optimizers,
+    prediction,
+    report,
+    training,
+)
+from metaseg.data import collect
+from metaseg.errors import InputError
+from metaseg.runs import predict as predict_run
+
+ROOT = Path(__file__).resolve().parents[2]
+RNG = np.random.default_rng(0)
+NAMES = ["a b", "größe", "unter/細胞", "z"]
+SMOOTH = ndimage.gaussian_filter(RNG.normal(size=(4, 60, 70)), (0, 2, 2))
+IMAGES = np.uint8(np.clip(128 + 500 * SMOOTH, 0, 255))
+LABELS = np.uint8(SMOOTH > 0.02)
+CONFIG = {
+    "data": {"name": "folder", "normalize": "zscore", "mean": None, "std": None},
+    "noise": {"name": "flip"},
+    "model": {
+        "name": "unet",
+        "width": 2,
+        "depth": 1,
+        "norm": "batch",
+        "dtype": "float32",
+        "init": "he",
+    },
+    "optimizer": {
+        "name": "sgd",
+        "learning_rate": 0.1,
+        "momentum": 0.0,
+        "nesterov": False,
+        "weight_decay": 0.0,
+        "clip": 0.0,
+        "schedule": "constant",
+        "warmup": 0,
+        "ema_decay": 0.5,
+    },
+    "training": {"steps": 7},
+}
+
+
+def variables_of(model, channels, seed):
+    init = partial(model.init, train=False)
+    shapes = jax.eval_shape(
+        init, jax.random.key(0), jnp.zeros((1, 4, 4, channels), jnp.float32)
+    )
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):  # kernels of He's variance; else near 0 or 1
+        kernel = leaf.ndim > 1
+        scale = np.sqrt(2 * leaf.shape[-1] / leaf.size) if kernel else 0.1
+        middle = float(path[-1].key in ("scale", "var"))
+        return jnp.asarray(rng.normal(middle, scale, leaf.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def write_run(workdir, num_classes=2, channels=1):
+    """What training leaves of a run, with weights drawn at random."""
+    model = models.build(ConfigDict(CONFIG["model"]), num_classes)
+    results = {
+        "data": {
+            "name": "set",
+            "num_classes": num_classes,
+            "class_names": None if num_classes == 2 else ["sky", "sea", "soil"],
+            "image_shape": [64, 64, channels],
+        },
+        "noise": {"matrix": (0.5 + 0.5 * np.eye(num_classes)).tolist()},
+    }
+    matrix = np.array(results["noise"]["matrix"])
+    results["noise"]["matrix"] = (matrix / matrix.sum(axis=1)).tolist()
+    if num_classes == 2:
+        results["thresholds"] = {"validation": 0.25, "inverted": {"validation": True}}
+    workdir.mkdir(parents=True)
+    (workdir / "config.json").write_text(json.dumps(CONFIG))
+    (workdir / "results.json").write_text(json.dumps(results))
+    best = variables_of(model, channels, seed=3)
+    save_states(workdir, {3: (best, 0.9), 7: (variables_of(model, channels, 4), 0.8)})
+    return workdir
+
+
+def save_states(workdir, variables):
+    """Checkpoints whose averages and scores are given, by step."""
+    optimizer = optimizers.build(ConfigDict(CONFIG["optimizer"]), 7)
+    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
+    for step, (average, score) in variables.items():
+        zeros = jax.tree.map(jnp.zeros_like, average)
+        state = training.TrainState(
+            step=jnp.int32(step),
+            opt_state=optimizer.init(zeros["params"]),
+            ema_params=average,
+            **zeros,
+        )
+        checkpoints.save(step, state, {}, score)
+    checkpoints.close()
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("predict")
+    write_run(root / "run")
+    write_run(root / "run3", num_classes=3, channels=3)
+    for name, image, label in zip(NAMES, IMAGES, LABELS, strict=True):
+        save(root / "images" / f"{name}.png", image)
+        save(root / "labels" / f"{name}.png", 255 * label)
+    return root
+
+
+def settings(root, output, **more):
+    fields = {
+        "run": root / "run",
+        "images": str(root / "images"),
+        "output": output,
+        "labels": root / "labels",
+        "scores": True,
+    }
+    return predict_run.Settings(**(fields | more))
+
+
+@pytest.fixture(scope="module")
+def predicted(root, tmp_path_factory):
+    output = tmp_path_factory.mktemp("out")
+    assert predict_run.run(settings(root, output)) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def expected(root):
+    paths = [root / "images" / f"{name}.png" for name in NAMES]
+    return prediction.predict(root / "run", paths)
+
+
+def rows_of(output):
+    with (output / "predictions.csv").open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def label_of(output, name):
+    return np.array(Image.open(output / "labels" / f"{name}.png"))
+
+
+def test_the_command_writes_what_the_function_returns(predicted, expected):
+    for name, (labels, scores) in zip(NAMES, expected, strict=True):
+        assert 0.01 < labels.mean() < 0.99
+        np.testing.assert_array_equal(label_of(predicted, name), labels)
+        written = tifffile.imread(predicted / "scores" / f"{name}.tif")
+        np.testing.assert_allclose(written, scores[..., 1], atol=1e-6)
+        with Image.open(predicted / "overlays" / f"{name}.png") as overlay:
+            assert (overlay.mode, overlay.size) == ("RGB", labels.shape[::-1])
+
+
+def test_a_row_holds_the_areas_and_objects_of_the_label_map(predicted):
+    rows = rows_of(predicted)
+    assert [row["name"] for row in rows] == NAMES
+    for row in rows:
+        labels = label_of(predicted, row["name"])
+        assert [int(row["height"]), int(row["width"])] == list(labels.shape)
+        assert int(row["pixels foreground"]) == labels.sum()
+        assert float(row["share background"]) == pytest.approx(1 - labels.mean(), 1e-4)
+        assert (
+            int(row["objects foreground"]) == ndimage.label(labels, np.ones((3, 3)))[1]
+        )
+
+
+def test_measures_are_those_of_the_readings(predicted, expected):
+    found = json.loads((predicted / "metrics.json").read_text(encoding="utf-8"))
+    guess = np.stack([each.labels for each in expected])
+    matrices = metrics.confusion_matrix(jnp.asarray(guess), jnp.asarray(LABELS), 2)
+    assert found["pooled"] == pytest.approx(decoding.measure(matrices))
+    for row, matrix in zip(rows_of(predicted), matrices, strict=True):
+        each = decoding.measure(matrix[None])
+        assert found["per_image"][row["name"]] == pytest.approx(each)
+        assert float(row["iou"]) == pytest.approx(each["iou"], rel=1e-5)
+
+
+def test_void_does_not_count_with_three_classes():
+    labels = RNG.integers(0, 3, (9, 11), dtype=np.uint8)
+    true = np.where(RNG.random((9, 11)) < 0.2, 255, labels[::-1]).astype(np.uint8)
+    np.testing.assert_array_equal(
+        predict_run.confusion(labels, true, 3),
+        metrics.confusion_matrix(jnp.asarray(labels), jnp.asarray(true), 3),
+    )
+
+
+def test_stored_values_of_labels_are_mapped_and_unknown_ones_named(
+    root, predicted, tmp_path
+):
+    void = RNG.random(LABELS.shape) < 0.2
+    stored = np.where(void, 9, 7 * LABELS).astype(np.uint8)
+    stored[3, 0, 0] = 8
+    for name, label in zip(NAMES, stored, strict=True):
+        save(tmp_path / "labels" / f"{name}.png", label)
+    given = settings(root, tmp_path / "out", labels=tmp_path / "labels", scores=False)
+    assert predict_run.run(given._replace(label_values={7: 1, 9: 255})) == 1
+    measures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert set(measures["per_image"]) == set(NAMES[:3])
+    matrices = [
+        metrics.confusion_matrix(
+            jnp.asarray(label_of(predicted, name)),
+            jnp.asarray(np.where(void[i], 255, LABELS[i]).astype(np.uint8)),
+            2,
+        )
+        for i, name in enumerate(NAMES[:3])
+    ]
+    expected = decoding.measure(np.stack(matrices))
+    assert measures["pooled"]["iou"] == pytest.approx(expected["iou"])
+    rows = (tmp_path / "out" / predict_run.RECORDS).read_text()
+    assert "stored value 8 in 1 pixels; expected 0 to 1, 255, or those of" in rows
+
+
+def test_the_page_holds_every_image_and_allows_its_own_script_alone(predicted):
+    page = (predicted / "index.html").read_text(encoding="utf-8")
+    assert "http" not in page.replace("http-equiv", "")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+    assert [row[0] for row in data["rows"]] == NAMES
+    assert len(data["thumbnails"]) == len(NAMES)
+    assert "overlays/a%20b.png" in data["links"]
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
+
+
+def test_a_second_run_reads_only_what_changed(root, tmp_path, monkeypatch):
+    for name, image in zip("abc", IMAGES, strict=False):
+        save(tmp_path / "images" / f"{name}.png", image)
+    output = tmp_path / "out"
+    given = settings(root, output, images=str(tmp_path / "images"), labels=None)
+    assert predict_run.run(given) == 0
+    read = []
+    load = collect._load
+
+    def counting(job, channel):
+        read.append(job.name)
+        return load(job, channel)
+
+    monkeypatch.setattr(collect, "_load", counting)
+    before = rows_of(output)
+    assert predict_run.run(given) == 0
+    assert read == []
+    assert rows_of(output) == before
+    lines = (output / predict_run.RECORDS).read_text().splitlines(keepends=True)
+    cut_short = "".join(lines[:-1]) + lines[-1][:50]  # killed while writing
+    (output / predict_run.RECORDS).write_text(cut_short)
+    (output / "labels" / "a.png").unlink()
+    assert predict_run.run(given) == 0
+    assert read == ["a", "c"]
+    (tmp_path / "images" / "b.png").unlink()
+    assert predict_run.run(given) == 0
+    assert read == ["a", "c"]
+    assert sorted(path.stem for path in (output / "labels").iterdir()) == ["a", "c"]
+    assert predict_run.run(given._replace(reading="argmax")) == 0
+    assert read == ["a", "c", "a", "c"]
+
+
+def test_a_full_disk_is_named_and_a_second_run_goes_on(
+    root, predicted, tmp_path, monkeypatch
+):
+    write = collect.write_png
+
+    def full(path, pixels):
+        if path.stem == "z":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, pixels)
+
+    monkeypatch.setattr(files, "write_png", full)
+    with pytest.raises(InputError, match=r"^--output: cannot write '.*z\.png' \(No sp"):
+        predict_run.run(settings(root, tmp_path))
+    assert not (tmp_path / "index.html").exists()
+    monkeypatch.undo()
+    assert predict_run.run(settings(root, tmp_path)) == 0
+    for name in NAMES:
+        np.testing.assert_array_equal(
+            label_of(tmp_path, name), label_of(predicted, name)
+        )
+
+
+def test_bad_files_are_listed_and_the_others_predicted(root, tmp_path, capsys):
+    images = tmp_path / "images"
+    save(images / "good.png", IMAGES[0])
+    save(images / "colour.png", RNG.integers(0, 256, (60, 70, 3), dtype=np.uint8))
+    (images / "broken.tif").write_bytes(b"II*\0 nothing")
+    save(tmp_path / "labels" / "good.png", LABELS[0][:50])
+    given = settings(
+        root, tmp_path / "out", images=str(images), labels=tmp_path / "labels"
+    )
+    assert predict_run.run(given) == 1
+    said = capsys.readouterr().err
+    assert f"{images / 'colour.png'}: 3 channels; expected grey" in said
+    assert "--channel" in said
+    assert str(images / "broken.tif") in said
+    assert "labels/good.png: 50 x 70, expected 60 x 70" in said
+    assert [row["name"] for row in rows_of(tmp_path / "out")] == ["good"]
+    assert predict_run.run(given) == 1  # also where nothing is left to do
+    one = given._replace(channel=0, output=tmp_path / "one", labels=None)
+    assert predict_run.run(one) == 1
+    assert len(rows_of(tmp_path / "one")) == 2
+
+
+def test_three_classes_have_ids_three_planes_of_scores_and_names(root, tmp_path):
+    stack = np.stack([IMAGES[0], IMAGES[1]])
+    (tmp_path / "images").mkdir()
+    path = tmp_path / "images" / "stack.tif"
+    tifffile.imwrite(path, stack, photometric="minisblack")
+    output = tmp_path / "out"
+    given = settings(root, output, run=root / "run3", images=str(path), labels=None)
+    assert predict_run.run(given) == 0
+    for page, found in enumerate(prediction.predict(root / "run3", list(stack))):
+        name = f"stack#{page}"
+        np.testing.assert_array_equal(label_of(output, name), found.labels)
+        scores = tifffile.imread(output / "scores" / f"{name}.tif")
+        np.testing.assert_allclose(scores, np.moveaxis(found.scores, -1, 0), atol=1e-6)
+    assert {"pixels sky", "objects sea", "objects soil"} <= set(rows_of(output)[0])
+    with pytest.raises(InputError, match=r"^--values: got mask, but the run has 3 cl"):
+        predict_run.run(given._replace(values="mask"))
+
+
+def test_tiles_masks_and_the_tuned_threshold_come_out_of_the_command(root, tmp_path):
+    given = settings(
+        root,
+        tmp_path,
+        images=str(root / "images" / "[a-z]*.png"),
+        labels=None,
+        reading="validation",
+        values="mask",
+        tile=64,
+    )
+    assert predict_run.run(given) == 0
+    assert [row["name"] for row in rows_of(tmp_path)] == ["a b", "größe", "z"]
+    images = [
+        image for name, image in zip(NAMES, IMAGES, strict=True) if "/" not in name
+    ]
+    found, *_ = prediction.predict(root / "run", images, reading="validation", tile=64)
+    np.testing.assert_array_equal(label_of(tmp_path, "a b"), 255 * found.labels)
+    scores = tifffile.imread(tmp_path / "scores" / "a b.tif")
+    np.testing.assert_allclose(scores, found.scores[..., 1], atol=1e-6)
+
+
+def test_the_best_validated_weights_are_taken_and_without_scores_the_newest(
+    root, tmp_path
+):
+    best = prediction.load(root / "run")
+    expected = variables_of(best.model, 1, seed=3)
+    for a, b in zip(
+        jax.tree.leaves(best.variables), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    (tmp_path / "run").mkdir()
+    for name in ("config.json", "results.json"):
+        (tmp_path / "run" / name).write_text((root / "run" / name).read_text())
+    other = jax.tree.map(jnp.zeros_like, best.variables)
+    save_states(tmp_path / "run", {2: (other, None), 7: (best.variables, None)})
+    found = prediction.load(tmp_path / "run")
+    assert prediction.fingerprint(found) == prediction.fingerprint(best)
+
+
+def test_a_picture_of_a_large_image_is_reduced_to_means():
+    image = RNG.integers(0, 256, (30, 4100, 1), dtype=np.uint8)
+    drawn = report.overlay(image, np.zeros((30, 4100), np.uint8), 2)
+    means = image[:30, :4098, 0].reshape(10, 3, 1366, 3).mean(axis=(1, 3))
+    assert drawn.shape == (10, 1366, 3)
+    assert np.corrcoef(drawn[..., 0].ravel(), means.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"run": Path("/nowhere")}, "/nowhere: no config.json"),
+        ({"images": "/nowhere/*.png"}, "--images: no image at '/nowhere/"),
+        ({"labels": Path("/nowhere")}, "--labels: no folder '/nowhere'"),
+        ({"tile": -1}, "--tile: got -1"),
+        ({"run": "run3", "reading": "validation"}, "--reading: got 'validation'"),
+    ],
+)
+def test_wrong_settings_are_named(root, tmp_path, change, message):
+    change = {k: root / v if v == "run3" else v for k, v in change.items()}
+    with pytest.raises(InputError, match=re.escape(message)):
+        predict_run.run(settings(root, tmp_path, **change))
+
+
+def test_an_empty_folder_and_a_foreign_output_are_refused(root, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"^--images: no image at"):
+        predict_run.run(
+            settings(root, tmp_path / "out", images=str(tmp_path / "empty"))
+        )
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"^--output: .* is not empty"):
+        predict_run.run(settings(root, tmp_path))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "empty",
+        "precious.txt",
+    ]
+
+
+def test_the_command_line_says_what_is_missing_in_one_line():
+    script = ROOT / "experiments" / "predict.py"
+    done = subprocess.run(
+        [sys.executable, script, "--output=x"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: --run: not given, expected the work folder of a run\n"

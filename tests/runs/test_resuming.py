@@ -1,0 +1,247 @@
+"""A run that was stopped, killed or damaged ends as if nothing had happened."""
+
+import errno
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+import tiny
+from tiny import StopAfter, config, outcome
+
+from metaseg import checkpoint
+from metaseg.errors import InputError
+from metaseg.runs import signals
+from metaseg.runs.train import loop
+from metaseg.runs.train import run as train
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that nothing happens to."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    train.run(config(), path)
+    return path
+
+
+@pytest.mark.parametrize("step", [2, 7])
+def test_a_stopped_run_goes_on_to_the_same_end(whole, tmp_path, monkeypatch, step):
+    monkeypatch.setattr(signals, "Watch", lambda: StopAfter(step))
+    with pytest.raises(signals.StoppedError, match="stopped by SIGTERM after step"):
+        train.run(config(), tmp_path)
+    assert not (tmp_path / "results.json").exists()
+    monkeypatch.undo()
+    train.run(config(), tmp_path)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_checkpoints_are_made_at_their_own_interval_and_add_no_row(
+    whole, tmp_path, monkeypatch
+):
+    saved = []
+    save = checkpoint.Checkpoints.save
+
+    def noting(self, step, *arguments):
+        saved.append(step)
+        save(self, step, *arguments)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", noting)
+    train.run(config(**{"training.checkpoint_every": 5}), tmp_path)
+    assert saved == [4, 5, 8, 10, 12]  # validations are every 4
+    assert outcome(tmp_path)[0] == outcome(whole)[0]
+
+
+def test_a_run_goes_on_with_other_devices_and_backend(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "Watch", lambda: StopAfter(6))
+    with pytest.raises(signals.StoppedError):
+        train.run(config(), tmp_path / "a")
+    monkeypatch.undo()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    train.run(config(**{"parallel.devices": 4}), tmp_path / "a", "must")
+    changes = {"parallel.devices": 2, "parallel.partitioner": "pmap"}
+    train.run(config(**changes), tmp_path / "b", "must")
+    for name in "ab":
+        tiny.assert_close(tiny.history(tmp_path / name), tiny.history(whole))
+
+
+def test_a_checkpoint_of_another_config_is_refused(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
+    text = (tmp_path / "run" / "config.json").read_text()
+    (tmp_path / "run" / "config.json").write_text(
+        text.replace('"rate": 0.2', '"rate": 0.3')
+    )
+    with pytest.raises(InputError, match="checkpoint of step 12 is of another config"):
+        train.run(config(**{"noise.rate": 0.3}), tmp_path / "run")
+
+
+def test_a_finished_run_is_left_as_it_is(whole):
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
+    assert train.run(config(), whole) == whole / "report.html"
+    assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
+
+
+def test_another_config_is_refused_and_names_what_differs(whole):
+    with pytest.raises(InputError, match=r"config\.noise\.rate was 0\.2, is 0\.3"):
+        train.run(config(**{"noise.rate": 0.3}), whole)
+
+
+def test_modes_of_resuming(whole, tmp_path):
+    with pytest.raises(InputError, match=r"--workdir: .*not empty"):
+        train.run(config(), whole, "never")
+    with pytest.raises(InputError, match="--resume: no run in"):
+        train.run(config(), tmp_path / "new", "must")
+    with pytest.raises(InputError, match="--resume: got 'maybe'"):
+        train.run(config(), tmp_path / "new", "maybe")
+
+
+def test_a_damaged_newest_checkpoint_costs_only_its_own_steps(
+    whole, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(signals, "Watch", lambda: StopAfter(6))
+    with pytest.raises(signals.StoppedError):
+        train.run(config(), tmp_path)
+    monkeypatch.undo()
+    newest = max((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    for path in (newest / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    train.run(config(), tmp_path)
+    assert f"{newest} is damaged" in capsys.readouterr().err
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch
+):
+
+    original = loop.take_steps
+
+    def poisoned(programs, state, feed, step, count, watch):
+        state, found = original(programs, state, feed, step, count, watch)
+        if step <= 6 < step + count:
+            found[6 - step] = np.nan
+        return state, found
+
+    monkeypatch.setattr(loop, "take_steps", poisoned)
+    with pytest.raises(InputError, match=r"not finite at step 7 .*step 6 is kept"):
+        train.run(config(), tmp_path)
+    kept = checkpoint.Checkpoints(tmp_path / "checkpoints", read_only=True)
+    assert kept.steps()[-1] == 6
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(
+    whole, tmp_path, monkeypatch
+):
+    save = checkpoint.Checkpoints.save
+
+    def full(self, step, *arguments):
+        if step == 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(self, step, *arguments)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", full)
+    expected = r"--workdir: the checkpoint of step 6 .*No space left.*step \d is kept"
+    with pytest.raises(InputError, match=expected):
+        train.run(config(), tmp_path)
+    monkeypatch.undo()
+    train.run(config(), tmp_path)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+@pytest.fixture(scope="module")
+def start(whole, tmp_path_factory):
+    """Starts the same run in a process of its own; what it compiles is kept on disk."""
+    folder = tmp_path_factory.mktemp("processes")
+    start = partial(tiny.start, folder / "compiled")
+    # Fills the cache whole: a kill would leave half an entry.
+    first = start(tiny.command(folder / "run"))
+    assert first.wait(timeout=300) == 0
+    assert outcome(folder / "run") == outcome(whole)
+    return start
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_with_status_75(whole, start, tmp_path, number):
+    run = start(tiny.command(tmp_path / "run"))
+    while not list(tmp_path.glob("run/checkpoints/[0-9]*")) and run.poll() is None:
+        time.sleep(0.02)
+    run.send_signal(number)
+    _, said = run.communicate(timeout=300)
+    if run.returncode == 0:
+        pytest.skip("the run was over before the signal came")
+    assert run.returncode == signals.EXIT_STATUS
+    last = said.strip().splitlines()[-1]
+    assert last.startswith(f"stopped by {number.name} after step")
+    assert last.endswith(f"go on with --workdir={tmp_path / 'run'}")
+    again = start(tiny.command(tmp_path / "run"))
+    assert again.wait(timeout=300) == 0
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+def test_a_full_disk_is_said_and_with_more_room_the_run_goes_on(whole, start, tmp_path):
+    """On a file system of its own, first too small and then large enough."""
+    disk, run = tmp_path / "disk", tmp_path / "disk" / "run"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=500k,{{}} metaseg {disk} && "
+    if subprocess.run(isolated(mount.format("rw") + "true")).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    again = shlex.join(tiny.command(run))
+    script = (
+        f"{again}; status=$?; ls {run}/checkpoints >&2; "
+        f"mount -o remount,size=50m {disk} && {again} && cp -r {run} {tmp_path}; "
+        "exit $status"
+    )
+    process = start(isolated(mount.format("rw") + "{ " + script + "; }"))
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert re.search(
+        r"error: --workdir: .*No space left on device.*that of step \d is kept", said
+    )
+    assert "going on after step" in said
+    assert "is damaged" not in said
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+def isolated(script):
+    """A command that sees mounts of its own."""
+    return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(whole, start, tmp_path):
+    """Kills fall into every part of a run, the writing of checkpoints included."""
+    draw = random.Random(0)
+    kills, steps, workdir = 0, [], tmp_path / "0"
+    while kills < 20:
+        run, before = start(tiny.command(workdir)), newest_step(workdir)
+        if draw.random() < 0.3:  # into the start, which takes most of the time
+            time.sleep(draw.random() * 5)
+        else:
+            while newest_step(workdir) == before and run.poll() is None:
+                time.sleep(0.002)
+            time.sleep(draw.random() * 0.3)
+        run.kill()
+        run.communicate()
+        if run.returncode == 0:  # it was over before: the next one
+            assert outcome(workdir) == outcome(whole)
+            workdir = tmp_path / str(kills)
+            continue
+        kills += 1
+        steps.append(newest_step(workdir))
+    assert len(set(steps)) > 3
+    last = start(tiny.command(workdir))
+    assert last.wait(timeout=300) == 0
+    assert outcome(workdir) == outcome(whole)
+
+
+def newest_step(workdir):
+    names = [p.name for p in workdir.glob("checkpoints/*") if p.name.isdecimal()]
+    return max(map(int, names), default=-1)
