@@ -1,11 +1,39 @@
-"""The one exception that means "your input is wrong", as opposed to "our code is"."""
+"""The one exception for wrong input, as opposed to a fault of the package."""
 
-__all__ = ["InputError"]
+import contextlib
+from collections.abc import Iterator
+
+__all__ = ["InputError", "prefixed"]
 
 
 class InputError(ValueError):
-    """Bad input by the user: a file, config field, shape, class id, rate or matrix.
+    """Wrong input: a file, argument, config field, shape, class id, rate or matrix.
 
-    The message is one line that names the file or field, what was got and what was
-    expected. Entry points print it without a traceback and exit with status 2.
+    The message is one line: `FIELD: got X, expected Y`, or `FILE: ...`. Entry points
+    print it without a traceback and exit with status 2.
     """
+
+
+@contextlib.contextmanager
+def prefixed(prefix: str) -> Iterator[None]:
+    """Puts a prefix before the field that an `InputError` of the block names.
+
+    Library functions name their arguments; their callers know where a value came from.
+
+    Args:
+      prefix: Text before the name of the argument, such as "config." or "--".
+
+    Raises:
+      InputError: The error of the block, with the prefix.
+
+    Example:
+      >>> with prefixed("config."):
+      ...     raise InputError("noise.rate: got 2, expected a number in [0, 1]")
+      Traceback (most recent call last):
+      ...
+      metaseg.errors.InputError: config.noise.rate: got 2, expected a number in [0, 1]
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{prefix}{error}") from error.__cause__
