@@ -2,7 +2,7 @@
 
 Noise, augmentation, network, loss and update are one program, so that labels are
 corrupted on device as they are needed and many steps run per dispatch. May import
-`labels`, `losses` and `readings`, never `data` or `report`.
+`batch`, `decoding` and `losses`.
 """
 
 from collections.abc import Callable, Iterable, Sequence

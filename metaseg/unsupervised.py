@@ -3,7 +3,7 @@
 Every method is `image -> mask`, from float `[H, W, C]` to boolean `[H, W]`: it splits
 the image in two, and `segment` says which side is foreground. To add one, write the
 function and its line in `METHODS`. May import scikit-image, NumPy, `checks` and
-`errors`; imports no jax.
+`errors`.
 """
 
 from collections.abc import Callable

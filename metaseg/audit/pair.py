@@ -1,8 +1,8 @@
 """What a label map and its reference say together: sums that add up over maps.
 
 `compare` counts, per pair of maps and in one compiled program per bucket size, all that
-the split of the disagreement (`audit.split`) and the verdict rest on. Imports
-`metaseg.morphology`, `metaseg.labels` and `metaseg.errors`.
+the split of the disagreement (`audit.split`) and the verdict rest on. May import
+`frame`, `single`, `morphology`, `labels` and `errors`.
 """
 
 import operator

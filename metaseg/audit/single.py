@@ -1,7 +1,7 @@
 """What one label map says by itself, without a reference.
 
-The numbers come from one compiled program per bucket size (`audit.frame`). Imports
-`metaseg.density`, `metaseg.information`, `metaseg.morphology` and `metaseg.labels`.
+The numbers come from one compiled program per bucket size (`audit.frame`). May
+import `frame`, `density`, `information`, `morphology` and `labels`.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """What a set of label maps says as a whole: host side, from what each map left.
 
-Imports `metaseg.ntm`, `metaseg.information` and the rest of `metaseg.audit`.
+May import `single`, `ntm`, `information`, `checks` and `errors`.
 """
 
 from collections import defaultdict

@@ -1,6 +1,6 @@
 """What an image alone says of its foreground: scores to begin with.
 
-May import `valid` and `density`.
+May import `masked` and `density`.
 """
 
 import jax

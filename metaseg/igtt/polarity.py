@@ -1,6 +1,6 @@
 """Which side of a mask is foreground.
 
-May import `start`, `valid`, `checks` and `errors`.
+May import `initial`, `masked`, `checks` and `errors`.
 """
 
 import jax

@@ -1,6 +1,6 @@
 """What is known of objects beside their scores: their least size, where they end.
 
-May import `start`, `valid`, `density`, `morphology` and `checks`.
+May import `initial`, `masked`, `density`, `morphology` and `checks`.
 """
 
 import math

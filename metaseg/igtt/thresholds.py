@@ -1,6 +1,6 @@
 """The cut of a score map whose mask agrees best with the scores, all cuts in one pass.
 
-May import `valid` and `checks`. To add a criterion, write its two functions, its line
+May import `masked` and `checks`. To add a criterion, write its two functions, its line
 in `CRITERIA` and its formula in `agreement`.
 """
 

@@ -1,7 +1,7 @@
 """From the scores of one round to the labels of the next.
 
-May import `cuts`, `polarity`, `shape`, `structures`, `noise`, `labels`, `checks` and
-`errors`.
+May import `thresholds`, `polarity`, `refine`, `targets`, `noise`, `labels`, `checks`
+and `errors`.
 """
 
 import jax

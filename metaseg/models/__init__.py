@@ -1,4 +1,7 @@
-"""Networks by name; imports flax only. A new one is a module and a line in `MODELS`."""
+"""Networks by name. A new one is a module and a line in `MODELS`.
+
+May import `errors` and flax.
+"""
 
 import functools
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Binary morphology on device, on boolean masks `[..., H, W]`.
 
 Every function is pure, has static shapes, treats leading axes as a batch, gives the
-same bits eager, jitted and vmapped, and never calls the host. Imports `metaseg.checks`
-only.
+same bits eager, jitted and vmapped, and never calls the host. May import `checks`
+and `errors`.
 """
 
 from metaseg.morphology.components import components, fill_holes, roots

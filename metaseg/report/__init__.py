@@ -1,8 +1,8 @@
 """The self-contained `report.html` of a training run and `audit.html` of labels.
 
-Imports numpy, scipy, matplotlib, pillow and jinja2, and neither jax nor flax: arrays
-and plain dictionaries come in, one HTML file goes out. What takes long to import
-(matplotlib) is imported when a page is written, which is at the end.
+May import `files` and `errors`, numpy, scipy, matplotlib, pillow and jinja2; imports
+neither jax nor flax. Arrays and plain dictionaries come in, one HTML file goes out.
+matplotlib takes long to import and is imported when a page is written.
 
     panels.py     one test image and its labels; which pixels are errors
     pictures.py   arrays -> PNG data URIs, and the colours of classes and errors

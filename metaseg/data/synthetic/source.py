@@ -1,6 +1,7 @@
 """The families by name; a batch from example ids alone; a data set from a config.
 
-May import jax, `data.dataset` and the families.
+May import jax, `data.dataset`, `errors` and the families `cells`, `network`, `tissue`
+and `tubes`.
 """
 
 import functools

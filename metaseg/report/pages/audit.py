@@ -1,7 +1,7 @@
 """The label audit's numbers, and some of its label maps -> audit.html.
 
 What a number means is said in `metaseg.audit`; this module words it and lays it out.
-May import the rest of `metaseg.report`, and neither jax nor flax.
+May import `files` and the rest of `report`.
 """
 
 import dataclasses

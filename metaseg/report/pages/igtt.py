@@ -1,6 +1,6 @@
 """Masks found without labels, how they came about, and how good they are: the page.
 
-May import the rest of `metaseg.report`, and neither jax nor flax.
+May import `files` and the rest of `report`.
 """
 
 import os

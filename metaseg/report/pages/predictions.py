@@ -1,6 +1,6 @@
 """Predicted images: the picture of one over its image, and index.html of all.
 
-May import the rest of `metaseg.report`, and neither jax nor flax.
+May import `files` and the rest of `report`.
 """
 
 import base64
