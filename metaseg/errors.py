@@ -15,13 +15,16 @@ class InputError(ValueError):
 
 
 @contextlib.contextmanager
-def prefixed(prefix: str) -> Iterator[None]:
+def prefixed(prefix: str, *fields: str) -> Iterator[None]:
     """Puts a prefix before the field that an `InputError` of the block names.
 
     Library functions name their arguments; their callers know where a value came from.
 
     Args:
       prefix: Text before the name of the argument, such as "config." or "--".
+      *fields: Names that get the prefix, with the fields below them (`data.dir` is
+        below `data`). Messages that name something else, such as a file, are left as
+        they are. Without names every message gets the prefix.
 
     Raises:
       InputError: The error of the block, with the prefix.
@@ -36,4 +39,7 @@ def prefixed(prefix: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
+        field = str(error).partition(":")[0]
+        if fields and not any(f"{field}.".startswith(f"{known}.") for known in fields):
+            raise
         raise InputError(f"{prefix}{error}") from error.__cause__

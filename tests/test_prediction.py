@@ -39,7 +39,7 @@ def make_run(num_classes=2, channels=1, matrix=None, norm="batch", validation=No
         num_classes=num_classes,
         class_names=tuple("abcdef"[:num_classes]),
         channels=channels,
-        normalizer=normalize.build(None),
+        normalizer=normalize.build(),
         validation=validation,
         name="untrained",
     )
@@ -105,9 +105,7 @@ def test_images_of_one_size_come_out_as_each_alone(run):
 def test_beyond_the_radius_a_changed_block_changes_nothing(run):
     changed = SMOOTH.copy()
     changed[64:68] += 1
-    plain = run._replace(
-        normalizer=normalize.build(type("C", (), {"normalize": "none"}))
-    )
+    plain = run._replace(normalizer=normalize.build("none"))
     before, after = (whole(plain, image)[..., 1] for image in (SMOOTH, changed))
     rows = np.flatnonzero((before != after).any(axis=1))
     radius = network.radius(run.model, 1)

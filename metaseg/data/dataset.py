@@ -10,11 +10,23 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["SPLITS", "VOID", "Dataset", "Examples", "Split", "example_ids"]
+from metaseg.data.normalize import Normalizer
+
+__all__ = [
+    "SPLITS",
+    "VOID",
+    "Dataset",
+    "Example",
+    "Examples",
+    "Split",
+    "example_ids",
+    "stack_examples",
+]
 
 SPLITS = ("train", "val", "test")
 VOID = 255  # that of `labels`, which imports jax
 Shape = tuple[int, int, int]
+Example = tuple[np.ndarray, np.ndarray]  # image [h, w, C] as stored, labels [h, w]
 
 
 class Examples(Protocol):
@@ -113,3 +125,35 @@ def example_ids(split: str, names: Sequence[str]) -> np.ndarray:
       uint32 `[len(names)]`, CRC-32 of `split/name`.
     """
     return np.array([zlib.crc32(f"{split}/{n}".encode()) for n in names], np.uint32)
+
+
+def stack_examples(
+    split: str,
+    names: Sequence[str],
+    examples: Sequence[Example],
+    size: Sequence[int],
+    normalizer: Normalizer,
+) -> Split:
+    """Normalises examples and pads them to one size.
+
+    Args:
+      split: Name of the split, from which ids follow.
+      names: Names of the examples.
+      examples: Images `[h, w, C]` as stored, with C = 1 or the channels of `size`, and
+        labels uint8 `[h, w]`.
+      size: Height, width and channels of the result, no smaller than any image.
+      normalizer: Normalisation of the images.
+
+    Returns:
+      The split, with images 0 and labels 255 where padded.
+    """
+    height, width, _ = size
+    images = np.zeros((len(names), *size), np.float32)
+    labels = np.full((len(names), height, width), VOID, np.uint8)
+    valid_size = np.array([label.shape for _, label in examples], np.int32)
+    for i, (image, label) in enumerate(examples):
+        h, w = label.shape
+        images[i, :h, :w] = normalizer(image)(image)
+        labels[i, :h, :w] = label
+    ids = example_ids(split, names)
+    return Split(images, labels, ids, tuple(names), valid_size.reshape(-1, 2))

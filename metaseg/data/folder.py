@@ -17,19 +17,18 @@ import numpy as np
 from tqdm import tqdm
 
 from metaseg.data import image_files, normalize
-from metaseg.data.dataset import SPLITS, VOID, Dataset, Split, example_ids
+from metaseg.data.dataset import SPLITS, VOID, Dataset, Example, Split, stack_examples
 from metaseg.data.image_files import some
 from metaseg.errors import InputError
 
-__all__ = ["Pair", "load", "match_pairs", "stack_examples"]
+__all__ = ["FilePair", "load", "match_pairs"]
 
-Example = tuple[np.ndarray, np.ndarray]  # image, label
 SUFFIXES = image_files.IMAGE_SUFFIXES  # labels too: a JPEG is refused with the reason
 ENDINGS = ", ".join(SUFFIXES)
 PROGRESS_FROM = 200  # pairs; fewer are read before a bar has been understood
 
 
-class Pair(NamedTuple):
+class FilePair(NamedTuple):
     """Files of one example and the name they share."""
 
     name: str
@@ -79,7 +78,7 @@ def load(config: Any) -> Dataset:
     )
 
 
-def match_pairs(folder: Path) -> list[Pair]:
+def match_pairs(folder: Path) -> list[FilePair]:
     """Pairs the files of `folder/images` and `folder/labels` by name without ending.
 
     Hidden files, sub-folders and files with other endings are ignored.
@@ -109,28 +108,27 @@ def match_pairs(folder: Path) -> list[Pair]:
             f"{folder}: {' and '.join(unpaired)}; expected labels/NAME"
             f" ({ENDINGS}) for each images/NAME and the reverse"
         )
-    return [Pair(name, images[name], labels[name]) for name in sorted(images)]
+    return [FilePair(name, images[name], labels[name]) for name in sorted(images)]
 
 
 def _settings(config: Any) -> tuple[Path, int, normalize.Normalizer]:
     folder = getattr(config, "dir", None)
     if not folder:
         raise InputError(
-            "config.data.dir: not given; expected a folder with train, val and test,"
+            "data.dir: not given; expected a folder with train, val and test,"
             " each with images and labels"
         )
     root = Path(os.path.abspath(Path(folder).expanduser()))
     if not root.is_dir():
         found = "is not a folder" if root.exists() else "does not exist"
-        raise InputError(f"config.data.dir: {root} {found}; expected a folder")
+        raise InputError(f"data.dir: {root} {found}; expected a folder")
     num_classes = getattr(config, "num_classes", 2)
     whole = isinstance(num_classes, int | np.integer)
     if not whole or not 2 <= num_classes <= VOID:
         raise InputError(
-            f"config.data.num_classes: {num_classes!r}; expected an integer from 2 to"
-            f" {VOID}"
+            f"data.num_classes: got {num_classes!r}, expected an integer in 2..{VOID}"
         )
-    return root, int(num_classes), normalize.build(config)
+    return root, int(num_classes), normalize.of_config(config)
 
 
 def _files_by_name(folder: Path) -> dict[str, Path]:
@@ -163,10 +161,10 @@ def _files_by_name(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _read_all(pairs: Sequence[Pair], num_classes: int) -> list[Example]:
+def _read_all(pairs: Sequence[FilePair], num_classes: int) -> list[Example]:
     """Images and labels of all pairs; the first error also counts the others."""
 
-    def read(pair: Pair) -> Example | InputError:
+    def read(pair: FilePair) -> Example | InputError:
         try:
             image, label = (
                 image_files.read_image(pair.image),
@@ -204,7 +202,9 @@ def _read_all(pairs: Sequence[Pair], num_classes: int) -> list[Example]:
     return examples
 
 
-def _check_one_foreground(pairs: Sequence[Pair], labels: Sequence[np.ndarray]) -> None:
+def _check_one_foreground(
+    pairs: Sequence[FilePair], labels: Sequence[np.ndarray]
+) -> None:
     """Two classes: 255 beside files with 1 could be foreground or void, so refuse."""
     with_one = [p.label for p, label in zip(pairs, labels, strict=True) if 1 in label]
     with_255 = [p.label for p, label in zip(pairs, labels, strict=True) if 255 in label]
@@ -213,34 +213,6 @@ def _check_one_foreground(pairs: Sequence[Pair], labels: Sequence[np.ndarray]) -
             f"{with_255[0]}: foreground 255, but 1 in {with_one[0]}; expected the same"
             f" in all labels ({len(with_255)} have 255, {len(with_one)} have 1)"
         )
-
-
-def stack_examples(
-    split: str,
-    names: Sequence[str],
-    examples: Sequence[Example],
-    size: Sequence[int],
-    normalizer: normalize.Normalizer,
-) -> Split:
-    """Normalises examples and pads them to one size.
-
-    Args:
-      split: its name, from which ids follow.
-      names: of the examples.
-      examples: images `[h, w, C]` as stored, C = 1 or that of `size`, and labels uint8
-        `[h, w]`.
-      size: height, width and channels of the result, no smaller than any image.
-      normalizer: see `normalize.build`.
-    """
-    height, width, _ = size
-    images = np.zeros((len(names), *size), np.float32)
-    labels = np.full((len(names), height, width), VOID, np.uint8)
-    sizes = np.array([label.shape for _, label in examples], np.int32)
-    for i, (image, label) in enumerate(examples):
-        h, w = label.shape
-        images[i, :h, :w] = normalizer(image)(image)
-        labels[i, :h, :w] = label
-    return Split(images, labels, example_ids(split, names), tuple(names), sizes)
 
 
 def _size(array: np.ndarray) -> str:

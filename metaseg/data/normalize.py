@@ -1,76 +1,124 @@
-"""Bringing images to one scale: `(image - shift) / scale`, chosen per image or fixed.
+"""Normalisation of images: `(image - shift) / scale`, computed per image or fixed.
 
 Host-side NumPy; imports no jax. Works in slabs of rows, so that an image of any size
 needs little more memory than itself.
 """
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from metaseg.errors import InputError
+from metaseg.errors import InputError, prefixed
 
-__all__ = ["METHODS", "Affine", "Normalizer", "build"]
+__all__ = ["METHODS", "Affine", "Normalizer", "build", "of_config"]
 
-_SLAB = 1 << 24  # samples worked on at a time
+_SLAB = 1 << 24  # samples that are converted at a time
 METHODS = ("zscore", "percentile", "fixed", "none")
+PERCENTILES = (1, 99.8)  # what "percentile" maps to 0 and 1
 
 
 class Affine(NamedTuple):
-    """`(image - shift) / scale`; each a number, or an array `[C]`."""
+    """The map `(image - shift) / scale`; each a number, or an array `[C]`."""
 
     shift: Any
     scale: Any
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Applies it to `[H, W, C]` of any dtype; returns float32."""
+        """Applies the map to `[H, W, C]` of any dtype; returns float32."""
         values = _floats(image)
         values -= self.shift
         values /= self.scale
         return values.astype(np.float32, copy=False)
 
 
-Normalizer = Callable[[np.ndarray], Affine]
+@dataclasses.dataclass(frozen=True)
+class Normalizer:
+    """How images are normalised; made by `build`.
+
+    Called with a whole image `[H, W, C]`, returns the `Affine` that normalises the
+    image or any part of it.
+
+    Attributes:
+      method: One of `METHODS`.
+      mean: For "fixed": a number, or one per channel, in the units of the files.
+      std: For "fixed": the divisor, a number or one per channel.
+    """
+
+    method: str
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
+
+    def __call__(self, image: np.ndarray) -> Affine:
+        """Returns the map for a whole image `[H, W, C]`."""
+        if self.method == "zscore":
+            return _zscore(image)
+        if self.method == "percentile":
+            return _percentile(image)
+        return Affine(*(np.asarray(x) if np.ndim(x) else x for x in self._fixed()))
+
+    def _fixed(self) -> tuple[Any, Any]:
+        return (self.mean, self.std) if self.method == "fixed" else (0.0, 1.0)
 
 
-def build(config: Any) -> Normalizer:
-    """The normalisation that a config describes.
+def build(
+    normalize: str = "zscore", *, mean: Any = None, std: Any = None
+) -> Normalizer:
+    """Returns a normalisation of images.
 
     Args:
-      config: may have the attributes `normalize` ("zscore" unless given) and, for
-        "fixed", `mean` and `std`, in the units of the files. "zscore" brings each
-        image to mean 0 and variance 1 over all its pixels and channels; "percentile"
-        its percentiles 1 and 99.8 to 0 and 1, unclipped; "fixed" subtracts `mean`
-        and divides by `std`, a number or one per channel; "none" keeps stored values.
-        A constant image becomes zeros with "zscore" and "percentile".
+      normalize: "zscore" maps each image to mean 0 and variance 1 over all its pixels
+        and channels. "percentile" maps the percentiles 1 and 99.8 of each image to 0
+        and 1 and clips nothing. "fixed" computes `(image - mean) / std`. "none" keeps
+        the stored values. "zscore" and "percentile" map a constant image to zeros.
+      mean: For "fixed": a number or one per channel, in the units of the files; 0 by
+        default.
+      std: For "fixed": a number or one per channel, above 0; 1 by default.
 
     Returns:
-      A function from a whole image `[H, W, C]` to the `Affine` that normalises it, or
-      any part of it.
+      The normalisation.
 
     Raises:
-      InputError: if a field is wrong.
+      InputError: If an argument is wrong.
+
+    Example:
+      >>> normalizer = build("fixed", mean=128, std=64)
+      >>> image = np.array([[[128], [192]]], np.uint8)
+      >>> normalizer(image)(image)[..., 0].tolist()
+      [[0.0, 1.0]]
     """
-    method = getattr(config, "normalize", "zscore")
-    if method not in METHODS:
+    if normalize not in METHODS:
         raise InputError(
-            f"config.data.normalize: {method!r}; expected one of {', '.join(METHODS)}"
+            f"normalize: got {normalize!r}, expected one of {', '.join(METHODS)}"
         )
-    if method == "fixed":
-        fixed = Affine(
-            _per_channel(config, "mean", 0.0), _per_channel(config, "std", 1.0)
-        )
-        if not np.all(np.greater(fixed.scale, 0)):
-            raise InputError(
-                f"config.data.std: {config.std!r}; expected numbers above 0"
-            )
-        return lambda _: fixed
-    return {"zscore": _zscore, "percentile": _percentile, "none": _stored}[method]
+    if normalize != "fixed":
+        return Normalizer(normalize)
+    scale = _per_channel("std", std, 1.0)
+    if not np.all(np.greater(scale, 0)):
+        raise InputError(f"std: got {std!r}, expected numbers above 0")
+    return Normalizer(normalize, _per_channel("mean", mean, 0.0), scale)
 
 
-def _per_channel(config: Any, field: str, default: float) -> Any:
-    value = getattr(config, field, None)
+def of_config(data: Any) -> Normalizer:
+    """Returns the normalisation that the section `data` of a config describes.
+
+    Args:
+      data: Has the attributes `normalize` ("zscore" if missing), `mean` and `std`, see
+        `build`.
+
+    Raises:
+      InputError: If a field is wrong; names it as `data.FIELD`.
+    """
+    with prefixed("data."):
+        return build(
+            getattr(data, "normalize", "zscore"),
+            mean=getattr(data, "mean", None),
+            std=getattr(data, "std", None),
+        )
+
+
+def _per_channel(field: str, value: Any, default: float) -> float | tuple[float, ...]:
     if value is None:
         return default
     try:
@@ -79,9 +127,9 @@ def _per_channel(config: Any, field: str, default: float) -> Any:
         array = np.array(np.nan)
     if array.ndim > 1 or array.size not in (1, 3) or not np.isfinite(array).all():
         raise InputError(
-            f"config.data.{field}: {value!r}; expected a number, or one per channel"
+            f"{field}: got {value!r}, expected a number, or one per channel"
         )
-    return array if array.size > 1 else float(array.reshape(()))
+    return tuple(array.tolist()) if array.size > 1 else float(array.reshape(()))
 
 
 def _zscore(image: np.ndarray) -> Affine:
@@ -97,24 +145,19 @@ def _zscore(image: np.ndarray) -> Affine:
 
 
 def _percentile(image: np.ndarray) -> Affine:
-    low, high = np.percentile(image, (1, 99.8))
+    low, high = np.percentile(image, PERCENTILES)
     if low == high:  # all but a few pixels are equal: the few set the scale
         low, high = float(image.min()), float(image.max())
     return Affine(low, high - low if high > low else 1.0)
 
 
-def _stored(image: np.ndarray) -> Affine:
-    del image
-    return Affine(0.0, 1.0)
-
-
 def _slabs(image: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows, a few at a time, as floats of their own."""
+    """Yields copies of the rows as floats, a few rows at a time."""
     rows = max(1, _SLAB // max(1, image[:1].size))
     for start in range(0, len(image), rows):
         yield _floats(image[start : start + rows])
 
 
 def _floats(image: np.ndarray) -> np.ndarray:
-    """A copy precise enough to subtract in: 8 and 16 bit are exact in float32."""
+    """Returns a copy to subtract from: float32 holds 8 and 16 bit integers exactly."""
     return image.astype(np.float32 if image.itemsize < 4 else np.float64)

@@ -18,9 +18,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from metaseg.data import normalize
 from metaseg.data.dataset import SPLITS, VOID, Dataset, Shape, Split, example_ids
-from metaseg.data.normalize import Normalizer
-from metaseg.data.normalize import build as build_normalizer
 from metaseg.errors import InputError
 
 __all__ = ["StoredSplit", "find", "load"]
@@ -42,7 +41,7 @@ class StoredSplit:
       names: as in `Split`.
       valid_size: as in `Split`.
       shape: height, width and channels of every example, padding included.
-      scaling: fields `normalize`, `mean` and `std`, as `normalize.build` takes them.
+      normalizer: normalisation of the images.
     """
 
     path: Path
@@ -51,7 +50,7 @@ class StoredSplit:
     names: tuple[str, ...]
     valid_size: np.ndarray
     shape: Shape
-    scaling: "Scaling"
+    normalizer: normalize.Normalizer
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -68,7 +67,7 @@ class StoredSplit:
         for i, row in enumerate(rows):
             image, label = self._read(row)
             height, width = label.shape
-            images[i, :height, :width] = self.scaling.normalizer(image)(image)
+            images[i, :height, :width] = self.normalizer(image)(image)
             labels[i, :height, :width] = label
         names = tuple(self.names[row] for row in rows)
         return Split(images, labels, self.ids[rows], names, self.valid_size[rows])
@@ -92,23 +91,6 @@ class StoredSplit:
                 f"'{self.names[row]}' of {size[0]} x {size[1]}; prepare it anew"
             )
         return image, label
-
-
-@dataclasses.dataclass(frozen=True)
-class Scaling:
-    """The fields of a config that say how images are normalised."""
-
-    normalize: str
-    mean: Any = None
-    std: Any = None
-
-    @functools.cached_property
-    def normalizer(self) -> Normalizer:
-        """Made where it is used: a function would not travel to other processes."""
-        return build_normalizer(self)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
 
 def find(root: Path, name: str) -> Path | None:
@@ -139,7 +121,7 @@ def load(config: Any) -> Dataset:
     Args:
       config: has the attributes `dir` (prepare's `--data_dir`), `dataset`
         (`source/config`), `num_classes`, `memory_gb` (a data set that needs no more is
-        read into memory, 10^9 bytes) and those of `normalize.build`.
+        read into memory, 10^9 bytes) and those of `normalize.of_config`.
 
     Returns:
       The data set; its splits are of `Split` or of `StoredSplit`.
@@ -147,21 +129,18 @@ def load(config: Any) -> Dataset:
     Raises:
       InputError: for a wrong field, or a folder that holds no finished data set.
     """
-    scaling = Scaling(
-        config.normalize, getattr(config, "mean", None), getattr(config, "std", None)
-    )
-    build_normalizer(scaling)
+    normalizer = normalize.of_config(config)
     path = _path(config)
     facts = _metadata(path)
     if config.num_classes != facts["num_classes"]:
         raise InputError(
-            f"config.data.num_classes: got {config.num_classes}, but {path} has "
+            f"data.num_classes: got {config.num_classes}, but {path} has "
             f"{facts['num_classes']} classes"
         )
     sizes = [size for split in SPLITS for size in facts["splits"][split]["sizes"]]
     height, width = (int(x) for x in np.max(sizes, axis=0))
     shape = (height, width, int(facts["channels"]))
-    splits = {s: _split(path, s, facts["splits"][s], shape, scaling) for s in SPLITS}
+    splits = {s: _split(path, s, facts["splits"][s], shape, normalizer) for s in SPLITS}
     per_example = height * width * (4 * shape[2] + 1)
     fits = per_example * len(sizes) <= 1e9 * config.memory_gb
     names = facts["class_names"]
@@ -176,7 +155,7 @@ def load(config: Any) -> Dataset:
 def _path(config: Any) -> Path:
     if not config.dir:
         raise InputError(
-            "config.data.dir: not given; expected the folder that was given to "
+            "data.dir: not given; expected the folder that was given to "
             "experiments/prepare.py as --data_dir"
         )
     root = Path(config.dir).expanduser().absolute()
@@ -187,7 +166,7 @@ def _path(config: Any) -> Path:
             for p in root.glob("*/*/*/metadata.json")
         )
         raise InputError(
-            f"config.data.dataset: no data set '{config.dataset}' in {root}; "
+            f"data.dataset: no data set '{config.dataset}' in {root}; "
             + (f"there are {', '.join(there)}" if there else "expected one that")
             + ("" if there else " experiments/prepare.py wrote")
         )
@@ -209,12 +188,12 @@ def _metadata(path: Path) -> dict[str, Any]:
 
 
 def _split(
-    path: Path, split: str, facts: Any, shape: Shape, scaling: Scaling
+    path: Path, split: str, facts: Any, shape: Shape, normalizer: normalize.Normalizer
 ) -> StoredSplit:
     names = tuple(facts["names"])
-    sizes = np.array(facts["sizes"], np.int32).reshape(-1, 2)
+    valid_size = np.array(facts["sizes"], np.int32).reshape(-1, 2)
     return StoredSplit(
-        path, split, example_ids(split, names), names, sizes, shape, scaling
+        path, split, example_ids(split, names), names, valid_size, shape, normalizer
     )
 
 

@@ -98,7 +98,7 @@ def load(workdir: str | os.PathLike[str]) -> Run:
         num_classes=num_classes,
         class_names=tuple(str(name) for name in class_names),
         channels=channels,
-        normalizer=normalize.build(settings),
+        normalizer=normalize.of_config(settings),
         validation=_validation_cut(results.get("thresholds") or {}),
         own=decoding.Threshold(**results["cut"]) if results.get("cut") else None,
         name=f"{data['name']}, {labels}",

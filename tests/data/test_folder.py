@@ -188,11 +188,11 @@ def test_grey_stored_as_colour_counts_as_grey(root):
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"num_classes": 1}, "config.data.num_classes"),
-        ({"num_classes": 256}, "config.data.num_classes"),
-        ({"num_classes": 2.5}, "config.data.num_classes"),
-        ({"num_classes": True}, "config.data.num_classes"),
-        ({"normalize": "minmax"}, "config.data.normalize"),
+        ({"num_classes": 1}, "data.num_classes"),
+        ({"num_classes": 256}, "data.num_classes"),
+        ({"num_classes": 2.5}, "data.num_classes"),
+        ({"num_classes": True}, "data.num_classes"),
+        ({"normalize": "minmax"}, "data.normalize"),
     ],
 )
 def test_a_wrong_field_is_named(root, fields, field):
@@ -202,7 +202,7 @@ def test_a_wrong_field_is_named(root, fields, field):
 def test_a_wrong_dir_is_named(root):
     for wrong in ("", None, "/no/such/folder", str(root / "train/images/a.png")):
         message = failure(folder.load, SimpleNamespace(dir=wrong))
-        assert message.startswith("config.data.dir")
+        assert message.startswith("data.dir")
         assert (wrong or "not given") in message
 
 

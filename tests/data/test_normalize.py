@@ -18,7 +18,7 @@ IMAGES = {
 
 
 def build(method, **fields):
-    return normalize.build(SimpleNamespace(normalize=method, **fields))
+    return normalize.build(method, **fields)
 
 
 @pytest.mark.parametrize("dtype", IMAGES)
@@ -73,21 +73,21 @@ def test_a_part_is_normalised_as_in_the_whole():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"normalize": "max"}, "config.data.normalize: 'max'; expected one of zscore"),
+        ({"normalize": "max"}, "data.normalize: got 'max', expected one of zscore"),
         (
             {"normalize": "fixed", "std": 0},
-            "config.data.std: 0; expected",
+            "data.std: got 0, expected",
         ),
         (
             {"normalize": "fixed", "mean": "x"},
-            "config.data.mean: 'x'; expected",
+            "data.mean: got 'x', expected",
         ),
-        ({"normalize": "fixed", "mean": (1, 2)}, "config.data.mean"),
-        ({"normalize": "fixed", "std": float("nan")}, "config.data.std"),
+        ({"normalize": "fixed", "mean": (1, 2)}, "data.mean"),
+        ({"normalize": "fixed", "std": float("nan")}, "data.std"),
     ],
 )
 def test_a_wrong_field_is_named(fields, message):
     with pytest.raises(InputError) as caught:
-        normalize.build(SimpleNamespace(**fields))
+        normalize.of_config(SimpleNamespace(**fields))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -126,10 +126,10 @@ def test_the_newest_version_is_found(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"dir": ""}, ["config.data.dir", "--data_dir"]),
-        ({"dataset": "tiny/none"}, ["config.data.dataset", "tiny/none", "tiny/plain"]),
-        ({"num_classes": 3}, ["config.data.num_classes", "3", "2 classes"]),
-        ({"normalize": "max"}, ["config.data.normalize", "max", "zscore"]),
+        ({"dir": ""}, ["data.dir", "--data_dir"]),
+        ({"dataset": "tiny/none"}, ["data.dataset", "tiny/none", "tiny/plain"]),
+        ({"num_classes": 3}, ["data.num_classes", "3", "2 classes"]),
+        ({"normalize": "max"}, ["data.normalize", "max", "zscore"]),
     ],
 )
 def test_a_wrong_field_is_named(root, changes, parts):

@@ -263,11 +263,11 @@ def test_strewn_ellipses_equal_a_search_through_all():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "sells"}, r"config.data.name: .*'sells'.*cells"),
-        ({"test_size": 0}, r"config.data.test_size: got 0, expected at least 1"),
+        ({"name": "sells"}, r"^data.name: .*'sells'.*cells"),
+        ({"test_size": 0}, r"^data.test_size: got 0, expected at least 1"),
         (
             {"name": "tissue", "num_classes": 2},
-            r"config.data.num_classes: got 2, but 'tissue' has 4 classes \(stroma, .*",
+            r"^data.num_classes: got 2, but 'tissue' has 4 classes \(stroma, .*",
         ),
     ],
 )

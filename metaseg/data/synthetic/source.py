@@ -17,7 +17,7 @@ from metaseg.data.synthetic.cells import cells
 from metaseg.data.synthetic.network import network
 from metaseg.data.synthetic.tissue import tissue
 from metaseg.data.synthetic.tubes import tubes
-from metaseg.errors import InputError
+from metaseg.errors import InputError, prefixed
 
 __all__ = ["CLASS_NAMES", "FAMILIES", "examples", "load", "num_classes"]
 
@@ -37,16 +37,16 @@ CLASS_NAMES = {
 _CHUNK = 16  # images rendered per call, so that one compilation serves every split
 
 
-def num_classes(family: str) -> int:
+def num_classes(name: str) -> int:
     """Number of classes of a family.
 
     Raises:
       InputError: for an unknown family.
     """
-    if family not in FAMILIES:
+    if name not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
-        raise InputError(f"config.data.name: unknown family '{family}'; {known}")
-    return len(CLASS_NAMES[family])
+        raise InputError(f"name: got '{name}', expected one of {known}")
+    return len(CLASS_NAMES[name])
 
 
 @functools.partial(jax.jit, static_argnames=("family", "height", "width"))
@@ -119,18 +119,17 @@ def load(config: Any) -> dataset.Dataset:
       InputError: for an unknown family, a size that is not positive, or another
         number of classes than the family has.
     """
-    classes = num_classes(config.name)
+    with prefixed("data.", "name"):
+        classes = num_classes(config.name)
     given = getattr(config, "num_classes", classes)
     if given != classes:
         raise InputError(
-            f"config.data.num_classes: got {given}, but '{config.name}' has {classes} "
+            f"data.num_classes: got {given}, but '{config.name}' has {classes} "
             f"classes ({', '.join(CLASS_NAMES[config.name])})"
         )
     for field in ("height", "width", "train_size", "val_size", "test_size"):
         if config[field] < 1:
-            raise InputError(
-                f"config.data.{field}: got {config[field]}, expected at least 1"
-            )
+            raise InputError(f"data.{field}: got {config[field]}, expected at least 1")
 
     def split(name: str, size: int) -> dataset.Split:
         names = tuple(f"{config.name}-{i:05d}" for i in range(size))

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from metaseg.data import collect, folder, normalize
-from metaseg.data.dataset import VOID, Dataset, Examples, Split
-from metaseg.errors import InputError
+from metaseg.data import collect, normalize
+from metaseg.data.dataset import VOID, Dataset, Examples, Split, stack_examples
+from metaseg.errors import InputError, prefixed
 from metaseg.runs.train import run as train
 
 __all__ = [
@@ -126,7 +126,8 @@ def _load_images(config: ConfigDict, workdir: Path) -> Dataset:
         raise InputError(
             f"config.data.dir: no folder '{c.dir}', expected a folder of images"
         )
-    normalizer = normalize.build(c)
+    with prefixed("config."):
+        normalizer = normalize.of_config(c)
     jobs, damaged = collect.find(c.dir, workdir, "config.data.dir")
     loaded = list(collect.stream(jobs, None))
     bad = [reason for _, reason in damaged] + [x.error for x in loaded if x.error]
@@ -144,6 +145,6 @@ def _load_images(config: ConfigDict, workdir: Path) -> Dataset:
         )
     names = [job.name for job in jobs]
     void = [(image, np.full(image.shape[:2], VOID, np.uint8)) for image in read]
-    every = folder.stack_examples("train", names, void, size, normalizer)
+    every = stack_examples("train", names, void, size, normalizer)
     name = Path(c.dir).expanduser().resolve().name
     return Dataset(name, every, every.take(np.arange(0)), every, num_classes=2)

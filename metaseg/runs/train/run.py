@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from metaseg import (
     checkpoint,
+    errors,
     files,
     losses,
     models,
@@ -343,7 +344,8 @@ def count_epochs(config: ConfigDict, size: int) -> None:
 
 def load_data(config: ConfigDict) -> Dataset:
     """Loads the data set and checks that its images fit the crop."""
-    data = SOURCES[config.data.name](config.data)
+    with errors.prefixed("config.", "data"):
+        data = SOURCES[config.data.name](config.data)
     check_window(config, data)
     return data
 

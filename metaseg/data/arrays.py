@@ -1,0 +1,235 @@
+"""Arrays in memory -> a data set.
+
+Host-side NumPy. Imports `checks`, `dataset` and `normalize`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from metaseg import checks
+from metaseg.data import normalize as normalize_lib
+from metaseg.data.dataset import VOID, Dataset, Example, Split, stack_examples
+from metaseg.errors import InputError
+
+__all__ = ["from_arrays"]
+
+Arrays = np.ndarray | Sequence[Any]
+Part = float | tuple[Arrays, Arrays]
+
+
+def from_arrays(
+    images: Arrays,
+    labels: Arrays,
+    *,
+    val: Part = 0.1,
+    test: Part = 0.2,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    seed: int = 0,
+    normalize: str = "zscore",
+    mean: Any = None,
+    std: Any = None,
+    names: Sequence[str] | None = None,
+    name: str = "arrays",
+) -> Dataset:
+    """Makes a data set of images and label maps that are in memory.
+
+    Images of different sizes are padded at the bottom and right to the largest height
+    and width. If some images are grey and the others have C channels, the grey ones are
+    repeated into C channels.
+
+    Args:
+      images: Numbers `[N, H, W]` or `[N, H, W, C]`, or a sequence of N arrays `[H, W]`
+        or `[H, W, C]` of any sizes.
+      labels: Class ids `[N, H, W]`, or a sequence of N arrays `[H, W]`: integers or
+        bool. 255 is void. In masks that hold 0 and 255 alone, 255 is class 1.
+      val: Validation split: a share of `images` in (0, 1), or its own
+        `(images, labels)`.
+      test: Test split: likewise.
+      num_classes: Number of classes K; by default one more than the highest class id,
+        and at least 2.
+      class_names: K names, for reports.
+      seed: Seed of the draw of the splits.
+      normalize: Normalisation of the images, see `normalize.build`.
+      mean: For "fixed": subtracted from the images.
+      std: For "fixed": divides the images.
+      names: N names of the examples, each once; by default their indices. The noise of
+        an example follows from its name and its split.
+      name: Name of the data set, for reports.
+
+    Returns:
+      The data set, with images float32 `[n, H, W, C]` and labels uint8 `[n, H, W]` in
+      each split. Shares are rounded to whole examples, at least one each; which
+      examples a split gets follows from `seed` and N alone.
+
+    Raises:
+      InputError: If an argument is wrong.
+
+    Example:
+      >>> images = np.random.default_rng(0).random((10, 8, 8))
+      >>> data = from_arrays(images, images > 0.5)
+      >>> [len(split) for _, split in data.splits()]
+      [7, 1, 2]
+    """
+    normalizer = normalize_lib.build(normalize, mean=mean, std=std)
+    checks.integer("seed", seed, 0)
+    given = {"train": _examples("", images, labels)}
+    for split, part in (("val", val), ("test", test)):
+        if isinstance(part, tuple | list):
+            given[split] = _examples(split, *_two(split, part))
+    count = len(given["train"])
+    known = _names(names, count)
+    rows = _rows(count, seed, {"val": val, "test": test})
+    every = [example for part in given.values() for example in part]
+    num_classes = _unify_labels(given, num_classes)
+    if class_names is not None and len(class_names) != num_classes:
+        raise InputError(
+            f"class_names: got {len(class_names)} names, expected {num_classes}"
+        )
+    size = _common_size(every)
+
+    def stack(split: str) -> Split:
+        if split in rows:
+            own = [given["train"][row] for row in rows[split]]
+            called = [known[row] for row in rows[split]]
+        else:
+            own, called = given[split], _names(None, len(given[split]))
+        return stack_examples(split, called, own, size, normalizer)
+
+    return Dataset(
+        name=name,
+        train=stack("train"),
+        val=stack("val"),
+        test=stack("test"),
+        num_classes=num_classes,
+        class_names=None if class_names is None else tuple(map(str, class_names)),
+    )
+
+
+def _two(split: str, part: Sequence[Any]) -> tuple[Arrays, Arrays]:
+    if len(part) != 2:
+        raise InputError(
+            f"{split}: got {len(part)} items, expected a share in (0, 1), or a pair "
+            "(images, labels)"
+        )
+    return part[0], part[1]
+
+
+def _examples(
+    split: str, images: Iterable[Any], labels: Iterable[Any]
+) -> list[Example]:
+    """Checks arrays one by one; returns images `[h, w, C]` and integers `[h, w]`."""
+    prefix = f"{split}." if split else ""
+    pixels = [np.asarray(image) for image in images]
+    maps = [np.asarray(label) for label in labels]
+    if len(pixels) != len(maps) or not pixels:
+        raise InputError(
+            f"{prefix}labels: got {len(maps)} maps for {len(pixels)} images, expected "
+            "one for each of at least one image"
+        )
+    examples = []
+    for i, (image, label) in enumerate(zip(pixels, maps, strict=True)):
+        image = _image(f"{prefix}images[{i}]", image)
+        where = f"{prefix}labels[{i}]"
+        if label.dtype.kind not in "bui" or label.ndim != 2:
+            raise InputError(
+                f"{where}: got {label.dtype} of shape {list(label.shape)}, expected "
+                "integer class ids [H, W]"
+            )
+        if label.shape != image.shape[:2]:
+            raise InputError(
+                f"{where}: got shape {list(label.shape)}, expected "
+                f"{list(image.shape[:2])}, the size of its image"
+            )
+        examples.append((image, label))
+    return examples
+
+
+def _image(where: str, image: np.ndarray) -> np.ndarray:
+    if image.dtype.kind not in "buif" or image.ndim not in (2, 3) or image.size == 0:
+        raise InputError(
+            f"{where}: got {image.dtype} of shape {list(image.shape)}, expected "
+            "numbers [H, W] or [H, W, C]"
+        )
+    if image.dtype.kind == "b":
+        image = image.astype(np.uint8)
+    elif image.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite
+            image = image.astype(np.float32, copy=False)
+        if not np.isfinite(image).all():
+            raise InputError(
+                f"{where}: NaN or infinite values, expected finite float32"
+            )
+    return image[..., None] if image.ndim == 2 else image
+
+
+def _names(names: Sequence[str] | None, count: int) -> list[str]:
+    if names is None:
+        return [f"{index:06d}" for index in range(count)]
+    found = [str(name) for name in names]
+    if len(set(found)) != count or len(found) != count:
+        raise InputError(
+            f"names: got {len(found)} names, {len(set(found))} of them different, "
+            f"expected {count} different ones"
+        )
+    return found
+
+
+def _rows(count: int, seed: int, parts: dict[str, Part]) -> dict[str, np.ndarray]:
+    """Draws the splits that are given as shares; returns sorted rows of `images`."""
+    order = np.random.default_rng(seed).permutation(count)
+    rows: dict[str, np.ndarray] = {}
+    first = 0
+    for split, part in parts.items():
+        if isinstance(part, tuple | list):
+            continue
+        checks.number(split, part, 0, 1, open_ends=True)
+        number = max(1, round(float(part) * count))
+        rows[split] = np.sort(order[first : first + number])
+        first += number
+    if first >= count:
+        raise InputError(
+            f"images: got {count}, of which validation and test split take {first}; "
+            "expected more images, or smaller shares"
+        )
+    return rows | {"train": np.sort(order[first:])}
+
+
+def _unify_labels(given: dict[str, list[Example]], num_classes: int | None) -> int:
+    """Turns labels into uint8 class ids in place; returns K."""
+    seen: set[int] = set()
+    for examples in given.values():
+        for _, label in examples:
+            seen.update(np.unique(label).tolist())
+    ids = {int(value) for value in seen} - {VOID}
+    masks = not ids - {0} and VOID in seen and num_classes in (None, 2)
+    if num_classes is None:
+        num_classes = max(2, max(ids, default=1) + 1)
+    else:
+        checks.num_classes("num_classes", num_classes)
+    wrong = sorted(value for value in ids if not 0 <= value < min(num_classes, VOID))
+    if wrong:
+        raise InputError(
+            f"labels: got class id {wrong[0]}, expected "
+            f"0..{min(num_classes, VOID) - 1} or {VOID} (void)"
+        )
+    for split, examples in given.items():
+        given[split] = [
+            (image, (label > 0).astype(np.uint8) if masks else label.astype(np.uint8))
+            for image, label in examples
+        ]
+    return num_classes
+
+
+def _common_size(examples: Iterable[Example]) -> tuple[int, int, int]:
+    shapes = np.array([image.shape for image, _ in examples])
+    channels = sorted(set(shapes[:, 2].tolist()) - {1})
+    if len(channels) > 1:
+        raise InputError(
+            f"images: got {channels[0]} and {channels[1]} channels, expected the same "
+            "number in all images, or one"
+        )
+    height, width, most = shapes.max(axis=0).tolist()
+    return height, width, most
