@@ -72,9 +72,9 @@ def number(
     scalar = isinstance(value, Real) or getattr(value, "shape", None) == ()
     right = scalar and not isinstance(value, bool) and np.isfinite(value)
     if not right or not (low < value < high if open_ends else low <= value <= high):
-        ends = "()" if open_ends else "[]"
+        ends, more = ("()", ">") if open_ends else ("[]", ">=")
         bounds = f"in {ends[0]}{low:g}, {high:g}{ends[1]}"
-        bounds = bounds if np.isfinite(high) else f">= {low:g}"
+        bounds = bounds if np.isfinite(high) else f"{more} {low:g}"
         unit = f" ({unit})" if unit else ""
         raise InputError(
             f"{where}: got {shown(value)}, expected a number {bounds}{unit}"

@@ -11,14 +11,16 @@ The labels of one logit may be soft: floats in [0, 1], the foreground's share of
 pixel, with 255 for void as ever.
 """
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from metaseg import labels as labels_lib
+from metaseg import registry
 from metaseg.errors import InputError
 
 __all__ = [
@@ -225,8 +227,43 @@ LOSSES: dict[str, SumsFn] = {
 
 
 def build(name: str) -> SumsFn:
-    """Looks a loss up by `config.loss`; raises InputError with the known names."""
-    if name not in LOSSES:
-        known = ", ".join(sorted(LOSSES))
-        raise InputError(f"config.loss: unknown loss '{name}'; known: {known}")
-    return LOSSES[name]
+    """Returns the loss that a config names.
+
+    A plug-in is a function `(logits, labels) -> Sums` as those of `LOSSES` are: logits
+    float `[N, H, W, 1]` (binary) or `[N, H, W, K]`, labels integer `[N, H, W]` with 255
+    for void, which must not count.
+
+    Args:
+      name: One of `LOSSES`, or "package.module:name" of a plug-in.
+
+    Returns:
+      The loss as a pair of sums.
+
+    Raises:
+      InputError: If the name is unknown or the plug-in cannot be called. The loss of a
+        plug-in raises it if its result is not a `Sums`.
+
+    Example:
+      >>> build("dmi") is dmi_sums
+      True
+    """
+    loss: Any = registry.lookup(name, LOSSES, field="loss")
+    if not registry.is_plugin(name):
+        return loss
+    if not callable(loss):
+        raise InputError(
+            f"loss: got {name!r}, a {type(loss).__name__}, expected a function "
+            "(logits, labels) -> metaseg.losses.Sums"
+        )
+
+    @functools.wraps(loss)
+    def checked(logits: jax.Array, labels: jax.Array) -> Sums:
+        sums = loss(logits, labels)
+        if not isinstance(sums, Sums):
+            raise InputError(
+                f"loss: got {name!r}, which returns {type(sums).__name__}, expected "
+                "metaseg.losses.Sums"
+            )
+        return sums
+
+    return checked

@@ -1,4 +1,7 @@
-"""An optax chain from a config: clipping, weight decay, method, schedule."""
+"""An optax chain from a config: clipping, weight decay, method, schedule.
+
+Imports optax, `checks` and `errors` only.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -60,38 +63,34 @@ METHODS: dict[str, Callable[[Any, optax.Schedule], optax.GradientTransformation]
 }
 
 
-def _lookup(table: dict[str, Any], field: str, name: str) -> Any:
-    if name not in table:
-        known = ", ".join(sorted(table))
-        raise InputError(f"config.optimizer.{field}: unknown '{name}'; known: {known}")
-    return table[name]
-
-
 def schedule(config: Any, steps: int) -> optax.Schedule:
-    """The learning rate as a function of the step.
+    """Returns the learning rate as a function of the step.
 
     Args:
-      config: `schedule` (one of `SCHEDULES`), `learning_rate`, `warmup` (steps of
-        linear increase from 0), and for "step" `step_every` and `step_factor`.
-      steps: steps of the whole run; "cosine" ends there at 0.
+      config: Section `optimizer` of a config, with the fields `schedule` (one of
+        `SCHEDULES`), `learning_rate` (a number above 0, which may be traced), `warmup`
+        (steps of linear increase from 0, fewer than `steps`), and for "step"
+        `step_every` (steps) and `step_factor`.
+      steps: Number of steps of the whole run; "cosine" reaches 0 there.
 
     Returns:
-      An optax schedule. `learning_rate` may be traced.
+      An optax schedule.
 
     Raises:
-      InputError: for an unknown name or a learning rate or warm-up below 0.
+      InputError: If a name is unknown or a number is out of range.
     """
-    make = _lookup(SCHEDULES, "schedule", config.schedule)
-    if not checks.is_traced(config.learning_rate) and config.learning_rate <= 0:
+    checks.choice("optimizer.schedule", config.schedule, SCHEDULES)
+    checks.number("optimizer.learning_rate", config.learning_rate, 0, open_ends=True)
+    checks.integer("optimizer.warmup", config.warmup, 0, "steps")
+    if config.warmup and config.warmup >= steps:
         raise InputError(
-            f"config.optimizer.learning_rate: got {config.learning_rate}, expected > 0"
+            f"optimizer.warmup: got {config.warmup}, expected fewer than the {steps} "
+            "steps of the run"
         )
-    if not 0 <= config.warmup < max(1, steps):
-        raise InputError(
-            f"config.optimizer.warmup: got {config.warmup}, expected 0 to "
-            f"config.training.steps - 1 = {steps - 1}"
-        )
-    after = make(config, steps - config.warmup)
+    if config.schedule == "step":
+        checks.integer("optimizer.step_every", config.step_every, 1, "steps")
+        checks.number("optimizer.step_factor", config.step_factor, 0)
+    after = SCHEDULES[config.schedule](config, steps - config.warmup)
     if not config.warmup:
         return after
     before = optax.linear_schedule(0.0, config.learning_rate, config.warmup)
@@ -99,27 +98,25 @@ def schedule(config: Any, steps: int) -> optax.Schedule:
 
 
 def build(config: Any, steps: int) -> optax.GradientTransformation:
-    """The optimizer of `config.optimizer`.
+    """Builds the optimizer that a config describes.
 
     Args:
-      config: the fields of `schedule`, and `name` (one of `METHODS`), `momentum`,
-        `nesterov`, `weight_decay` (may be traced) and `clip` (largest global
-        gradient norm, 0 = off).
-      steps: steps of the whole run.
+      config: Section `optimizer` of a config, with the fields that `schedule` reads,
+        and `name` (one of `METHODS`), `momentum` (0 = off), `nesterov`, `weight_decay`
+        (may be traced) and `clip` (largest global gradient norm, 0 = off).
+      steps: Number of steps of the whole run.
 
     Returns:
       An optax gradient transformation.
 
     Raises:
-      InputError: for an unknown name or a value out of range.
+      InputError: If a name is unknown or a number is out of range.
     """
-    make = _lookup(METHODS, "name", config.name)
+    checks.choice("optimizer.name", config.name, METHODS)
     for field in ("momentum", "weight_decay", "clip"):
-        if not checks.is_traced(config[field]) and config[field] < 0:
-            raise InputError(
-                f"config.optimizer.{field}: got {config[field]}, expected at least 0"
-            )
-    method = make(config, schedule(config, steps))
+        checks.number(f"optimizer.{field}", config[field], 0)
+    checks.flag("optimizer.nesterov", config.nesterov)
+    method = METHODS[config.name](config, schedule(config, steps))
     if config.clip:
         return optax.chain(optax.clip_by_global_norm(config.clip), method)
     return method

@@ -19,6 +19,7 @@ from flax import struct
 
 from metaseg import decoding
 from metaseg.batch import Batch
+from metaseg.errors import InputError
 from metaseg.losses import SumsFn
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "eval_step",
     "evaluate",
     "gather",
+    "mapped",
     "train_step",
     "train_steps",
 ]
@@ -100,6 +102,30 @@ class Step(NamedTuple):
     gather: Callable[[Any, jax.Array], Batch] = gather
     grad_accum_steps: int = 1
     axis_name: str | None = None
+
+
+def mapped(parts: Step, axis_name: str | None) -> Step:
+    """Returns the step for a batch that is spread over a mapped axis.
+
+    Args:
+      parts: Static parts of the step.
+      axis_name: Name of the axis of `jax.pmap`; None for a batch in one piece.
+
+    Returns:
+      The static parts, with the network told of the axis too.
+
+    Raises:
+      InputError: If the network has no field `axis_name`.
+    """
+    if axis_name is None:
+        return parts
+    if not hasattr(parts.model, "axis_name"):
+        raise InputError(
+            f"parallel.partitioner: got 'pmap', but {type(parts.model).__name__} has "
+            "no field axis_name; expected 'jit'"
+        )
+    model = parts.model.clone(axis_name=axis_name)
+    return parts._replace(model=model, axis_name=axis_name)
 
 
 @lru_cache(maxsize=8)  # an ensemble asks again and again

@@ -173,5 +173,35 @@ def test_soft_labels_with_several_logits_are_named(name):
 
 
 def test_unknown_loss_lists_the_known():
-    with pytest.raises(InputError, match=r"config.loss: .*'dise'.*cross_entropy"):
+    with pytest.raises(InputError, match=r"^loss: got 'dise', .*cross_entropy"):
         losses.build("dise")
+
+
+def brier(logits, labels):
+    """The plug-in of the tests: squared error of the foreground's probability."""
+    error = (jax.nn.sigmoid(logits[..., 0]) - labels) ** 2
+    labelled = labels != 255
+    return losses.Sums(jnp.where(labelled, error, 0).sum(), labelled.sum())
+
+
+def scalar(logits, labels):
+    return brier(logits, labels).mean()
+
+
+NUMBER = 3
+
+
+def test_a_plugin_is_called_as_it_is():
+    logits, labels = _problem(7, 1, [0, 1])
+    found = losses.build(f"{__name__}:brier")(jnp.asarray(logits), jnp.asarray(labels))
+    keep = labels != 255
+    expected = np.mean((expit(logits[..., 0]) - labels)[keep] ** 2)
+    np.testing.assert_allclose(found.mean(), expected, rtol=1e-5)
+
+
+def test_a_plugin_that_is_no_loss_is_named():
+    with pytest.raises(InputError, match=r"^loss: got '.*NUMBER', a int, expected"):
+        losses.build(f"{__name__}:NUMBER")
+    loss = losses.build(f"{__name__}:scalar")
+    with pytest.raises(InputError, match=r"^loss: .*returns .*, expected .*Sums"):
+        loss(jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 2, 2), jnp.uint8))

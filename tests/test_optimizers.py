@@ -80,11 +80,16 @@ def test_every_method_goes_downhill(name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "sdg"}, r"config.optimizer.name: unknown 'sdg'; known: adam.*sgd"),
-        ({"schedule": "cos"}, r"config.optimizer.schedule: .*cosine"),
-        ({"learning_rate": 0.0}, r"config.optimizer.learning_rate: .*> 0"),
-        ({"momentum": -0.1}, r"config.optimizer.momentum: .*at least 0"),
-        ({"warmup": 100}, r"config.optimizer.warmup: .*99"),
+        ({"name": "sdg"}, r"^optimizer.name: got 'sdg', expected one of sgd, adam"),
+        ({"schedule": "cos"}, r"^optimizer.schedule: got 'cos', expected .*cosine"),
+        ({"learning_rate": 0.0}, r"^optimizer.learning_rate: got 0.0, .* number > 0$"),
+        ({"momentum": -0.1}, r"^optimizer.momentum: got -0.1, .* number >= 0$"),
+        ({"warmup": 100}, r"^optimizer.warmup: got 100, .*fewer than the 100 steps"),
+        ({"warmup": -1}, r"^optimizer.warmup: got -1, .*>= 0 \(steps\)$"),
+        (
+            {"schedule": "step", "step_every": 0},
+            r"^optimizer.step_every: got 0",
+        ),
     ],
 )
 def test_wrong_values_are_named(changes, message):

@@ -1,9 +1,10 @@
-"""Networks by name. A new one is a module and a line in `MODELS`.
+"""Networks by name. To add one, write a module and its line in `MODELS`.
 
-May import `errors` and flax.
+May import `checks`, `errors`, `registry` and flax.
 """
 
 import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from metaseg import checks, registry
 from metaseg.errors import InputError
 from metaseg.models.layers import COMPILER_OPTIONS
 from metaseg.models.unet import NORMS, UNet
@@ -24,7 +26,12 @@ INITS = {"he": nn.initializers.he_normal(), "normal": nn.initializers.normal(0.0
 
 @functools.cache
 def compiler_options() -> dict[str, Any]:
-    """Options of XLA that suit the networks, if this version has them; else none."""
+    """Returns the options of XLA that make the networks fast.
+
+    Returns:
+      Keyword arguments for `jax.jit(..., compiler_options=...)`; empty if the installed
+      XLA does not know them.
+    """
     options = dict(COMPILER_OPTIONS)
     try:
         jax.jit(jnp.negative, compiler_options=options)(0.0)
@@ -36,37 +43,65 @@ def compiler_options() -> dict[str, Any]:
 def build(config: Any, num_classes: int) -> nn.Module:
     """Builds the network that a config describes.
 
+    A plug-in is a callable that takes the keyword arguments `num_classes`, `width`,
+    `depth`, `norm` (the string of the config), `dtype` and `kernel_init`, and returns a
+    `flax.linen.Module`. The module is called as `module(images, train)` with images
+    `[..., H, W, C]` and returns float32 logits `[..., H, W, 1]` for two classes, or
+    `[..., H, W, K]`. It may keep running statistics in the collection "batch_stats".
+    `jax.pmap` needs a field `axis_name`, see `UNet`.
+
     Args:
-      config: `config.model`, with the fields `name` (see `MODELS`), `width` (channels
-        of the first level), `depth` (number of poolings), `norm` ("batch", "group",
-        "none"), `dtype` ("float32", "bfloat16") and `init` ("he", or "normal" with
-        standard deviation 0.02 as in the source's protocol).
-      num_classes: K >= 2; two classes get one output channel.
+      config: Section `model` of a config, with the fields `name` (one of `MODELS`, or
+        "package.module:name" of a plug-in), `width` (channels of the first level),
+        `depth` (number of poolings), `norm` ("batch", "group" or "none"), `dtype`
+        ("float32" or "bfloat16") and `init` ("he", or "normal" for a standard deviation
+        of 0.02, as in Luo et al., AAAI 2022).
+      num_classes: Number of classes K, at least 2; two classes get one output channel.
 
     Returns:
-      A module for `model.init` and `model.apply`.
+      A module for `module.init` and `module.apply`.
 
     Raises:
-      metaseg.errors.InputError: if a name is unknown or a size is below 1.
+      InputError: If a name is unknown, a number is out of range, or a plug-in does not
+        have the form above.
     """
-    for field in ("width", "depth"):
-        if (size := config[field]) < 1:
-            raise InputError(f"config.model.{field}: got {size}, expected at least 1")
-    _look_up(NORMS, "norm", "norm", config)
-    return _look_up(MODELS, "name", "model", config)(
-        num_classes=num_classes,
-        width=config.width,
-        depth=config.depth,
-        norm=config.norm,
-        dtype=_look_up(DTYPES, "dtype", "dtype", config),
-        kernel_init=_look_up(INITS, "init", "initializer", config),
-    )
-
-
-def _look_up(known: Mapping[str, Any], field: str, what: str, config: Any) -> Any:
-    name = config[field]
-    if name not in known:
+    make = registry.lookup(config.name, MODELS, field="model.name")
+    checks.num_classes("num_classes", num_classes)
+    checks.integer("model.width", config.width, 1, "channels")
+    checks.integer("model.depth", config.depth, 1, "poolings")
+    checks.choice("model.dtype", config.dtype, DTYPES)
+    checks.choice("model.init", config.init, INITS)
+    if not registry.is_plugin(config.name):
+        checks.choice("model.norm", config.norm, NORMS)
+    arguments = {
+        "num_classes": num_classes,
+        "width": config.width,
+        "depth": config.depth,
+        "norm": config.norm,
+        "dtype": DTYPES[config.dtype],
+        "kernel_init": INITS[config.init],
+    }
+    _check_takes(config.name, make, arguments)
+    module = make(**arguments)
+    if not isinstance(module, nn.Module):
         raise InputError(
-            f"config.model.{field}: unknown {what} {name!r}; known: {', '.join(known)}"
+            f"model.name: got {config.name!r}, which returns {type(module).__name__}, "
+            "expected a flax.linen.Module"
         )
-    return known[name]
+    return module
+
+
+def _check_takes(name: str, make: Any, arguments: Mapping[str, Any]) -> None:
+    """Raises InputError unless `make` can be called with these keyword arguments."""
+    if callable(make):
+        try:
+            inspect.signature(make).bind(**arguments)
+            return
+        except ValueError:  # a built-in type tells no signature
+            return
+        except TypeError:
+            pass
+    raise InputError(
+        f"model.name: got {name!r}, expected a callable that takes the keyword "
+        f"arguments {', '.join(arguments)}"
+    )

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from metaseg import checks
 from metaseg.errors import InputError
 from metaseg.parallel import processes
 
@@ -143,16 +144,12 @@ def build(
     """
     devices = jax.devices() if devices is None else list(devices)
     options = dict(compiler_options or {})
-    if partitioner not in PARTITIONERS:
-        raise InputError(
-            f"config.parallel.partitioner: got '{partitioner}', expected one of "
-            + ", ".join(PARTITIONERS)
-        )
+    checks.choice("parallel.partitioner", partitioner, PARTITIONERS)
     if partitioner == "jit":
         return _Jit(devices, members, options)
     if len({device.process_index for device in devices}) > 1:
         raise InputError(
-            "config.parallel.partitioner: 'pmap' is for the devices of one process; "
+            "parallel.partitioner: got 'pmap' with devices of several processes, "
             "expected 'jit'"
         )
     return _Pmap(devices, members, options)

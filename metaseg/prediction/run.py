@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from metaseg import checkpoint, decoding, models, ntm, optimizers, training
 from metaseg.data import normalize, synthetic
-from metaseg.errors import InputError
+from metaseg.errors import InputError, prefixed
 
 __all__ = ["READINGS", "Run", "fingerprint", "load", "reader"]
 
@@ -80,7 +80,8 @@ def load(workdir: str | os.PathLike[str]) -> Run:
         class_names = data.get("class_names") or _names(num_classes)
         matrix = results["noise"]["matrix"]
         weights = folder / results.get("network", "checkpoints")
-        model = models.build(config.model, num_classes)
+        with prefixed(f"{folder / 'config.json'}: "):
+            model = models.build(config.model, num_classes)
         settings = SimpleNamespace(**config.data.to_dict())
         source = config.data.name
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -150,7 +151,8 @@ def _state_like(config: Any, model: nn.Module, channels: int) -> training.TrainS
     init = partial(model.init, train=False)
     shapes = jax.eval_shape(init, jax.random.key(0), blank)
     shapes = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
-    optimizer = optimizers.build(config.optimizer, config.training.steps)
+    with prefixed("config."):
+        optimizer = optimizers.build(config.optimizer, config.training.steps)
     step: Any = jax.ShapeDtypeStruct((), jnp.int32)
     state = training.TrainState(
         step=step,

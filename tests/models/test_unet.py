@@ -1,5 +1,8 @@
 """The U-Net: parameter count, shapes, dtypes, norms, and the registry."""
 
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,13 +139,53 @@ def test_running_mean_includes_the_bias_of_the_convolution():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "unett"}, "config.model.name: unknown model 'unett'; known: unet"),
-        ({"norm": "layer"}, "norm: unknown norm 'layer'; known: batch, group, none"),
-        ({"dtype": "f4"}, "dtype: unknown dtype 'f4'; known: float32, bfloat16"),
-        ({"init": "x"}, "init: unknown initializer 'x'; known: he, normal"),
-        ({"width": 0}, "config.model.width: got 0, expected at least 1"),
+        ({"name": "unett"}, "^model.name: got 'unett', expected one of unet, or "),
+        (
+            {"name": f"{__name__}:NotANetwork"},
+            "^model.name: .*returns dict, exp",
+        ),
+        (
+            {"name": f"{__name__}:pytest.fail"},
+            "^model.name: .*expected a callab",
+        ),
+        ({"norm": "layer"}, "^model.norm: got 'layer', expected one of batch, group"),
+        ({"dtype": "f4"}, "^model.dtype: got 'f4', expected one of float32, bfloat16"),
+        ({"init": "x"}, "^model.init: got 'x', expected one of he, normal"),
+        ({"width": 0}, "^model.width: got 0, expected an integer >= 1 .channels"),
+        ({"depth": 1.5}, "^model.depth: got 1.5, expected an integer >= 1 .poolings"),
     ],
 )
 def test_bad_config_is_named(change, message):
     with pytest.raises(InputError, match=message):
         models.build(config(**change), num_classes=2)
+
+
+NotANetwork = dict
+
+
+class Pixelwise(nn.Module):
+    """A network that sees one pixel at a time, with the arguments of a plug-in."""
+
+    num_classes: int
+    width: int
+    depth: int
+    norm: str
+    dtype: Any
+    kernel_init: Any
+
+    @nn.compact
+    def __call__(self, images, train):
+        del train
+        for _ in range(self.depth):
+            layer = nn.Dense(self.width, kernel_init=self.kernel_init)
+            images = nn.relu(layer(images))
+        return nn.Dense(self.num_classes)(images)
+
+
+def test_a_plugin_is_built_with_the_fields_of_the_config():
+    plugin = config(name=f"{__name__}:Pixelwise", norm="own", width=3, init="normal")
+    model = models.build(plugin, num_classes=4)
+    assert isinstance(model, Pixelwise)
+    assert (model.num_classes, model.width, model.norm) == (4, 3, "own")
+    images, variables = initialised(model, 1, 2, 2, 1)
+    assert model.apply(variables, images, train=False).shape == (1, 2, 2, 4)

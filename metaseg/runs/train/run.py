@@ -196,12 +196,13 @@ def build_layout(config: ConfigDict) -> Layout:
         )
     by = c.ensemble_by or ("turns" if jax.default_backend() == "cpu" else "vmap")
     turns = by == "turns" and c.ensemble > 1
-    layout = parallel.build(
-        c.partitioner,
-        there[: c.devices or None],
-        1 if turns else max(1, c.ensemble),
-        compiler_options=models.compiler_options(),
-    )
+    with errors.prefixed("config."):
+        layout = parallel.build(
+            c.partitioner,
+            there[: c.devices or None],
+            1 if turns else max(1, c.ensemble),
+            compiler_options=models.compiler_options(),
+        )
     if turns:
         layout = parallel.in_turns(layout, c.ensemble)
     parts = layout.batch_devices * config.training.grad_accum_steps
@@ -408,10 +409,14 @@ def build_step(config: ConfigDict) -> training.Step:
 
     num_classes = config.data.num_classes
     gather = feeds.renderer(config) if config.data.endless else training.gather
+    with errors.prefixed("config."):
+        model = models.build(config.model, num_classes)
+        optimizer = optimizers.build(config.optimizer, config.training.steps)
+        loss = losses.build(config.loss)
     return training.Step(
-        model=models.build(config.model, num_classes),
-        optimizer=optimizers.build(config.optimizer, config.training.steps),
-        loss=losses.build(config.loss),
+        model=model,
+        optimizer=optimizer,
+        loss=loss,
         noise=noise.build(config.noise, num_classes),
         augment=augment_example,
         online=config.noise.online,
@@ -446,8 +451,9 @@ def step_functions(
 
     def parts(settings: members_lib.Settings) -> training.Step:
         bound = build_step(members_lib.bind(config, settings.values))
-        model = bound.model.clone(axis_name=layout.axis_name)
-        return bound._replace(model=model, axis_name=layout.axis_name, gather=gather)
+        with errors.prefixed("config."):
+            bound = training.mapped(bound, layout.axis_name)
+        return bound._replace(gather=gather)
 
     def train_steps(
         settings: members_lib.Settings, state: Any, data: Any, rows: Any, count: Any
