@@ -1,6 +1,6 @@
 """Training losses: logits and label maps to one number.
 
-May import `labels` and `errors`.
+May import `labels`, `registry` and `errors`.
 
 A loss is `(logits, labels) -> scalar`, a mean over what is labelled; void pixels count
 in none of them. A training step wants the mean's two sums, `(logits, labels) -> Sums`,

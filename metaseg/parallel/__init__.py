@@ -5,7 +5,7 @@
 - `processes`: several processes, on one machine or many, that do one run together.
 - `cost`: FLOPs of a network, and what devices can do.
 
-May import `errors` and what `training` may.
+May import `checks` and `errors`.
 """
 
 from metaseg.parallel import cost, processes
