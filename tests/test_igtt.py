@@ -17,11 +17,11 @@ KEY = jax.random.key(0)
 EMS = jax.jit(igtt.ems, static_argnames="radius")
 
 
-def reference_cuts(scores, valid, num_thresholds):
-    """Explicit masks of all cuts but the first and the last, from METHOD's words."""
+def reference_candidates(scores, valid, num_thresholds):
+    """Masks of all evenly spaced thresholds but the first and the last."""
     low, high = scores[valid].min(), scores[valid].max()
-    cuts = np.linspace(low, high, num_thresholds)[1:-1]
-    return [(scores > cut) & valid for cut in cuts]
+    thresholds = np.linspace(low, high, num_thresholds)[1:-1]
+    return [(scores > threshold) & valid for threshold in thresholds]
 
 
 def reference_agreement(scores, valid, mask, criterion):
@@ -38,8 +38,8 @@ def reference_agreement(scores, valid, mask, criterion):
 
 
 def reference_mask(scores, valid, criterion, num_thresholds):
-    """METHOD's steps 2 and 3 on one image."""
-    candidates = reference_cuts(scores, valid, num_thresholds)
+    """The best mask of one image, inverted if it holds more than half of the pixels."""
+    candidates = reference_candidates(scores, valid, num_thresholds)
     found = [reference_agreement(scores, valid, m, criterion) for m in candidates]
     mask = candidates[int(np.argmax(found))]
     return valid & ~mask if mask.sum() > valid.sum() / 2 else mask
@@ -58,20 +58,23 @@ def score_maps(seed, shape=(4, 24, 31), power=2.0):
 
 
 @pytest.mark.parametrize("criterion", igtt.CRITERIA)
-def test_agreement_of_all_cuts_equals_brute_force_over_explicit_masks(criterion):
+def test_agreement_of_all_thresholds_equals_brute_force_over_explicit_masks(criterion):
     scores, valid = score_maps(0)
     found = jax.jit(partial(igtt.agreement, criterion=criterion, num_thresholds=12))(
         scores, valid
     )
     expected = [
-        [reference_agreement(p, v, q, criterion) for q in reference_cuts(p, v, 12)]
+        [
+            reference_agreement(p, v, q, criterion)
+            for q in reference_candidates(p, v, 12)
+        ]
         for p, v in zip(scores, valid, strict=True)
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("criterion", igtt.CRITERIA)
-def test_one_update_without_ems_equals_the_method_written_in_numpy(criterion):
+def test_one_update_without_ems_equals_the_best_mask_computed_by_numpy(criterion):
     scores, valid = score_maps(1)
     update = jax.jit(
         partial(igtt.update_labels, criterion=criterion, keep=igtt.target("mask"))
@@ -82,7 +85,7 @@ def test_one_update_without_ems_equals_the_method_written_in_numpy(criterion):
         np.testing.assert_array_equal(label == 255, ~v)
 
 
-def test_dmi_cuts_next_to_the_mean_and_bce_next_to_one_half():
+def test_best_threshold_of_dmi_is_next_to_the_mean_and_of_bce_next_to_one_half():
     scores, valid = score_maps(2)
     for criterion, middles in (
         ("dmi", [p[v].mean() for p, v in zip(scores, valid, strict=True)]),
@@ -94,7 +97,7 @@ def test_dmi_cuts_next_to_the_mean_and_bce_next_to_one_half():
             assert abs(p[v].min() + (i + 1) * step - middle) <= step
 
 
-def test_otsu_of_many_cuts_is_scikit_images():
+def test_otsu_of_many_thresholds_equals_scikit_image():
     scores, _ = score_maps(3)
     found = igtt.best_mask(
         scores[:, :, :, None].mean(-1) * 100 - 20, criterion="otsu", num_thresholds=257
@@ -104,7 +107,7 @@ def test_otsu_of_many_cuts_is_scikit_images():
 
 
 @pytest.mark.parametrize("criterion", igtt.CRITERIA)
-def test_no_pixel_that_is_not_valid_counts(criterion):
+def test_invalid_pixels_change_no_result(criterion):
     scores, valid = score_maps(4)
     other = np.where(valid, scores, np.nan)
     for p in (scores, other):
@@ -142,13 +145,13 @@ def test_saturated_scores_are_their_own_mask(criterion):
 
 
 @pytest.mark.parametrize("criterion", igtt.CRITERIA)
-def test_best_cut_is_where_the_best_mask_begins(criterion):
+def test_best_threshold_separates_the_best_mask_from_the_rest(criterion):
     scores, valid = score_maps(8)
-    cuts = np.asarray(igtt.best_threshold(scores, valid, criterion=criterion))
+    best = np.asarray(igtt.best_threshold(scores, valid, criterion=criterion))
     masks = np.asarray(igtt.best_mask(scores, valid, criterion=criterion))
-    for cut, score, mask, known in zip(cuts, scores, masks, valid, strict=True):
-        assert score[mask].min() > cut - 1e-6
-        assert score[known & ~mask].max() < cut + 1e-6
+    for threshold, score, mask, known in zip(best, scores, masks, valid, strict=True):
+        assert score[mask].min() > threshold - 1e-6
+        assert score[known & ~mask].max() < threshold + 1e-6
     assert np.isnan(igtt.best_threshold(jnp.ones((1, 4, 4)), criterion=criterion)).all()
 
 
@@ -168,7 +171,7 @@ def test_orient_makes_the_chosen_side_foreground():
         np.testing.assert_array_equal(found, expected[polarity], polarity)
 
 
-def test_orient_leaves_out_what_is_not_valid():
+def test_orient_counts_valid_pixels_only():
     mask, valid = np.ones((6, 6), bool), np.ones((6, 6), bool)
     mask[3:], valid[:1] = False, False  # 2 rows of 5 are foreground
     np.testing.assert_array_equal(igtt.orient(mask, valid), mask & valid)
@@ -200,13 +203,13 @@ def test_ems_lies_on_the_dilated_skeleton(radius):
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.34, 1.0])
-def test_ems_keeps_exactly_its_share_of_the_pixels_that_were_landed_on(fraction):
+def test_ems_keeps_exactly_its_share_of_the_shifted_pixels(fraction):
     mask = jnp.asarray(blobs())
     everything = EMS(KEY, mask, fraction=1.0)
     points = EMS(KEY, mask, fraction=fraction)
-    for landed, kept in zip(everything, points, strict=True):
-        assert kept.sum() == math.ceil(round(int(landed.sum()) * fraction, 6))
-        assert not (kept & ~landed).any()
+    for shifted, kept in zip(everything, points, strict=True):
+        assert kept.sum() == math.ceil(round(int(shifted.sum()) * fraction, 6))
+        assert not (kept & ~shifted).any()
 
 
 def test_ems_shifts_uniformly_and_independently_along_both_axes():
@@ -226,7 +229,7 @@ def test_ems_of_every_pixel_unmoved_is_the_skeleton():
     np.testing.assert_array_equal(found, [skeletonize(m > 0) for m in mask])
 
 
-def test_structure_mask_is_the_mask_and_sample_an_exact_share_of_it():
+def test_target_mask_is_the_mask_and_target_sample_an_exact_share_of_it():
     mask = blobs(2)
     whole = igtt.target("mask")(KEY, mask)
     some = np.asarray(jax.jit(igtt.target("sample", fraction=0.2))(KEY, mask))
@@ -237,7 +240,7 @@ def test_structure_mask_is_the_mask_and_sample_an_exact_share_of_it():
     )
 
 
-def test_structure_random_deals_as_many_points_as_ems_out_anywhere():
+def test_target_random_places_as_many_points_as_ems_anywhere():
     mask = blobs(2)
     points = np.asarray(EMS(KEY, mask, radius=0, fraction=1.0))
     drawn = igtt.target("random", radius=0, fraction=1.0)
@@ -295,7 +298,7 @@ def test_local_contrast_is_a_difference_of_gaussians_of_the_root_of_intensity():
     assert not found[:, 20:].any()
 
 
-def test_open_masks_is_an_opening_that_padding_takes_no_part_in():
+def test_open_masks_is_an_opening_that_ignores_padding():
     mask = np.random.default_rng(0).random((2, 30, 34)) > 0.2
     found = igtt.open_masks(mask, min_radius=2)
     for one, expected in zip(found, mask, strict=True):
@@ -303,9 +306,9 @@ def test_open_masks_is_an_opening_that_padding_takes_no_part_in():
         np.testing.assert_array_equal(one, expected)
     valid = np.zeros_like(mask)
     valid[:, :25, :20] = True
-    cut = igtt.open_masks(mask[:, :25, :20], min_radius=2)
+    cropped = igtt.open_masks(mask[:, :25, :20], min_radius=2)
     found = igtt.open_masks(mask, valid, min_radius=2)
-    np.testing.assert_array_equal(found[:, :25, :20], cut)
+    np.testing.assert_array_equal(found[:, :25, :20], cropped)
     assert not (found & ~valid).any()
     np.testing.assert_array_equal(igtt.open_masks(mask, min_radius=0), mask)
 
@@ -348,7 +351,7 @@ def test_fit_boundary_follows_its_definition():
     assert (np.asarray(found) != expected).mean() < 1e-3  # ties are rounding's
 
 
-def test_fit_boundary_undoes_what_one_cut_does_to_bright_and_dim_objects():
+def test_fit_boundary_corrects_the_sizes_of_bright_and_dim_objects():
     image, truth = objects_of_two_brightnesses()
     mask = image > 1.3
     negative = igtt.fit_boundary(mask, -image[..., None], bandwidth=5.0)
@@ -357,7 +360,7 @@ def test_fit_boundary_undoes_what_one_cut_does_to_bright_and_dim_objects():
         assert (fitted ^ truth).sum() < 0.5 * (mask ^ truth).sum()
 
 
-def test_fit_boundary_keeps_padding_and_what_has_no_boundary():
+def test_fit_boundary_keeps_padding_and_masks_without_a_boundary():
     image, truth = objects_of_two_brightnesses()
     fit = jax.jit(partial(igtt.fit_boundary, bandwidth=5.0))
     nothing, everything = np.zeros((40, 56), bool), np.ones((40, 56), bool)
@@ -368,25 +371,24 @@ def test_fit_boundary_keeps_padding_and_what_has_no_boundary():
     valid[:30, :40] = True
     padded = np.where(valid, image, 1e6)[..., None]
     found = fit(truth, padded, valid)
-    cut = fit(truth[:30, :40], image[:30, :40, None])
-    np.testing.assert_array_equal(found[:30, :40], cut)
+    cropped = fit(truth[:30, :40], image[:30, :40, None])
+    np.testing.assert_array_equal(found[:30, :40], cropped)
     assert not (found & ~valid).any()
 
 
-def test_average_is_the_plain_mean_until_the_decay_takes_over():
-    rng = np.random.default_rng(0)
-    epochs = rng.random((6, 3, 4)).astype(np.float32)
+def test_ema_is_the_plain_mean_of_the_first_rounds_and_then_decays():
+    scores = np.random.default_rng(0).random((6, 3, 4)).astype(np.float32)
     found = jnp.full((3, 4), 7.0)
-    for epoch in range(4):
-        found = igtt.average(found, epochs[epoch], epoch, decay=0.75)
-    np.testing.assert_allclose(found, epochs[:4].mean(axis=0), rtol=1e-5)
-    for epoch in (4, 5):
-        expected = 0.75 * found + 0.25 * epochs[epoch]
-        found = igtt.average(found, epochs[epoch], epoch, decay=0.75)
+    for i in range(4):
+        found = igtt.ema(found, scores[i], i, decay=0.75)
+    np.testing.assert_allclose(found, scores[:4].mean(axis=0), rtol=1e-5)
+    for i in (4, 5):
+        expected = 0.75 * found + 0.25 * scores[i]
+        found = igtt.ema(found, scores[i], i, decay=0.75)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_stability_is_the_iou_with_the_epoch_before():
+def test_stability_is_the_iou_with_the_previous_round():
     now = np.zeros((4, 4, 4), bool)
     before = now.copy()
     now[0, :2], before[0, 1:3] = True, True  # 1 of 3 rows shared

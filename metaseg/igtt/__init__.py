@@ -1,19 +1,24 @@
-"""iGTT: segmentation without labels, by labels that a network's own scores give.
+"""iGTT, iterated ground truth training: segmentation without manual labels.
 
-Train for a round, score every training image, turn each score map into the next round's
-label, repeat. Here is the turn from scores to labels, METHOD's iterated ground truth
-(Luo et al., "Deep Neural Networks Learn Meta-Structures from Noisy Labels in Semantic
-Segmentation", AAAI 2022): the best of some cuts (`best_mask`), which side of it is
-foreground (`orient`), and what is kept of that mask (`target`); `update_labels` does
-all three. Where something is known of the objects, `open_masks` drops what is smaller
-and `fit_boundary` moves boundaries to where the intensity changes. Labels to start from
-are all black, or the same turn applied to what the image alone says,
-`update_labels(key, intensity(images), ids, criterion="otsu")`, or
+A network trains for one round and scores every training image. Each score map then
+becomes the label of the next round. This package turns scores into labels. Sources:
+Luo et al., "Deep Neural Networks Learn Meta-Structures from Noisy Labels in Semantic
+Segmentation", AAAI 2022 (arXiv 2103.11594), and its extension "Elucidating
+Meta-Structures of Noisy Labels in Semantic Segmentation by Deep Neural Networks"
+(arXiv 2205.00160). `update_labels` does this in three or four steps:
+
+    best_mask                  applies the threshold that agrees best with the scores
+    orient                     decides which side of the threshold is foreground
+    open_masks, fit_boundary   optional: remove small objects, move the boundaries
+    target                     selects the pixels of the mask that become the label
+
+The first labels are all background, or come from the image alone:
+`update_labels(key, intensity(images), ids, criterion="otsu")`, or the same with
 `local_contrast(images)` in place of the intensity.
 
-Pure functions of maps `[..., H, W]`, each image by itself. `valid`, boolean, is false
-where a pixel is padding: it counts in nothing and its label is void. May import
-`labels`, `noise`, `density`, `morphology`, `checks` and `errors`.
+All functions are pure and treat every map `[..., H, W]` separately. The boolean array
+`valid` is false at padding. Padding changes no result, and its label is void. May
+import `labels`, `noise`, `density`, `morphology`, `checks` and `errors`.
 """
 
 from metaseg.igtt.initial import intensity, local_contrast
@@ -21,22 +26,16 @@ from metaseg.igtt.polarity import POLARITIES, orient
 from metaseg.igtt.refine import fit_boundary, open_masks
 from metaseg.igtt.targets import TARGETS, ems, soft_targets, target
 from metaseg.igtt.thresholds import CRITERIA, agreement, best_mask, best_threshold
-from metaseg.igtt.update import (
-    average,
-    masks,
-    stability,
-    to_labels,
-    update_labels,
-)
+from metaseg.igtt.update import ema, masks, stability, to_labels, update_labels
 
 __all__ = [
     "CRITERIA",
     "POLARITIES",
     "TARGETS",
     "agreement",
-    "average",
     "best_mask",
     "best_threshold",
+    "ema",
     "ems",
     "fit_boundary",
     "intensity",

@@ -1,4 +1,4 @@
-"""What an image alone says of its foreground: scores to begin with.
+"""First scores, computed from the image alone.
 
 May import `masked` and `density`.
 """
@@ -14,7 +14,14 @@ __all__ = ["intensity", "local_contrast"]
 
 
 def intensity(images: jax.Array) -> jax.Array:
-    """Mean over the channels of images `[..., H, W, C]`, float32 `[..., H, W]`."""
+    """Averages the channels of images.
+
+    Args:
+      images: Numbers `[..., H, W, C]`.
+
+    Returns:
+      float32 `[..., H, W]`.
+    """
     return jnp.mean(jnp.asarray(images, jnp.float32), axis=-1)
 
 
@@ -25,23 +32,25 @@ def local_contrast(
     fine: ArrayLike = 1.0,
     sigma_coarse: ArrayLike = 16.0,
 ) -> jax.Array:
-    """How much brighter a pixel is than its surroundings.
+    """Computes how much brighter each pixel is than its surroundings.
 
-    The square root of the intensity above the image's lowest, so that photon noise is
-    alike in dark and bright places; its local mean over a few pixels minus that over
-    many, border and padding left out of both.
+    The intensity of an image is scaled to [0, 1]. Its square root is taken, since
+    photon noise then has the same variance in dark and bright regions. The result is
+    the local mean at a fine scale minus the local mean at a coarse scale. Both means
+    are normalised at the image border and at padding.
 
     Args:
-      images: float `[..., H, W, C]`.
-      valid: boolean `[..., H, W]`; by default every pixel is.
-      fine: standard deviation of the smaller Gaussian in pixels, > 0.
-      sigma_coarse: standard deviation of the larger one, above an object's radius.
+      images: Numbers `[..., H, W, C]`.
+      valid: Boolean `[..., H, W]`, false at padding; None means all pixels are valid.
+      fine: Standard deviation of the fine Gaussian in pixels, > 0.
+      sigma_coarse: Standard deviation of the coarse Gaussian in pixels, > 0. Choose it
+        larger than the radius of an object.
 
     Returns:
-      float32 `[..., H, W]` in [-1, 1], 1 being the image's range; 0 where not valid.
+      float32 `[..., H, W]` in [-1, 1]; 0 where not valid.
 
     Raises:
-      InputError: wrong fine or coarse.
+      InputError: If `fine` or `sigma_coarse` is not positive.
     """
     shade, valid = floats(intensity(images), valid)
     root = jnp.sqrt(unit(shade, valid))

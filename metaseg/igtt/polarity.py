@@ -26,18 +26,20 @@ def orient(
     """Inverts masks whose foreground is on the wrong side.
 
     Args:
-      mask: boolean `[..., H, W]`.
-      valid: boolean `[..., H, W]`; by default every pixel is.
-      images: float `[..., H, W, C]`; needed where the polarity looks at them.
-      polarity: static: the foreground is the "smaller" side, or the one that is
-        "brighter" or "darker" on average, channels averaged; "none" inverts nothing.
-        Where both are equal or one is empty, "brighter" and "darker" invert nothing.
+      mask: Boolean `[..., H, W]`.
+      valid: Boolean `[..., H, W]`, false at padding; None means all pixels are valid.
+      images: Numbers `[..., H, W, C]`. The polarities "brighter" and "darker" need
+        them.
+      polarity: One of `POLARITIES`, static. "smaller" makes the side with fewer pixels
+        foreground. "brighter" and "darker" compare the mean intensity of the two
+        sides, averaged over the channels, and invert nothing where the means are equal
+        or one side is empty. "none" inverts nothing.
 
     Returns:
       Boolean `[..., H, W]`, false where not valid.
 
     Raises:
-      InputError: wrong polarity, or images that it needs are missing.
+      InputError: If `polarity` is unknown, or it needs images and there are none.
     """
     checks.choice("polarity", polarity, POLARITIES)
     valid = jnp.ones(mask.shape, bool) if valid is None else valid

@@ -1,4 +1,4 @@
-"""What is known of objects beside their scores: their least size, where they end.
+"""Prior knowledge of objects, applied to masks: smallest size, boundaries in the image.
 
 May import `initial`, `masked`, `density`, `morphology` and `checks`.
 """
@@ -24,19 +24,22 @@ _HALF_WIDTH = math.sqrt(5)  # of an Epanechnikov kernel of standard deviation 1
 def open_masks(
     mask: jax.Array, valid: jax.Array | None = None, *, min_radius: int
 ) -> jax.Array:
-    """Drops what a disk does not fit into: specks, and bridges between objects.
+    """Opens masks by a disk: removes specks and thin bridges between objects.
+
+    Pixels outside the image and at padding do not erode an object, since the object may
+    continue there (`skimage.morphology.opening` with `mode="ignore"`).
 
     Args:
-      mask: boolean `[..., H, W]`.
-      valid: boolean `[..., H, W]`; by default every pixel is. Objects may go on beyond
-        these, as beyond the image.
-      min_radius: radius of the smallest object, pixels, a static integer >= 0.
+      mask: Boolean `[..., H, W]`.
+      valid: Boolean `[..., H, W]`, false at padding; None means all pixels are valid.
+      min_radius: Radius of the smallest object in pixels, a static integer >= 0.
 
     Returns:
       Boolean `[..., H, W]`, false where not valid.
 
     Raises:
-      InputError: wrong mask or min_radius.
+      InputError: If `mask` is not boolean `[..., H, W]`, or `min_radius` is negative or
+        no integer.
     """
     valid = jnp.ones(mask.shape, bool) if valid is None else valid
     left = morphology.erode(mask | ~valid, min_radius) & valid
@@ -53,27 +56,29 @@ def fit_boundary(
 ) -> jax.Array:
     """Moves boundaries to the middle of the local step in intensity.
 
-    One cut for a whole image puts boundaries of bright objects too far out and those of
-    dim ones too far in. Here every pixel near the boundary joins the side whose local
-    mean intensity is nearer to its own, three times: the two local means of
-    region-scalable fitting (Li, Kao, Gore and Ding, 2008), without its length term.
-    Intensities are taken as in `local_contrast`: square roots, smoothed a little.
+    One threshold for a whole image draws bright objects too large and dim objects too
+    small. This function repeats one step three times: every pixel near the boundary
+    joins the side whose local mean intensity is closer to its own. The two local means
+    are those of region-scalable fitting (Li, Kao, Gore and Ding, 2008); the length term
+    is left out. As in `local_contrast`, the intensity is the square root of the scaled
+    intensity, here smoothed by a Gaussian of 1 pixel.
 
     Args:
-      mask: boolean `[..., H, W]`.
-      images: float `[..., H, W, C]`.
-      valid: boolean `[..., H, W]`; by default every pixel is.
-      bandwidth: standard deviation in pixels of the kernel that local means are taken
-        with, Epanechnikov's, > 0: wider than blur and noise, narrower than where light
-        changes.
-      band: how far from the boundary a pixel may change sides at a time, pixels, a
-        static integer >= 1.
+      mask: Boolean `[..., H, W]`.
+      images: Numbers `[..., H, W, C]`.
+      valid: Boolean `[..., H, W]`, false at padding; None means all pixels are valid.
+      bandwidth: Standard deviation in pixels of the Epanechnikov kernel of the local
+        means, > 0. Choose it wider than blur and noise, and narrower than the scale on
+        which the illumination changes.
+      band: Largest distance in pixels from the boundary at which one step may change a
+        pixel, a static integer >= 1.
 
     Returns:
-      Boolean `[..., H, W]`, false where not valid; an empty mask stays empty.
+      Boolean `[..., H, W]`, false where not valid. An empty mask stays empty.
 
     Raises:
-      InputError: wrong mask, bandwidth or band.
+      InputError: If `mask` is not boolean `[..., H, W]`, `bandwidth` is not positive,
+        or `band` is below 1 or no integer.
     """
     checks.masks("mask", mask)
     checks.integer("band", band, 1, "pixels")
@@ -82,7 +87,7 @@ def fit_boundary(
     around = partial(
         density.weighted_sum,
         bandwidth=_HALF_WIDTH * bandwidth,
-        kernel="epanechnikov",  # of a shorter reach than a Gaussian: half the time
+        kernel="epanechnikov",  # reaches less far than a Gaussian: half the time
     )
     root = jnp.where(valid, jnp.sqrt(unit(shade, valid)), 0)
     both = jnp.stack([valid.astype(jnp.float32), root])
@@ -104,6 +109,6 @@ def fit_boundary(
 def _mean(
     total: jax.Array, pixels: jax.Array, of: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Local mean, and where it is of more pixels than rounding makes up."""
+    """Returns local means, and where they average more than a rounding error."""
     some = pixels > 1e-5 * of
     return total / jnp.where(some, pixels, 1), some

@@ -1,4 +1,4 @@
-"""What is kept of a mask as a label: the meta-structure, or what to compare it with.
+"""From a mask to a label: meta-structure (EMS), and alternatives to compare it with.
 
 May import `noise`, `density`, `labels` and `checks`.
 """
@@ -20,20 +20,25 @@ TARGETS = ("ems", "sample", "mask", "random")
 def ems(
     key: jax.Array, labels: jax.Array, *, radius: int = 1, fraction: ArrayLike = 0.1
 ) -> jax.Array:
-    """Extraction of meta-structure: a few scattered pixels along the skeleton.
+    """Extracts the meta-structure (EMS): scattered pixels along the skeleton.
 
-    Thins the foreground to its skeleton, moves each of its pixels by independent
-    integers, uniform in [-radius, radius] a side and held back at the border, and keeps
-    exactly `ceil(n fraction)` of the n pixels they land on. A NoiseFn.
+    Thins the foreground to its skeleton. Shifts each skeleton pixel along both axes by
+    independent integers, uniform in [-radius, radius] and clipped at the border. Keeps
+    exactly `ceil(n * fraction)` of the n pixels that are then occupied. This function
+    is a NoiseFn. Source: Luo et al., AAAI 2022.
 
     Args:
-      key: PRNG key.
-      labels: class ids, integer `[..., H, W]`.
-      radius: pixels, a static integer >= 0.
-      fraction: share kept, in [0, 1]; may be traced.
+      key: Typed PRNG key.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
+      radius: Largest shift in pixels, a static integer >= 0.
+      fraction: Share of the pixels to keep, in [0, 1]; may be traced.
+
+    Returns:
+      Class ids of the shape and dtype of `labels`.
 
     Raises:
-      InputError: wrong labels, radius or fraction.
+      InputError: If `labels` are no label maps, `radius` is negative or no integer, or
+        `fraction` is outside [0, 1].
     """
     steps = (
         noise.skeletonize,
@@ -46,16 +51,26 @@ def ems(
 def target(
     name: str = "ems", *, radius: int = 1, fraction: ArrayLike = 0.1
 ) -> noise.NoiseFn:
-    """What is kept of a mask as the next round's label.
+    """Returns the function that selects the pixels of a mask for the next label.
 
     Args:
-      name: "ems"; "sample": `ceil(n fraction)` of the mask's n pixels, skeleton or not;
-        "mask": all of it; "random": as many pixels as "ems" keeps, anywhere.
-      radius: of "ems" and "random", pixels.
-      fraction: of all but "mask".
+      name: One of `TARGETS`. "ems" applies `ems`. "sample" keeps `ceil(n * fraction)`
+        of the n pixels of the mask. "mask" keeps the whole mask. "random" places as
+        many pixels as "ems" keeps, anywhere in the image.
+      radius: Largest shift in pixels, for "ems" and "random".
+      fraction: Share of the pixels to keep, for all but "mask".
+
+    Returns:
+      A NoiseFn: `(key, labels) -> labels`.
 
     Raises:
-      InputError: unknown name.
+      InputError: If `name` is unknown.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> mask = jnp.ones((4, 5), jnp.uint8)
+      >>> int(target("sample", fraction=0.25)(jax.random.key(0), mask).sum())
+      5
     """
     checks.choice("name", name, TARGETS)
     extract = partial(ems, radius=radius, fraction=fraction)
@@ -69,18 +84,18 @@ def target(
 
 
 def soft_targets(labels: jax.Array, *, bandwidth: ArrayLike) -> jax.Array:
-    """Labels weighted by density: the local density of the foreground's pixels.
+    """Converts labels to soft labels: the local density of foreground pixels.
 
     Args:
-      labels: binary, integer `[..., H, W]`.
-      bandwidth: standard deviation of the kernel in pixels, > 0.
+      labels: Binary class ids, integer `[..., H, W]`; 255 is void.
+      bandwidth: Standard deviation of the kernel in pixels, > 0.
 
     Returns:
-      float32 `[..., H, W]`, soft labels of `losses`: in [0, 1], each image's highest
-      density 1, and 255 where void.
+      float32 `[..., H, W]`, soft labels as `losses` takes them: in [0, 1], scaled such
+      that the largest density of each image is 1, and 255 where void.
 
     Raises:
-      InputError: wrong labels or bandwidth.
+      InputError: If `labels` are no label maps or `bandwidth` is not positive.
     """
     local = density.spatial_density(labels, 2, bandwidth=bandwidth)[..., 1]
     highest = jnp.max(local, axis=(-2, -1), keepdims=True)

@@ -1,7 +1,8 @@
-"""The cut of a score map whose mask agrees best with the scores, all cuts in one pass.
+"""The threshold of a score map whose mask agrees best with the scores.
 
-May import `masked` and `checks`. To add a criterion, write its two functions, its line
-in `CRITERIA` and its formula in `agreement`.
+One pass over the pixels evaluates all thresholds. To add a criterion, write its two
+functions, add a line to `CRITERIA` and its formula to `agreement`. May import
+`masked` and `checks`.
 """
 
 from collections.abc import Callable
@@ -18,23 +19,23 @@ __all__ = ["CRITERIA", "agreement", "best_mask", "best_threshold"]
 _TINY = 1e-30
 
 
-class _Side(NamedTuple):
-    """Pixels and summed weights of the foreground of each cut, `[..., cuts]`."""
+class _Foreground(NamedTuple):
+    """Pixels and summed weights above each threshold, `[..., thresholds]`."""
 
     pixels: jax.Array
     total: jax.Array
 
 
 class _Criterion(NamedTuple):
-    """What a criterion sums over the foreground of a cut, and makes of the sums.
+    """A criterion: the weights it sums over the foreground, and its value.
 
     Attributes:
       weight: `(scores, valid) -> weights`, `[..., H, W]`.
-      value: `(scores, valid, above) -> agreement`, `[..., cuts]`.
+      value: `(scores, valid, above) -> agreement`, `[..., thresholds]`.
     """
 
     weight: Callable[[jax.Array, jax.Array], jax.Array]
-    value: Callable[[jax.Array, jax.Array, _Side], jax.Array]
+    value: Callable[[jax.Array, jax.Array, _Foreground], jax.Array]
 
 
 def _centred(scores: jax.Array, valid: jax.Array) -> jax.Array:
@@ -42,18 +43,20 @@ def _centred(scores: jax.Array, valid: jax.Array) -> jax.Array:
     return scores - mean[..., None, None]
 
 
-def _determinant(scores: jax.Array, valid: jax.Array, above: _Side) -> jax.Array:
+def _determinant(scores: jax.Array, valid: jax.Array, above: _Foreground) -> jax.Array:
     del scores
     return jnp.abs(above.total) / count(valid)[..., None]
 
 
-def _between_variance(scores: jax.Array, valid: jax.Array, above: _Side) -> jax.Array:
+def _between_variance(
+    scores: jax.Array, valid: jax.Array, above: _Foreground
+) -> jax.Array:
     del scores
     below = count(valid)[..., None] - above.pixels
     return above.total**2 / jnp.maximum(above.pixels * below, 1)
 
 
-def _overlap(scores: jax.Array, valid: jax.Array, above: _Side) -> jax.Array:
+def _overlap(scores: jax.Array, valid: jax.Array, above: _Foreground) -> jax.Array:
     squares = total(scores**2, valid)[..., None]
     return above.total / jnp.maximum(squares + above.pixels - above.total, _TINY)
 
@@ -64,7 +67,9 @@ def _log_odds(scores: jax.Array, valid: jax.Array) -> jax.Array:
     return jnp.log(jnp.maximum(scores, _TINY)) - miss
 
 
-def _log_likelihood(scores: jax.Array, valid: jax.Array, above: _Side) -> jax.Array:
+def _log_likelihood(
+    scores: jax.Array, valid: jax.Array, above: _Foreground
+) -> jax.Array:
     miss = total(jnp.log(jnp.maximum(1 - scores, _TINY)), valid)[..., None]
     return (above.total + miss) / count(valid)[..., None]
 
@@ -84,40 +89,44 @@ def agreement(
     criterion: str = "dmi",
     num_thresholds: int = 30,
 ) -> jax.Array:
-    """How well the mask of each cut agrees with the scores it was cut from.
+    """Computes how well the mask of each threshold agrees with its scores.
 
-    Threshold i of n, `scores > low + i / (n - 1) (high - low)`, lies between an image's
-    lowest and highest score. With p the scores, q the mask, sums over the n valid
-    pixels and means m1 of p inside, m0 outside of q, the criteria are
+    Threshold i = 0, ..., k - 1 gives the mask
+    `scores > low + i / (k - 1) * (high - low)`, where low and high are the lowest and
+    highest score of the map. Let p be the scores, q the mask, n the number of valid
+    pixels, and m1 and m0 the means of p inside and outside the mask. All sums are over
+    valid pixels. The criteria are
 
-    - dmi: |det| of the 2 x 2 joint matrix of prediction and mask, divided by n^2. It is
-      `sum(q (p - mean(p))) / n`, so that the best cut is next to the mean score;
-    - iou: `sum(p q) / (sum(p^2) + sum(q) - sum(p q))`;
-    - bce: the mean of `q log p + (1 - q) log(1 - p)`, where p below 1e-30 counts as
-      1e-30; the best cut is the one next to 1/2, or the one nearest to it;
-    - otsu: `sum(q) sum(1 - q) / n^2 (m1 - m0)^2`, for scores of any scale.
+    - dmi: |det| of the 2 x 2 joint matrix of prediction and mask, divided by n^2. It
+      equals `sum(q * (p - mean(p))) / n`, so the best threshold is next to the mean;
+    - iou: `sum(p * q) / (sum(p^2) + sum(q) - sum(p * q))`;
+    - bce: the mean of `q * log(p) + (1 - q) * log(1 - p)`, where probabilities below
+      1e-30 count as 1e-30. The best threshold is next to 1/2, or the one nearest to it;
+    - otsu: `sum(q) * sum(1 - q) / n^2 * (m1 - m0)^2`, for scores of any scale.
 
-    All cuts come from one pass: counts and sums of the pixels between two cuts, and
-    their cumulative sums.
+    The pixels between neighbouring thresholds are counted and summed in one pass; the
+    values of all thresholds are cumulative sums of these.
 
     Args:
-      scores: float `[..., H, W]`, foreground probabilities (otsu: any).
-      valid: boolean `[..., H, W]`; by default every pixel is.
-      criterion: one of `CRITERIA`, static.
-      num_thresholds: cuts, static, >= 3; the first and the last are left out.
+      scores: Float `[..., H, W]`: foreground probabilities, or any numbers for "otsu".
+      valid: Boolean `[..., H, W]`, false at padding; None means all pixels are valid.
+      criterion: One of `CRITERIA`, static.
+      num_thresholds: Number of evenly spaced thresholds, static, >= 3. The first and
+        the last are left out.
 
     Returns:
-      float32 `[..., num_thresholds - 2]`, larger is better; no NaN for constant
-      and saturated scores and for images without a valid pixel.
+      float32 `[..., num_thresholds - 2]`, larger is better. Finite for constant and
+      saturated scores, and for maps without valid pixels.
 
     Raises:
-      InputError: wrong criterion or num_thresholds.
+      InputError: If `criterion` is unknown, or `num_thresholds` is below 3 or no
+        integer.
     """
     checks.choice("criterion", criterion, CRITERIA)
     scores, valid = floats(scores, valid)
     weight, value = CRITERIA[criterion]
-    passed = _cuts_passed(scores, valid, num_thresholds)
-    above = _above(passed, weight(scores, valid), valid, num_thresholds)
+    exceeded = _exceeded(scores, valid, num_thresholds)
+    above = _above(exceeded, weight(scores, valid), valid, num_thresholds)
     return value(scores, valid, above)
 
 
@@ -128,17 +137,32 @@ def best_mask(
     criterion: str = "dmi",
     num_thresholds: int = 30,
 ) -> jax.Array:
-    """The mask of the cut that agrees best with the scores; of equals, the lowest.
+    """Applies the threshold whose mask agrees best with the scores.
 
-    Arguments and errors are those of `agreement`.
+    Of several best thresholds, the lowest is applied.
+
+    Args:
+      scores: Float `[..., H, W]`: foreground probabilities, or any numbers for "otsu".
+      valid: Boolean `[..., H, W]`, false at padding; None means all pixels are valid.
+      criterion: One of `CRITERIA`, static; see `agreement`.
+      num_thresholds: Number of evenly spaced thresholds, static, >= 3.
 
     Returns:
-      Boolean `[..., H, W]`; all false where the scores are constant or no pixel is
-      valid, and false where a pixel is not.
+      Boolean `[..., H, W]`, false where not valid. A map of constant scores, or without
+      valid pixels, has an empty mask.
+
+    Raises:
+      InputError: If `criterion` is unknown, or `num_thresholds` is below 3 or no
+        integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> best_mask(jnp.array([[0.1, 0.2, 0.8, 0.9]])).tolist()
+      [[False, False, True, True]]
     """
     found = agreement(scores, valid, criterion=criterion, num_thresholds=num_thresholds)
-    passed = _cuts_passed(*floats(scores, valid), num_thresholds)
-    return passed > jnp.argmax(found, axis=-1)[..., None, None] + 1
+    exceeded = _exceeded(*floats(scores, valid), num_thresholds)
+    return exceeded > jnp.argmax(found, axis=-1)[..., None, None] + 1
 
 
 def best_threshold(
@@ -148,12 +172,20 @@ def best_threshold(
     criterion: str = "dmi",
     num_thresholds: int = 30,
 ) -> jax.Array:
-    """The score that `best_mask` cuts at.
+    """Returns the threshold that `best_mask` applies.
 
-    Arguments and errors are those of `agreement`.
+    Args:
+      scores: Float `[..., H, W]`: foreground probabilities, or any numbers for "otsu".
+      valid: Boolean `[..., H, W]`, false at padding; None means all pixels are valid.
+      criterion: One of `CRITERIA`, static; see `agreement`.
+      num_thresholds: Number of evenly spaced thresholds, static, >= 3.
 
     Returns:
       float32 `[...]`; NaN where the scores are constant or no pixel is valid.
+
+    Raises:
+      InputError: If `criterion` is unknown, or `num_thresholds` is below 3 or no
+        integer.
     """
     found = agreement(scores, valid, criterion=criterion, num_thresholds=num_thresholds)
     scores, valid = floats(scores, valid)
@@ -162,25 +194,25 @@ def best_threshold(
     return jnp.where(high > low, low + share * (high - low), jnp.nan)
 
 
-def _cuts_passed(scores: jax.Array, valid: jax.Array, num_thresholds: int) -> jax.Array:
-    """How many of the cuts 0, 1, ... each score is above, int32; 0 where not valid."""
-    checks.integer("num_thresholds", num_thresholds, 3, "cuts")
+def _exceeded(scores: jax.Array, valid: jax.Array, num_thresholds: int) -> jax.Array:
+    """Counts the thresholds 0, 1, ... below each score, int32; 0 where not valid."""
+    checks.integer("num_thresholds", num_thresholds, 3)
     level = unit(scores, valid) * (num_thresholds - 1)
     return jnp.clip(jnp.ceil(level).astype(jnp.int32), 0, num_thresholds - 1)
 
 
 def _above(
-    passed: jax.Array, weights: jax.Array, valid: jax.Array, num_thresholds: int
-) -> _Side:
-    """Pixels and weights above thresholds 1 to num_thresholds - 2, `[..., n - 2]`."""
-    *batch, height, width = passed.shape
+    exceeded: jax.Array, weights: jax.Array, valid: jax.Array, num_thresholds: int
+) -> _Foreground:
+    """Sums pixels and weights above thresholds 1 to k - 2, `[..., k - 2]`."""
+    *batch, height, width = exceeded.shape
     flat = (-1, height * width)
     pairs = jnp.stack([valid.astype(jnp.float32), jnp.where(valid, weights, 0)], -1)
 
-    def between(passed: jax.Array, pairs: jax.Array) -> jax.Array:
-        return jnp.zeros((num_thresholds, 2)).at[passed].add(pairs, mode="clip")
+    def between(exceeded: jax.Array, pairs: jax.Array) -> jax.Array:
+        return jnp.zeros((num_thresholds, 2)).at[exceeded].add(pairs, mode="clip")
 
-    # A scatter-add of both at once: 30 comparisons a pixel take five times as long.
-    sums = jax.vmap(between)(passed.reshape(flat), pairs.reshape(*flat, 2))
+    # One scatter-add of both: 30 comparisons per pixel take five times as long.
+    sums = jax.vmap(between)(exceeded.reshape(flat), pairs.reshape(*flat, 2))
     upper = jnp.cumsum(sums[:, :1:-1], axis=1)[:, ::-1].reshape(*batch, -1, 2)
-    return _Side(upper[..., 0], upper[..., 1])
+    return _Foreground(upper[..., 0], upper[..., 1])

@@ -1,7 +1,7 @@
 """From the scores of one round to the labels of the next.
 
-May import `thresholds`, `polarity`, `refine`, `targets`, `noise`, `labels`, `checks`
-and `errors`.
+May import `thresholds`, `polarity`, `refine`, `targets`, `noise`,
+`labels`, `checks` and `errors`.
 """
 
 import jax
@@ -16,7 +16,7 @@ from metaseg.igtt.targets import ems
 from metaseg.igtt.thresholds import best_mask
 from metaseg.labels import VOID
 
-__all__ = ["average", "masks", "stability", "to_labels", "update_labels"]
+__all__ = ["ema", "masks", "stability", "to_labels", "update_labels"]
 
 
 def masks(
@@ -30,23 +30,29 @@ def masks(
     min_radius: int = 0,
     boundary_sigma: float = 0.0,
 ) -> jax.Array:
-    """`orient(best_mask(scores))`: how scores are read, in training and after it.
+    """Converts scores to masks, in the same way during training and after it.
+
+    Applies `best_mask` and `orient`, then `open_masks` and `fit_boundary` if they are
+    switched on.
 
     Args:
-      scores: as in `agreement`.
-      valid: as in `agreement`.
-      images: float `[..., H, W, C]`, where polarity or boundary need them.
-      criterion: as in `agreement`.
-      num_thresholds: as in `agreement`.
-      polarity: as in `orient`.
-      min_radius: radius of the smallest object, as in `open_masks`; 0 keeps all.
-      boundary_sigma: bandwidth of `fit_boundary`, pixels, static; 0 moves no boundary.
+      scores: Float `[..., H, W]`: foreground probabilities, or any numbers for "otsu".
+      valid: Boolean `[..., H, W]`, false at padding; None means all pixels are valid.
+      images: Numbers `[..., H, W, C]`. The polarities "brighter" and "darker" and a
+        positive `boundary_sigma` need them.
+      criterion: One of `CRITERIA`, static; see `agreement`.
+      num_thresholds: Number of evenly spaced thresholds, static, >= 3.
+      polarity: One of `POLARITIES`, static; see `orient`.
+      min_radius: Radius of the smallest object in pixels, static; see `open_masks`. 0
+        keeps all objects.
+      boundary_sigma: Bandwidth of `fit_boundary` in pixels, static. 0 moves no
+        boundary.
 
     Returns:
       Boolean `[..., H, W]`, false where not valid.
 
     Raises:
-      InputError: as these functions do, or images that are needed are missing.
+      InputError: If an option is wrong, or `images` are needed and None.
     """
     found = best_mask(scores, valid, criterion=criterion, num_thresholds=num_thresholds)
     found = orient(found, valid, images, polarity=polarity)
@@ -62,7 +68,15 @@ def masks(
 
 
 def to_labels(mask: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-    """Masks as labels, uint8 `[..., H, W]`: 1 in the mask, void where not valid."""
+    """Converts masks to labels.
+
+    Args:
+      mask: Boolean `[..., H, W]`.
+      valid: Boolean `[..., H, W]`, false at padding; None means all pixels are valid.
+
+    Returns:
+      uint8 `[..., H, W]`: 1 in the mask, 0 outside, void (255) where not valid.
+    """
     found = mask.astype(jnp.uint8)
     return found if valid is None else jnp.where(valid, found, jnp.uint8(VOID))
 
@@ -81,29 +95,31 @@ def update_labels(
     min_radius: int = 0,
     boundary_sigma: float = 0.0,
 ) -> jax.Array:
-    """The next round's labels of a batch, from the scores of this one.
+    """Computes the labels of the next round from the scores of this round.
 
-    What is drawn for an example depends on the key and its id alone, not on the batch:
-    fold the round into the key.
+    The random pixels of an example depend on the key and on the id of the example, and
+    not on the rest of the batch. Fold the round into the key.
 
     Args:
-      key: typed PRNG key.
-      scores: float `[B, H, W]`.
-      ids: integer `[B]`.
-      images: float `[B, H, W, C]`, where polarity or boundary need them.
-      valid: boolean `[B, H, W]`; by default every pixel is.
-      keep: what is kept of the masks: `target(...)`.
-      criterion: as in `agreement`.
-      num_thresholds: as in `agreement`.
-      polarity: as in `orient`.
-      min_radius: as in `masks`.
-      boundary_sigma: as in `masks`.
+      key: Typed PRNG key.
+      scores: Float `[B, H, W]`: foreground probabilities, or any numbers for "otsu".
+      ids: Integer ids of the examples, `[B]`.
+      images: Numbers `[B, H, W, C]`. The polarities "brighter" and "darker" and a
+        positive `boundary_sigma` need them.
+      valid: Boolean `[B, H, W]`, false at padding; None means all pixels are valid.
+      keep: NoiseFn that selects the pixels of the masks: `target(...)`.
+      criterion: One of `CRITERIA`, static; see `agreement`.
+      num_thresholds: Number of evenly spaced thresholds, static, >= 3.
+      polarity: One of `POLARITIES`, static; see `orient`.
+      min_radius: Radius of the smallest object in pixels, static; 0 keeps all objects.
+      boundary_sigma: Bandwidth of `fit_boundary` in pixels, static. 0 moves no
+        boundary.
 
     Returns:
-      uint8 `[B, H, W]`, void where not valid.
+      uint8 `[B, H, W]`: class ids 0 and 1, void (255) where not valid.
 
     Raises:
-      InputError: as `masks` does.
+      InputError: If an option is wrong, or `images` are needed and None.
     """
     found = masks(
         scores,
@@ -118,20 +134,25 @@ def update_labels(
     return noise.per_example(keep)(key, to_labels(found, valid), ids)
 
 
-def average(
+def ema(
     previous: jax.Array, new: jax.Array, round_index: ArrayLike, *, decay: float
 ) -> jax.Array:
-    """Moving average over rounds of masks or scores, float32 `[..., H, W]`.
+    """Updates an exponential moving average of masks or scores over rounds.
+
+    The weight of the previous average in round r is `min(decay, r / (r + 1))`. The
+    average is thus the plain mean of all rounds until `r / (r + 1)` exceeds the decay.
 
     Args:
-      previous: the average up to the round before; of no effect in round 0.
-      new: this round's, float or boolean.
-      round_index: counted from 0; may be traced. The plain mean of all rounds at first,
-        until its weights reach the decay's.
-      decay: weight of what was, in [0, 1]; 0 forgets it.
+      previous: Average up to the previous round, `[..., H, W]`; ignored in round 0.
+      new: Masks or scores of this round, boolean or float `[..., H, W]`.
+      round_index: Number of this round, counted from 0; may be traced.
+      decay: Largest weight of the previous average, in [0, 1].
+
+    Returns:
+      float32 `[..., H, W]`.
 
     Raises:
-      InputError: wrong decay.
+      InputError: If `decay` is outside [0, 1].
     """
     checks.number("decay", decay, 0, 1)
     kept = jnp.minimum(decay, round_index / (jnp.asarray(round_index, jnp.float32) + 1))
@@ -139,17 +160,17 @@ def average(
 
 
 def stability(masks: jax.Array, previous: jax.Array) -> jax.Array:
-    """IoU of each mask with that of the round before; 1 if both are empty.
+    """Computes the IoU of each mask with the mask of the previous round.
 
-    Masks that no longer change are a reason to stop that needs no label. They say that
-    the loop has settled, not that it has settled on the objects.
+    Masks that no longer change are a stopping criterion that needs no labels. They show
+    that the loop has converged, but not that the masks are right.
 
     Args:
-      masks: boolean `[..., H, W]`.
-      previous: boolean `[..., H, W]`.
+      masks: Boolean `[..., H, W]`.
+      previous: Boolean `[..., H, W]`.
 
     Returns:
-      float32 `[...]`.
+      float32 `[...]` in [0, 1]; 1 if both masks are empty.
     """
     shared = jnp.sum(masks & previous, axis=(-2, -1))
     either = jnp.sum(masks | previous, axis=(-2, -1))

@@ -205,7 +205,7 @@ def _cut(
     """
     if average is not None:
         decay = config.igtt.ema_decay
-        scores = average = igtt.average(average, scores, round_, decay=decay)
+        scores = average = igtt.ema(average, scores, round_, decay=decay)
     masks = read(config, scores, images)
     return masks, average, igtt.stability(masks, before)
 
