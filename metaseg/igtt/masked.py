@@ -1,5 +1,4 @@
-"""Sums and ranges over the valid pixels of maps `[..., H, W]`. Imports jax only.
-"""
+"""Sums and ranges over the valid pixels of maps `[..., H, W]`. Imports jax only."""
 
 import jax
 import jax.numpy as jnp
