@@ -1,7 +1,7 @@
 """IoU of a per-image Otsu threshold on the test split: what needs no training.
 
     python benchmarks/otsu.py --config=configs/cell_clean.py
-    python benchmarks/otsu.py --config=configs/nuclei_clean.py --config.data.dir=DIR
+    python benchmarks/otsu.py --config=configs/nuclei.py --config.data.dir=DIR
 
 Printed over pooled pixels and as the mean over images.
 """

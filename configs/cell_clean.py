@@ -1,4 +1,4 @@
-"""Clean labels of the built-in cells: the ceiling of the other cell configs.
+"""Clean labels of the built-in cells: what noisy labels are compared with.
 
     python experiments/main.py --config=configs/cell_clean.py
 
@@ -7,9 +7,9 @@ About 2 minutes on two CPU cores. Test IoU 0.948.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from metaseg.runs import defaults
 
 
 def get_config() -> ConfigDict:
-    """The run."""
-    return default.get_config()
+    """Returns the config."""
+    return defaults.get_config()

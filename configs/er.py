@@ -1,21 +1,33 @@
-r"""What the er configs share: fluorescence images of endoplasmic reticulum, no noise.
+r"""Fluorescence images of endoplasmic reticulum, with clean or noisy labels.
 
     python experiments/prepare.py --source=organelle --config=er \
         --path=DIR --data_dir=DATA
+    python experiments/main.py --config=configs/er.py --config.data.dir=DATA
+    python experiments/main.py --config=configs/er.py:noise=flip,rate=0.4 \
+        --config.data.dir=DATA
+    python experiments/main.py --config=configs/er.py:noise=sample,fraction=0.1 ...
+    python experiments/main.py --config=configs/er.py:paper ...
 
-with DIR/er/{train,val,test}/{images,labels}/NAME.tif, the source's tree, then
---config.data.dir=DATA. `:paper` after the config file gives the source's settings.
-These images are not ours to measure on: no numbers are given.
+DIR holds er/{train,val,test}/{images,labels}/NAME.tif. `paper` gives
+the settings of the source. There are no results: the images are not free to use.
 """
 
 from ml_collections import ConfigDict
 
-from configs import nuclei
+from metaseg.runs import defaults
 
 
-def get_config(variant: str = "small") -> ConfigDict:
-    """Images of endoplasmic reticulum; `variant` is "small" or "paper"."""
-    config = nuclei.get_config(variant)
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the config; `arg` may name a noise and say `paper`."""
+    arguments = defaults.parse_arg(arg, paper=False)
+    config = defaults.get_config()
     config.data.name = "prepared"
     config.data.dataset = "organelle/er"
-    return config
+    if arguments.paper:
+        config = defaults.paper(config)
+    else:
+        config.augment.crop = 96
+        config.training.batch_size = 8
+        config.training.steps = 1_200
+        config.training.eval_every = 200
+    return defaults.set_noise(config, arguments)

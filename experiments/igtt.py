@@ -21,8 +21,6 @@ from metaseg import host
 from metaseg.cli import failed, fresh_workdir, parse
 from metaseg.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
-
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What to run: configs/NAME_igtt.py.", lock_config=True
 )
@@ -73,5 +71,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(ROOT))  # for configs that import configs.default
     app.run(main, flags_parser=parse)

@@ -1,7 +1,7 @@
 """Trains a network on labels corrupted on device, and reports what happened.
 
     python experiments/main.py --config=configs/cell_flip.py
-    python experiments/main.py --config=configs/nuclei_flip.py --config.data.dir=DIR
+    python experiments/main.py --config=configs/nuclei.py --config.data.dir=DIR
 
 All devices of the machine are used. Several processes do one run together with
 --distributed, where TPU pod, Slurm or Kubernetes say who is who, or with --coordinator,
@@ -21,8 +21,6 @@ from ml_collections import ConfigDict, config_flags
 from metaseg import files, host
 from metaseg.cli import failed, fresh_workdir, parse
 from metaseg.errors import InputError
-
-ROOT = Path(__file__).resolve().parents[1]
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What to run: a file of configs/.", lock_config=True
@@ -181,5 +179,4 @@ def _end(status: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(ROOT))  # for configs that import configs.default
     app.run(main, flags_parser=parse)

@@ -22,12 +22,12 @@ from metaseg.errors import InputError
 
 # Configs that name their data set; any other is named on the command line.
 RECIPES = {
-    "camvid/full": "camvid_clean",
-    "cityscapes/fine": "cityscapes_clean",
-    "folder/nuclei": "nuclei_clean",
-    "organelle/er": "er_clean",
-    "organelle/mito": "mito_clean",
-    "tfds/oxford_iiit_pet": "pets_clean",
+    "camvid/full": "camvid",
+    "cityscapes/fine": "cityscapes",
+    "folder/nuclei": "nuclei",
+    "organelle/er": "er",
+    "organelle/mito": "mito",
+    "tfds/oxford_iiit_pet": "pets",
 }
 
 _SOURCE = flags.DEFINE_string(

@@ -3,13 +3,13 @@ import numpy as np
 import optax
 import pytest
 
-from configs import default
 from metaseg import optimizers
 from metaseg.errors import InputError
+from metaseg.runs import defaults
 
 
 def _config(**changes):
-    config = default.get_config().optimizer
+    config = defaults.get_config().optimizer
     config.update(changes)
     return config
 

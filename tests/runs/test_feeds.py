@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from configs import default
 from metaseg import checkpoint
 from metaseg.data import synthetic
+from metaseg.runs import defaults
 from metaseg.runs.train import feeds, loop
 from metaseg.runs.train import run as train
 
@@ -30,7 +30,7 @@ def data_dir(tmp_path_factory):
 
 
 def config(data_dir, **changes):
-    config = default.get_config()
+    config = defaults.get_config()
     config.update_from_flattened_dict(
         {
             "data.name": "prepared",
@@ -114,7 +114,7 @@ def test_lengths_in_epochs_become_steps(data_dir):
 
 
 def test_an_endless_feed_renders_new_examples_that_no_other_split_has(tmp_path):
-    c = default.get_config()
+    c = defaults.get_config()
     c.update_from_flattened_dict(
         {
             "data.endless": True,

@@ -14,13 +14,12 @@ import pytest
 import tiny
 from PIL import Image
 
-from configs import igtt as igtt_config
 from metaseg import igtt, prediction, training, unsupervised
 from metaseg.batch import Batch
 from metaseg.data import pipeline
 from metaseg.data.dataset import Split
 from metaseg.errors import InputError
-from metaseg.runs import signals
+from metaseg.runs import defaults, signals
 from metaseg.runs.igtt import baselines as igtt_baselines
 from metaseg.runs.igtt import images as igtt_data
 from metaseg.runs.igtt import programs as igtt_programs
@@ -47,7 +46,7 @@ FIELDS = {
 
 
 def config(**changes):
-    found = igtt_config.get_config()
+    found = defaults.get_igtt_config()
     found.update_from_flattened_dict(FIELDS | changes)
     return found
 

@@ -125,7 +125,7 @@ def three_classes(tmp_path_factory):
 
 def test_a_folder_of_three_classes_with_another_noise(three_classes, tmp_path):
     done = _main(
-        "--config=configs/nuclei_flip.py",
+        "--config=configs/nuclei.py:noise=flip,rate=0.4",
         f"--config.data.dir={three_classes}",
         "--config.data.num_classes=3",
         "--config.noise.name=transition",
@@ -156,7 +156,7 @@ def test_a_folder_of_three_classes_with_another_noise(three_classes, tmp_path):
         (["--config=configs/cell_flip.py", "cell"], "'cell'"),
         (["--config=configs/cell_flip.py", "--config.seed=x"], "config.seed"),
         (["--config=configs/cell_flip.py", "--nonsense=1"], "nonsense"),
-        (["--config=configs/er_flip.py:big"], "no variant 'big'"),
+        (["--config=configs/er.py:big"], "'big': no such argument"),
     ],
 )
 def test_bad_command_lines_get_one_line_and_status_2(arguments, message, tmp_path):

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import cell_flip, default
 from metaseg import files
 from metaseg.errors import InputError
+from metaseg.runs import defaults
 from metaseg.runs.train import run as train
 
 
 def _config(**changes):
-    config = default.get_config()
+    config = defaults.get_config()
     config.data.update(
         height=32, width=32, train_size=2, val_size=1, test_size=1, seed=1
     )
@@ -118,21 +118,21 @@ def test_a_class_id_out_of_range_names_the_file(tmp_path):
 def test_a_workdir_that_holds_something_is_refused(tmp_path):
     (tmp_path / "results.json").write_text("precious")
     with pytest.raises(InputError, match=r"--workdir: .*not empty"):
-        train.run(cell_flip.get_config(), tmp_path)
+        train.run(defaults.get_config(), tmp_path)
     assert (tmp_path / "results.json").read_text() == "precious"
 
 
 def test_a_workdir_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="--workdir"):
-        train.run(cell_flip.get_config(), tmp_path / "file" / "run")
+        train.run(defaults.get_config(), tmp_path / "file" / "run")
     with pytest.raises(InputError, match="--workdir"):
-        train.run(cell_flip.get_config(), tmp_path / "file")
+        train.run(defaults.get_config(), tmp_path / "file")
 
 
 def test_an_unwritable_workdir_is_refused():
     with pytest.raises(InputError, match="--workdir"):
-        train.run(cell_flip.get_config(), Path("/proc/run"))
+        train.run(defaults.get_config(), Path("/proc/run"))
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):

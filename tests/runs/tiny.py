@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import default
-from metaseg.runs import signals
+from metaseg.runs import defaults, signals
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {
@@ -49,7 +48,7 @@ class StopAfter(signals.Watch):
 
 def config(**changes):
     """The config of the run, with some fields changed."""
-    config = default.get_config()
+    config = defaults.get_config()
     config.update_from_flattened_dict(FIELDS | changes)
     return config
 
