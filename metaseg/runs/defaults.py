@@ -247,7 +247,7 @@ def paper(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def symmetric(num_classes: int, rate: float) -> tuple[tuple[float, ...], ...]:
+def symmetric(num_classes: int, rate: Any) -> tuple[tuple[float, ...], ...]:
     """Returns the transition matrix of symmetric noise.
 
     Args:
