@@ -18,7 +18,6 @@ command line reads configs before it starts jax.
 """
 
 import ast
-from numbers import Real
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -247,7 +246,7 @@ def paper(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def symmetric(num_classes: int, rate: Any) -> tuple[tuple[float, ...], ...]:
+def symmetric(num_classes: int, rate: float | None) -> tuple[tuple[float, ...], ...]:
     """Returns the transition matrix of symmetric noise.
 
     Args:
@@ -261,7 +260,8 @@ def symmetric(num_classes: int, rate: Any) -> tuple[tuple[float, ...], ...]:
     Raises:
       InputError: If `rate` is no number in [0, 1].
     """
-    if not isinstance(rate, Real) or isinstance(rate, bool) or not 0 <= rate <= 1:
+    number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if rate is None or not number or not 0 <= rate <= 1:
         raise InputError(f"rate: got {rate!r}, expected a number in [0, 1]")
     other = rate / (num_classes - 1)
     return tuple(
