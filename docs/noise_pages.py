@@ -342,6 +342,13 @@ Every noise is a pure function `(key, labels, *, ...) -> labels` on integer maps
 compiled, in any batch, on any number of devices. An invalid parameter raises a
 `ValueError` that names it.
 
+<!-- invisible-code-block: python
+import jax.numpy as jnp
+
+labels = jnp.zeros((2, 32, 32), jnp.int32).at[:, 8:16, 8:20].set(1)
+ids = jnp.arange(2)
+-->
+
 ```python
 import jax
 from metaseg import noise, ntm
@@ -386,30 +393,37 @@ others it is None: what happens to a pixel depends on its place.
 """
 
 
-def main() -> None:
-    """Writes the page and its pictures."""
+def text() -> str:
+    """Returns the page, of which `docs/noise.md` is a copy."""
     known = [name for group in PAGES.values() for name in group]
     missing = set(noise.NOISES) - {*known, "none", "chain", "choose", "only"}
     if missing:
         raise SystemExit(f"PAGES: {', '.join(sorted(missing))} not described")
-    pictures = DOCS / "noise"
-    pictures.mkdir(exist_ok=True)
-    draw_overview(pictures / "overview.png")
-    text = HEAD
+    parts = [HEAD]
     for title, group in PAGES.items():
-        text += f"## {title}\n\n"
+        parts.append(f"## {title}\n\n")
         for name, page in group.items():
-            draw_row(name, page, pictures / f"{name}.png")
             summary = (inspect.getdoc(getattr(noise, name)) or "").partition("\n")[0]
-            text += (
+            parts.append(
                 f"### `{signature(name)}`\n\n{summary}\n\n"
                 f"![{name} at three strengths](noise/{name}.png)\n\n"
                 f"- Formula: {page.formula}.\n- Source: {page.source}.\n"
                 f"- Code: `{page.code}`\n\n"
             )
-            print(name, flush=True)
-    (DOCS / "noise.md").write_text(text + TAIL)
+    return "".join([*parts, TAIL])
+
+
+def main() -> None:
+    """Writes the page and its pictures."""
+    (DOCS / "noise.md").write_text(text(), encoding="utf-8")
     print(DOCS / "noise.md")
+    pictures = DOCS / "noise"
+    pictures.mkdir(exist_ok=True)
+    draw_overview(pictures / "overview.png")
+    for group in PAGES.values():
+        for name, page in group.items():
+            draw_row(name, page, pictures / f"{name}.png")
+            print(name, flush=True)
 
 
 if __name__ == "__main__":
