@@ -61,7 +61,7 @@ def load(config: Any) -> Dataset:
     if num_classes == 2:
         _check_one_foreground(every_pair, [label for _, label in examples])
         examples = [(image, (label > 0).astype(np.uint8)) for image, label in examples]
-    size = np.max([image.shape for image, _ in examples], axis=0)
+    size = np.max([image.shape for image, _ in examples], axis=0).tolist()
     example_of = dict(zip(every_pair, examples, strict=True))
 
     def stack(split: str) -> Split:

@@ -454,7 +454,7 @@ def _evenly_in_logarithm(values: Sequence[float]) -> bool:
     if len(values) < 3 or values[0] <= 0:
         return False
     plain, logarithms = np.diff(values), np.diff(np.log(values))
-    return np.std(logarithms) / logarithms.mean() < np.std(plain) / plain.mean()
+    return bool(np.std(logarithms) / logarithms.mean() < np.std(plain) / plain.mean())
 
 
 def _legend_above(figure: Figure, axes: Axes, title: str | None, ncols: int) -> None:

@@ -136,7 +136,7 @@ def _load_images(config: ConfigDict, workdir: Path) -> Dataset:
         others = f" (and {more} more file{'s' * (more > 1)})" * bool(more)
         raise InputError(bad[0] + others)
     read = [x.pixels for x in loaded if x.pixels is not None]
-    size = np.max([image.shape for image in read], axis=0)
+    size = np.max([image.shape for image in read], axis=0).tolist()
     gigabytes = len(read) * size[0] * size[1] * (4 * size[2] + 1) / 1e9
     if gigabytes > c.memory_gb:
         raise InputError(
