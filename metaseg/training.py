@@ -309,12 +309,12 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     ema_params = state.ema_params
     if ema_params is not None:
-        # The plain mean at first, so that the initial weights are soon forgotten.
+        # A small decay in the first steps soon forgets the initial weights.
         decay = jnp.minimum(parts.ema_decay, (state.step + 1) / (state.step + 10))
         new = {"params": params, "batch_stats": batch_stats}
-        ema_params = jax.tree.map(
-            lambda a, x: decay * a + (1 - decay) * x, ema_params, new
-        )
+        # The average and the new weights change places, so that `decay` itself and not
+        # `1 - (1 - decay)`, which rounds, multiplies the average.
+        ema_params = optax.incremental_update(ema_params, new, decay)
     return (
         TrainState(state.step + 1, params, batch_stats, opt_state, ema_params),
         loss,
