@@ -16,6 +16,8 @@ import pytest
 from sybil import Document
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
+from metaseg.runs import config_files
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += [page for page in [ROOT / "CONTRIBUTING.md"] if page.exists()]
@@ -77,3 +79,86 @@ def test_files_that_a_page_mentions_exist(page):
         re.sub(r"\S*https?://\S*", "", text(page)),
     )
     assert sorted({n for n in named if not (ROOT / n).exists()}) == []
+
+
+COMMAND = re.compile(
+    r"(?:python (?:-m )?[\w.][\w./]*"
+    r"|metaseg (?:train|igtt|predict|audit|prepare|noise)\b"
+    r"|(?:^ *|(?<=[`=]))make )[^\n`|]*",
+    re.MULTILINE,
+)
+SOURCES = [*PAGES, *sorted((ROOT / "configs").glob("*.py"))]
+SOURCES += sorted((ROOT / "experiments").glob("*.py"))
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of each command that a page names, in blocks, tables or sentences."""
+    whole = re.sub(r" *\\\n\s*", " ", text(page))
+    for variable, value in re.findall(r"^ *(\w+)=(configs/\S+)$", whole, re.MULTILINE):
+        whole = whole.replace(f"${variable}", value)
+    found = []
+    for match in COMMAND.finditer(whole):
+        line = re.split(r" +#| && | \(|  +", match[0].strip())[0]
+        found.append(re.findall(r"(?:\"[^\"]*\"|'[^']*'|[^\s'\"])+", line))
+    return found
+
+
+def test_commands_are_found_in_blocks_tables_and_sentences():
+    found = [" ".join(words) for words in commands(ROOT / "README.md")]
+    assert "make run" in found
+    assert any(line.startswith("python experiments/predict.py") for line in found)
+
+
+def flags_of(words: list[str]) -> str:
+    """The source that defines the flags of a command."""
+    files = [ROOT / words[1], ROOT / "metaseg" / "cli.py"]
+    if "--" in words:  # what follows is for an entry point that the script calls
+        files += (ROOT / "experiments").glob("*.py")
+    return "".join(text(file) for file in files)
+
+
+def config_of(words: list[str]):
+    """The config that a command names; the default one if it names none."""
+    given = [word.partition("=")[2] for word in words if word.startswith("--config=")]
+    spec = given[0] if given else ""
+    if not re.fullmatch(r"(configs/)?\w+(\.py)?(:[\w.,=]+)?", spec):
+        spec = "igtt" if any("igtt" in word for word in words) else "default"
+    return config_files.load(spec)
+
+
+def fault(words: list[str]) -> str | None:
+    """What is wrong with a command of the documentation."""
+    if words[0] == "make":
+        targets = re.findall(r"^([a-z]+):", text(ROOT / "Makefile"), re.MULTILINE)
+        return None if words[1] in targets else f"no target {words[1]}"
+    module = words[1] == "-m"
+    script = ROOT / words[1]
+    if not module and not script.is_file():
+        return f"no file {words[1]}"
+    if module:
+        return None if importlib.util.find_spec(words[2]) else f"no module {words[2]}"
+    for word in words[2:]:
+        name = word.removeprefix("--").partition("=")[0]
+        if not word.startswith("--") or not name or name.startswith("config."):
+            continue
+        if not re.search(rf'"(--)?{name}"', flags_of(words)):
+            return f"no flag --{name}"
+    return fault_of_config(words)
+
+
+def fault_of_config(words: list[str]) -> str | None:
+    config = config_of(words)
+    for word in words:
+        if word.startswith("--config."):
+            place = config
+            for part in word.partition("=")[0].split(".")[1:]:
+                if part not in place:
+                    return f"no field {word}"
+                place = place[part]
+    return None
+
+
+@pytest.mark.parametrize("page", SOURCES, ids=relative)
+def test_commands_of_a_page_name_what_exists(page):
+    faults = {" ".join(words): fault(words) for words in commands(page)}
+    assert {line: said for line, said in faults.items() if said} == {}
