@@ -1,8 +1,8 @@
-"""Eight virtual CPU devices for every test, and compilation that does not optimise.
+"""Eight virtual CPU devices, compilation that does not optimise, checked annotations.
 
 Almost all of the suite's time is compilation, so the compiler's backend is told not to
-optimise, and what takes it long is compiled once for all workers and subprocesses; what
-is compared here does not depend on it.
+optimise, and what takes long to compile is compiled once for all workers and
+subprocesses. The tests' results do not depend on either.
 """
 
 import os
@@ -10,6 +10,8 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+
+from jaxtyping import install_import_hook
 
 _FLAGS = (
     "--xla_force_host_platform_device_count=8",
@@ -26,6 +28,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # they inherit it
 # one of them runs, the root for `configs`.
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
+
+# Array annotations of metaseg are checked at every call: before its first import.
+install_import_hook("metaseg", "typecheck.typechecked")
 
 
 def pytest_collection_modifyitems(items: list) -> None:

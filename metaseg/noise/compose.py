@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Integer
 
 from metaseg import ntm
 from metaseg.errors import InputError
@@ -26,6 +27,7 @@ from metaseg.noise import (
     randomize,
     warp,
 )
+from metaseg.typing import Labels, PRNGKey
 
 __all__ = [
     "NOISES",
@@ -73,10 +75,11 @@ def clean(key: jax.Array, labels: jax.Array) -> jax.Array:
 def chain(*noise_fns: NoiseFn) -> NoiseFn:
     """One noise after the other, each with a key of its own."""
 
-    def chained(key: jax.Array, labels: jax.Array) -> jax.Array:
+    def chained(key: PRNGKey, labels: Labels) -> Integer[jax.Array, "*batch H W"]:
+        noisy = jnp.asarray(labels)
         for index, noise_fn in enumerate(noise_fns):
-            labels = noise_fn(jax.random.fold_in(key, index), labels)
-        return labels
+            noisy = noise_fn(jax.random.fold_in(key, index), noisy)
+        return noisy
 
     return chained
 
