@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 _FLAGS = (
@@ -31,6 +32,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
 
 # Array annotations of metaseg are checked at every call: before its first import.
 install_import_hook("metaseg", "typecheck.typechecked")
+
+# Continuous integration draws the same examples every time; elsewhere each run draws
+# new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("fresh", deadline=None)
+settings.load_profile("repeatable" if os.environ.get("CI") else "fresh")
 
 
 def pytest_collection_modifyitems(items: list) -> None:
