@@ -55,7 +55,7 @@ def test_padding_changes_no_number():
     wide = partial(np.pad, pad_width=around, constant_values=VOID)
     plain = audit.compare(labels, reference, 3)
     padded = audit.compare(wide(labels), wide(reference), 3)
-    for name, a, b in zip(audit.Pair._fields, plain, padded, strict=True):
+    for name, a, b in zip(audit.Comparison._fields, plain, padded, strict=True):
         np.testing.assert_allclose(a, b, err_msg=name)
 
 
@@ -155,7 +155,7 @@ def test_covers_of_objects_are_those_of_scipy():
     np.testing.assert_allclose(spread, expected, rtol=1e-5)
 
 
-def test_split_adds_up_to_the_disagreement():
+def test_kinds_of_error_add_up_to_all_wrong_pixels():
     for fn in (
         partial(noise.flip, rate=0.3),
         partial(noise.elastic, amplitude=3.0),
@@ -163,7 +163,7 @@ def test_split_adds_up_to_the_disagreement():
     ):
         labels = noisy(fn)
         wrong = (labels != cells()).sum()
-        assert audit.split(pooled(labels, cells())).total == pytest.approx(wrong)
+        assert audit.error_kinds(pooled(labels, cells())).total == pytest.approx(wrong)
 
 
 FAMILIES = {
@@ -194,7 +194,7 @@ def test_verdict_names_the_family(family):
     for fn in FAMILIES[family]:
         judged = audit.verdict(pooled(noisy(fn), cells()))
         assert judged.family == family, fn
-        assert judged.words
+        assert judged.sentences
 
 
 def test_two_annotators_are_told_apart_by_both_of_their_habits():
@@ -206,11 +206,11 @@ def test_two_annotators_are_told_apart_by_both_of_their_habits():
     judged = audit.verdict(pooled(labels, cells()))
     overlooked = (outlines != labels).sum() / (labels != cells()).sum()
     assert judged.family in ("perturbed", "objects")
-    assert judged.parts.independent < 0.1
-    assert judged.parts.boundary > 0.2
-    assert judged.parts.objects == pytest.approx(overlooked, abs=0.2)
-    said = " ".join(judged.words)
-    assert "Boundaries were moved" in said
+    assert judged.kinds.independent < 0.1
+    assert judged.kinds.boundary > 0.2
+    assert judged.kinds.objects == pytest.approx(overlooked, abs=0.2)
+    said = " ".join(judged.sentences)
+    assert "Boundaries are displaced" in said
     assert "Whole objects are wrong" in said
     assert judged.evidence["missed_objects"] == pytest.approx(0.25, abs=0.15)
     assert 0.3 < judged.evidence["displacement"] < 3
@@ -219,7 +219,7 @@ def test_two_annotators_are_told_apart_by_both_of_their_habits():
 def test_heavy_flips_do_not_hide_that_boundaries_moved():
     labels = noisy(partial(noise.erode, radius=2), partial(noise.flip, rate=0.35))
     judged = audit.verdict(pooled(labels, cells()))
-    assert judged.parts.independent > 0.9
+    assert judged.kinds.independent > 0.9
     assert judged.family == "perturbed"
     assert judged.evidence["step_contrast"] < 0.5
 

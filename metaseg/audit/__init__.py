@@ -1,25 +1,25 @@
-"""The label audit's numbers: what labels still teach, and what is wrong with them.
+"""Label audit: measures label maps, compares them with a reference, names the errors.
 
-    maps = [audit.examine(labels, K) for labels in stream]      # no reference needed
-    pairs = [audit.compare(labels, clean, K) for ... in stream]
+    maps = [audit.examine(labels, K) for labels in stream]      # needs no reference
+    found = [audit.compare(labels, clean, K) for labels, clean in stream]
     audit.overview(maps), audit.outliers(maps), audit.duplicates(maps)
-    audit.transition(np.stack([pair.joint for pair in pairs]))
-    audit.verdict(functools.reduce(audit.add, pairs)).words
+    audit.transition(np.stack([each.joint for each in found]))
+    audit.verdict(functools.reduce(audit.add, found)).sentences
 
-`examine` and `compare` run compiled programs on one map at a time; everything else is
-host arithmetic on what they left, which is small: a `LabelMap` is a kilobyte, and of a
-`Pair` only the sum and each map's `joint` need be kept.
+`examine` and `compare` run compiled programs on one map at a time. All other functions
+compute on the host with the results of these two. A `LabelMap` takes about a
+kilobyte. Of the `Comparison`s only the sum and the `joint` of each map are needed.
 """
 
+from metaseg.audit.comparison import DEPTHS, Comparison, add, compare
 from metaseg.audit.frame import Framed, bucket, framed
-from metaseg.audit.pair import DEPTHS, Pair, add, compare
 from metaseg.audit.single import LabelMap, examine
 from metaseg.audit.verdict import (
     FAMILIES,
-    Split,
+    ErrorKinds,
     Verdict,
+    error_kinds,
     evidence,
-    split,
     verdict,
 )
 from metaseg.audit.whole import (
@@ -38,14 +38,14 @@ from metaseg.audit.whole import (
 __all__ = [
     "DEPTHS",
     "FAMILIES",
+    "Comparison",
     "Duplicates",
+    "ErrorKinds",
     "Framed",
     "Interval",
     "LabelMap",
     "Outliers",
     "Overview",
-    "Pair",
-    "Split",
     "Transition",
     "Verdict",
     "add",
@@ -53,12 +53,12 @@ __all__ = [
     "bucket",
     "compare",
     "duplicates",
+    "error_kinds",
     "evidence",
     "examine",
     "framed",
     "outliers",
     "overview",
-    "split",
     "transition",
     "verdict",
 ]

@@ -1,9 +1,9 @@
-"""Label maps of any size on a few fixed shapes, so that few programs compile.
+"""Pads label maps to a few fixed shapes, so that few programs are compiled.
 
-A map is padded with void at its lower and right end to the next bucket along each axis:
-64, 96, 128, 192, 256, ... (powers of two and one and a half of them) up to 2048, then
-multiples of 1024. Void counts for nothing, so padding changes no number. At most 33 %
-of a padded side is padding. Imports `metaseg.labels`, `metaseg.checks` and
+A map is padded with void at its lower and right border to the next bucket size of each
+axis: 64, 96, 128, 192, 256, ... (powers of two, and 1.5 times these) up to 2048, then
+multiples of 1024. No measure counts void, so padding changes no number. At most 33 % of
+a padded side is padding. Imports `metaseg.labels`, `metaseg.checks` and
 `metaseg.errors` only.
 """
 
@@ -22,13 +22,13 @@ _SHOWN = 16  # distinct wrong class ids that are kept
 
 
 class Framed(NamedTuple):
-    """A label map, padded, and what of it was no class id.
+    """A padded label map.
 
     Attributes:
-      labels: uint8 `[H', W']`, ids `0..K-1` or void.
-      size: rows and columns of the map itself, int32 `[2]`.
-      wrong_ids: the lowest ids that are neither in `0..K-1` nor void, at most 16.
-      wrong: pixels that hold such an id; they are void in `labels`.
+      labels: uint8 `[H', W']`, class ids 0 to K - 1 or void.
+      size: Rows and columns before padding, int32 `[2]`.
+      wrong_ids: Ids that are neither a class nor void; the lowest 16.
+      wrong: Number of pixels with such an id. They are void in `labels`.
     """
 
     labels: np.ndarray
@@ -38,7 +38,12 @@ class Framed(NamedTuple):
 
 
 def bucket(size: int) -> int:
-    """The length that a side of `size` pixels is padded to."""
+    """Returns the length in pixels to which a side of `size` pixels is padded.
+
+    Example:
+      >>> [bucket(size) for size in (1, 64, 65, 97, 2049)]
+      [64, 64, 96, 128, 3072]
+    """
     length = _SMALLEST
     while length < size and length < _LARGEST:
         # 64, 96, 128, 192, ...
@@ -47,15 +52,18 @@ def bucket(size: int) -> int:
 
 
 def framed(labels: np.ndarray, num_classes: int, *, where: str = "labels") -> Framed:
-    """Pad one label map to its bucket and void what is no class id.
+    """Pads one label map to its bucket and replaces wrong class ids by void.
 
     Args:
-      labels: integer `[H, W]`.
-      num_classes: K.
-      where: the file or argument that a message names.
+      labels: Integer class ids `[H, W]`; 255 is void.
+      num_classes: Number of classes K, at most 255.
+      where: Name of the file or argument in error messages.
+
+    Returns:
+      The padded map and its wrong ids.
 
     Raises:
-      InputError: not an integer array of two axes.
+      InputError: If `labels` is not an integer array of two axes, or is empty.
     """
     checks.num_classes("num_classes", num_classes)
     values = np.asarray(labels)

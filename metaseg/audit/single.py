@@ -1,7 +1,7 @@
-"""What one label map says by itself, without a reference.
+"""Measures of one label map, without a reference.
 
-The numbers come from one compiled program per bucket size (`audit.frame`). May
-import `frame`, `density`, `information`, `morphology` and `labels`.
+One program per bucket size is compiled. May import `frame`, `density`, `information`,
+`morphology` and `labels`.
 """
 
 import hashlib
@@ -18,29 +18,31 @@ from metaseg.labels import VOID, class_counts, is_void
 
 __all__ = ["THUMB", "LabelMap", "edges", "examine"]
 
-THUMB = 8  # cells a side of the grid that near-duplicates are found on
-_SMOOTHING = 2  # pixels each way that the smoothed map asks
+THUMB = 8  # cells per side of the grid on which near-duplicates are compared
+_SMOOTHING = 2  # pixels in each direction over which the smoothed map takes a vote
 _GOLDEN = 0.6180339887498949
 
 
 class LabelMap(NamedTuple):
-    """One label map in a few hundred bytes.
+    """Measures of one label map, in a few hundred bytes.
 
     Attributes:
-      size: rows and columns.
-      counts: pixels of each class, int64 `[K]`.
-      void: pixels without a label, wrong ids among them.
-      wrong: pixels whose id is neither a class nor void.
-      wrong_ids: those ids, the lowest 16.
-      information: spatial information at `bandwidth`, nats.
-      bias: what of it chance alone would show, were labels independent of place.
-      bandwidth: of the density, pixels.
-      objects: 8-connected components of each class, int64 `[K]`; class 0 has none.
-      perimeter: pairs of neighbouring pixels of different classes.
-      smooth_perimeter: the same after each pixel took the most frequent class of its
-        5 x 5 pixels.
-      thumb: weighted class density on 8 x 8 cells, 0..255, uint8 `[64]`.
-      perceptual: 64-bit hash, bit i set where `thumb[i]` is above its mean.
+      size: Rows and columns.
+      counts: Number of pixels of each class, int64 `[K]`.
+      void: Number of pixels without a label, including those with a wrong id.
+      wrong: Number of pixels whose id is neither a class nor void.
+      wrong_ids: These ids; the lowest 16.
+      information: Spatial information at `bandwidth`, in nats.
+      bias: Expected spatial information if labels were independent of position, in
+        nats.
+      bandwidth: Bandwidth of the density in pixels.
+      objects: Number of 8-connected components of each class, int64 `[K]`; 0 for
+        class 0.
+      perimeter: Number of pairs of neighbouring pixels of different classes.
+      smooth_perimeter: Perimeter after each pixel has taken the most frequent class of
+        its 5 x 5 neighbourhood.
+      thumb: Weighted class density on 8 x 8 cells, uint8 `[64]` from 0 to 255.
+      perceptual: 64-bit hash. Bit i is set where `thumb[i]` is above the mean.
       exact: 64-bit hash of size and pixels.
     """
 
@@ -61,32 +63,32 @@ class LabelMap(NamedTuple):
 
     @property
     def labelled(self) -> int:
-        """Pixels that hold a class."""
+        """Number of pixels with a class id."""
         return int(self.counts.sum())
 
     @property
     def void_share(self) -> float:
-        """Share of the pixels that hold no class."""
+        """Share of the pixels without a class id."""
         return self.void / (self.size[0] * self.size[1])
 
     @property
     def roughness(self) -> float:
-        """Share of the boundary that smoothing takes away, in [0, 1]; 0 if none.
+        """Share of the boundary that smoothing removes, in [0, 1].
 
         About 0.1 for digitised smooth outlines, near 1 for isolated pixels and thin
-        lines. Smoothing leaves what is wider than two pixels.
+        lines, 0 without a boundary. Smoothing keeps structures wider than two pixels.
         """
         left = self.smooth_perimeter / self.perimeter if self.perimeter else 1.0
         return max(0.0, 1 - left)
 
     @property
     def empty(self) -> bool:
-        """Whether no pixel holds a class."""
+        """Whether no pixel has a class id."""
         return self.labelled == 0
 
     @property
     def one_class(self) -> bool:
-        """Whether all labelled pixels hold the same class."""
+        """Whether all labelled pixels have the same class."""
         return int((self.counts > 0).sum()) == 1
 
 
@@ -97,17 +99,30 @@ def examine(
     bandwidth: float | None = None,
     where: str = "labels",
 ) -> LabelMap:
-    """Measure one label map.
+    """Measures one label map.
 
     Args:
-      labels: class ids, integer `[H, W]`, any size.
-      num_classes: K.
-      bandwidth: of the density behind the spatial information, pixels; by default a
-        32nd of the longer side, so that maps of different resolution compare.
-      where: the file that a message names.
+      labels: Integer class ids `[H, W]` of any size; 255 is void. Ids that are neither
+        a class nor void count as void and are listed in the result.
+      num_classes: Number of classes K, at most 255.
+      bandwidth: Bandwidth in pixels of the density that the spatial information is
+        computed from. The default, 1/32 of the longer side, makes maps of different
+        resolution comparable.
+      where: Name of the file in error messages.
+
+    Returns:
+      The measures.
 
     Raises:
-      InputError: not an integer array `[H, W]`.
+      InputError: If `labels` is not an integer array of two axes, or is empty.
+
+    Example:
+      >>> import numpy as np
+      >>> labels = np.zeros((40, 50), int)
+      >>> labels[10:20, 10:30] = 1
+      >>> found = examine(labels, 2)
+      >>> found.counts.tolist(), found.objects.tolist(), found.perimeter
+      ([1800, 200], [0, 1], 60)
     """
     frame = framed(labels, num_classes, where=where)
     size = (int(frame.size[0]), int(frame.size[1]))
@@ -139,10 +154,15 @@ def examine(
 
 
 def edges(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Where a pixel and the one below, or right of it, are of different classes.
+    """Finds class boundaries between neighbouring pixels.
+
+    Args:
+      labels: Integer class ids `[H, W]`; 255 is void.
 
     Returns:
-      Boolean `[H - 1, W]` and `[H, W - 1]`; false where either is void.
+      Boolean `[H - 1, W]`, true where a pixel and the one below it have different
+      classes; and boolean `[H, W - 1]`, the same for a pixel and the one to its right.
+      Both are false where either pixel is void.
     """
     known = ~is_void(labels)
     down = (labels[1:] != labels[:-1]) & known[1:] & known[:-1]
@@ -164,7 +184,7 @@ def _measure(
     counts = class_counts(labels, num_classes)
 
     rho = density.spatial_density(labels, num_classes, bandwidth=bandwidth)
-    rho = jnp.where(inside[..., None], rho, 0)  # reaches into the padding
+    rho = jnp.where(inside[..., None], rho, 0)  # the density reaches into the padding
     pixels = density.effective_pixels(labels, bandwidth=bandwidth)
     shares = counts / jnp.maximum(counts.sum(), 1)
     bias = information.spatial_information_bias(shares, jnp.where(inside, pixels, 0))
@@ -173,7 +193,7 @@ def _measure(
     first = root == jnp.arange(height * width).reshape(height, width)
     objects = class_counts(jnp.where(first, labels, jnp.uint8(VOID)), num_classes)
 
-    # Class weights that no two mixtures are likely to share; 0 for background.
+    # With these weights two mixtures of classes hardly ever have the same density.
     weights = jnp.asarray((np.arange(num_classes) * _GOLDEN) % 1, jnp.float32)
     known = (~is_void(labels)).astype(jnp.float32)
     value = weights[jnp.minimum(labels, num_classes - 1)] * known
@@ -199,7 +219,10 @@ def _perimeter(labels: jax.Array) -> jax.Array:
 
 
 def _smoothed(labels: jax.Array, num_classes: int) -> jax.Array:
-    """Each pixel's most frequent class among its 5 x 5; of equals, its own."""
+    """Returns the most frequent class of each 5 x 5 neighbourhood.
+
+    A pixel keeps its own class if that is among the most frequent ones.
+    """
     side = 2 * _SMOOTHING + 1
 
     def votes(class_id: jax.Array) -> jax.Array:

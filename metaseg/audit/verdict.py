@@ -1,7 +1,8 @@
-"""What kind of wrong: the split of a disagreement, and a verdict in plain words.
+"""Divides wrong pixels by kind of error, and names the family of the errors.
 
-Host side, on sums of `audit.pair`. Thresholds were chosen on built-in cells and
-training nuclei that `docs/audit.md` does not report on. Imports `metaseg.audit.pair`.
+Computes on the host with the counts of a `Comparison`. The constants were chosen on
+built-in cells and training nuclei that `docs/audit.md` does not report on. May import
+`comparison`.
 """
 
 import math
@@ -10,33 +11,33 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metaseg.audit.pair import DEPTHS, LATTICE, Pair
+from metaseg.audit.comparison import DEPTHS, LATTICE, Comparison
 
-__all__ = ["FAMILIES", "Split", "Verdict", "evidence", "split", "verdict"]
+__all__ = ["FAMILIES", "ErrorKinds", "Verdict", "error_kinds", "evidence", "verdict"]
 
 FAMILIES = ("clean", "randomised", "perturbed", "objects", "random", "sparse")
 
-_TAIL = 0.15  # share of a class that its deepest pixels are
-_CLUMPED = 0.25  # neighbour correlation from which errors count as clumped entirely
-_ALL_OR_NONE = 0.15  # correlation of errors within objects that shows whole ones missed
-_PARTLY = 0.3  # share of seen objects covered in part that explains all missed ones
-_ENOUGH, _NO_HITS = 100, 0.002  # pixels, and share right, of objects all missed
-_STRAIGHT = 0.4  # corners per edge, relative to the reference's, of boxes
-_ON_GRID = 0.95  # share of edges on one phase that shows a coarser grid
-_UNSURE = 4.0  # standard deviations below which an association is chance
-_TRACE = 1e-4  # disagreement that is none
-_BLURRED = 0.7  # step contrast below which boundaries were moved
-_MATERIAL = 0.08  # share of the disagreement that a part needs to be named
+_TAIL = 0.15  # share of a class that counts as its deepest pixels
+_CLUMPED = 0.25  # neighbour correlation above which all errors count as clumped
+_ALL_OR_NONE = 0.15  # correlation of errors within objects if whole objects are missed
+_PARTLY = 0.3  # share of partly covered objects that explains all missed objects
+_ENOUGH, _NO_HITS = 100, 0.002  # pixels, and share right, if all objects are missed
+_STRAIGHT = 0.4  # corners per edge, relative to the reference, below which: boxes
+_ON_GRID = 0.95  # share of edges on one phase that indicates a coarser grid
+_UNSURE = 4.0  # standard deviations below which an association may be chance
+_TRACE = 1e-4  # largest disagreement of clean labels
+_BLURRED = 0.7  # step contrast below which boundaries are displaced
+_MATERIAL = 0.08  # smallest material share of the disagreement
 
 
-class Split(NamedTuple):
-    """Wrong pixels by kind; the three add up to all of them.
+class ErrorKinds(NamedTuple):
+    """Wrong pixels by kind of error; the three kinds add up to all wrong pixels.
 
     Attributes:
-      independent: by a chance of each class that depends on neither place nor
-        neighbours: RCL-like.
-      boundary: where boundaries were displaced or smeared: PCL-like.
-      objects: whole objects missed, invented, merged or replaced by boxes.
+      independent: Errors whose probability depends on the class alone, and neither on
+        the position nor on the neighbours, as in randomised labels (RCL).
+      boundary: Errors at displaced or blurred boundaries, as in perturbed labels (PCL).
+      objects: Errors of whole objects: missed, invented, merged or replaced by boxes.
     """
 
     independent: float
@@ -45,34 +46,34 @@ class Split(NamedTuple):
 
     @property
     def total(self) -> float:
-        """All wrong pixels."""
+        """Number of all wrong pixels."""
         return self.independent + self.boundary + self.objects
 
     @property
-    def shares(self) -> "Split":
-        """Shares of the disagreement; all 0 where there is none."""
-        return Split(*(part / max(self.total, 1e-9) for part in self))
+    def shares(self) -> "ErrorKinds":
+        """Shares of the wrong pixels; all 0 if no pixel is wrong."""
+        return ErrorKinds(*(part / max(self.total, 1e-9) for part in self))
 
 
 class Verdict(NamedTuple):
-    """The family of what is wrong with labels, and why.
+    """The family of label errors, with the reasons.
 
     Attributes:
-      family: one of `FAMILIES`.
-      parts: shares of the disagreement by kind.
-      evidence: the numbers that the family rests on, by name: `evidence`.
-      words: sentences for a report: what is wrong, what training sees through, and
-        what it does not.
+      family: One of `FAMILIES`.
+      kinds: Shares of the wrong pixels by kind of error.
+      evidence: The numbers behind the family, by name; see `evidence`.
+      sentences: The verdict in sentences: what is wrong, which errors training
+        averages out, and which errors it learns.
     """
 
     family: str
-    parts: Split
+    kinds: ErrorKinds
     evidence: Mapping[str, float]
-    words: tuple[str, ...]
+    sentences: tuple[str, ...]
 
 
 class _Zones(NamedTuple):
-    """Per class, leaving missed objects out, float64 `[K]`."""
+    """Numbers per class without missed objects, float64 `[K]`."""
 
     pixels: np.ndarray
     wrong: np.ndarray
@@ -81,27 +82,32 @@ class _Zones(NamedTuple):
     clumping: np.ndarray  # correlation of neighbours' errors there
 
 
-def split(pair: Pair) -> Split:
-    """Divide the wrong pixels of one or more maps by kind.
+def error_kinds(pair: Comparison) -> ErrorKinds:
+    """Divides the wrong pixels of one or more maps by kind of error.
 
-    1. Missed objects (cover near what the class gets elsewhere) are object-level, if
-       errors are all or none within objects: not where all of them are sparse alike.
-       The more of the others are covered in part, the more of the missed ones count as
-       boundary: they lie beside their place.
-    2. Of the rest, the error rate of the deepest 15 % of each class holds for all of
-       the class: the base. It is place-independent, but for the share of it in which
-       neighbours err together; this is object-level in the background, if it is
-       beyond the reach of displaced boundaries, and boundary in other classes.
-    3. What exceeds the base is boundary, but for what gaps between two objects have
-       more than the rest of the background at the same depth: object-level, if other
-       boundaries are kept; and all of it if objects became boxes.
+    1. Objects. Pixels of missed objects are object errors if most objects are labelled
+       either completely or not at all. They are not if all objects are equally sparse.
+       The more of the other objects are partly covered, the more pixels of missed
+       objects count as boundary errors: these objects are displaced, not missed.
+    2. Base rate. For all other pixels, the error rate of the deepest 15 % of a class is
+       taken as the rate of the whole class. These errors are independent, except for
+       the share in which neighbouring pixels are wrong together. In the background this
+       share counts as object errors if it lies farther from objects than displaced
+       boundaries reach. Otherwise it counts as boundary errors.
+    3. Excess. Errors beyond the base rate are boundary errors, with two exceptions.
+       Errors in gaps between two objects, beyond the rate of the other background at
+       the same depth, are object errors (merged objects) if other boundaries are in
+       place. All of the excess is object errors if the objects are boxes.
 
     Args:
-      pair: of `compare`, or a sum of them.
+      pair: Counts of `compare`, or a sum of them.
+
+    Returns:
+      Number of wrong pixels of each kind.
     """
     wrong = pair.labelled - np.trace(pair.joint)
     if wrong == 0:
-        return Split(0.0, 0.0, 0.0)
+        return ErrorKinds(0.0, 0.0, 0.0)
     gate = _objects_missed(pair)
     missed = float(_errors(pair.profile)[1].sum()) if gate > 0 else 0.0
     zones = _zones(pair, gate)
@@ -118,36 +124,44 @@ def split(pair: Pair) -> Split:
     structured = missed + float(clumped.sum() + excess.sum())
     if _boxes(pair):
         objects = structured
-    return Split(independent, max(structured - objects, 0.0), objects)
+    return ErrorKinds(independent, max(structured - objects, 0.0), objects)
 
 
-def evidence(pair: Pair) -> dict[str, float]:
-    """The numbers that `verdict` rests on.
+def evidence(pair: Comparison) -> dict[str, float]:
+    """Computes the numbers behind a verdict.
 
     Args:
-      pair: of `compare`, or a sum of them.
+      pair: Counts of `compare`, or a sum of them.
 
     Returns:
-      `labelled`: share of the reference's pixels that are labelled;
-      `disagreement`: share of those that are wrong;
-      `association`: standard deviations by which labels depend on the reference more
-        than by chance, within maps;
-      `information`: of a label about the reference within maps, nats a pixel;
-      `neighbour_correlation`: of errors of neighbours in the deepest 15 % of a class,
-        mean over classes by errors; 0 for independent noise;
-      `step_contrast`: step of the boundary profile at the boundary over that between
-        far inside and outside; 1 for independent noise, less where boundaries moved,
-        NaN where far inside and outside are labelled alike; `step_error`: its standard
-        error, were pixels independent;
-      `displacement`: wrong pixels of objects that are not missed, a boundary pixel;
-      `outer_errors`: share of the background's boundary pixels that are wrong;
-      `all_or_none`: correlation of errors within objects: 1 if each is right or wrong
-        as a whole;
-      `missed_objects`, `part_objects`, `split_objects`: shares of the objects;
-      `invented_objects`, `joined_objects`: shares of the solid label objects that touch
-        no reference object, or several;
-      `corner_ratio`: corners per edge of the labels over those of the reference;
-      `grid`: pixels of the coarsest grid that 95 % of edges lie on, at most 16.
+      A dictionary with these keys:
+
+      - `labelled`: share of the pixels of the reference that are labelled;
+      - `disagreement`: share of these pixels that are wrong;
+      - `association`: standard deviations by which the dependence of labels on the
+        reference within maps exceeds chance;
+      - `information`: information of a label about the reference within maps, in nats
+        per pixel;
+      - `neighbour_correlation`: correlation of the errors of neighbouring pixels in the
+        deepest 15 % of each class, averaged over classes with their errors as weights;
+        0 for independent noise;
+      - `step_contrast`: step of the boundary profile at the boundary, divided by its
+        step between far inside and far outside; 1 for independent noise, less for
+        displaced boundaries, NaN if far inside and far outside are labelled alike;
+      - `step_error`: standard error of `step_contrast` if pixels were independent;
+      - `displacement`: wrong pixels of objects that are not missed, beyond the base
+        rate of `error_kinds`, per boundary pixel;
+      - `outer_errors`: share of the background pixels at boundaries that are wrong;
+      - `all_or_none`: correlation of errors within objects; 1 if each object is either
+        right or wrong as a whole;
+      - `missed_objects`, `part_objects`, `split_objects`: shares of the reference
+        objects that are missed, partly covered, and split;
+      - `invented_objects`, `joined_objects`: shares of the solid label objects that
+        touch no reference object, and several;
+      - `corner_ratio`: corners per edge of the labels, divided by those of the
+        reference;
+      - `grid`: spacing in pixels of the coarsest grid that holds 95 % of the edges, at
+        most 16.
     """
     gate = _objects_missed(pair)
     zones = _zones(pair, gate)
@@ -179,25 +193,45 @@ def evidence(pair: Pair) -> dict[str, float]:
     }
 
 
-def verdict(pair: Pair) -> Verdict:
-    """Name the family of what is wrong with labels.
+def verdict(pair: Comparison) -> Verdict:
+    """Names the family of the label errors.
 
-    In this order: no label, one class alone, or neither association with the reference
-    nor structure is "random"; mostly void but right is "sparse"; (almost) no wrong
-    pixel is "clean". Boundary and objects are material from 8 % of the disagreement on,
-    or, as heavy flips may outnumber them, where the step of the boundary profile is
-    surely below 0.7 of what it is farther off, or objects are surely missed as a whole.
-    Where neither is, labels are "randomised", else the larger of the two names them.
+    The first of these conditions decides:
+
+    1. "random": there are no labels, or labels of one class only, or labels with
+       neither association with the reference nor spatial structure.
+    2. "sparse": less than half of the reference is labelled, and less than 5 % of the
+       labels are wrong.
+    3. "clean": less than 1 in 10 000 labels is wrong.
+    4. "randomised": neither boundary errors nor object errors are material.
+    5. "perturbed" or "objects": the larger of the material kinds.
+
+    A kind of error is material if it is 8 % of the wrong pixels or more. Since many
+    random flips can outnumber them, boundary errors are also material if the step
+    contrast is below 0.7 by 4 standard errors, and object errors if whole objects are
+    clearly missed.
 
     Args:
-      pair: of `compare`, or a sum of them: the more maps, the surer.
+      pair: Counts of `compare`, or a sum of them. The verdict is more certain the more
+        maps there are.
+
+    Returns:
+      The family, the kinds of error, the evidence and the sentences.
+
+    Example:
+      >>> import numpy as np
+      >>> from metaseg.audit import compare
+      >>> labels = np.zeros((64, 64), int)
+      >>> labels[10:30, 10:30] = 1
+      >>> verdict(compare(labels, labels, 2)).sentences
+      ('The labels agree with the reference.',)
     """
-    numbers, parts = evidence(pair), split(pair).shares
+    numbers, kinds = evidence(pair), error_kinds(pair).shares
     one_for_all = (pair.joint.sum(axis=0) > 0).sum() <= 1
     one_for_all &= (pair.joint.sum(axis=1) > 0).sum() > 1
     alone = numbers["neighbour_correlation"] < _CLUMPED / 2
     chance = numbers["association"] < _UNSURE and alone
-    material = _material(pair, parts, numbers)
+    material = _material(pair, kinds, numbers)
     if pair.labelled == 0 or one_for_all or (chance and pair.disagreement > _TRACE):
         family = "random"
     elif numbers["labelled"] < 0.5 and pair.disagreement < 0.05:
@@ -209,34 +243,36 @@ def verdict(pair: Pair) -> Verdict:
     elif len(material) == 1:
         family = material[0]
     else:
-        family = "objects" if parts.objects >= parts.boundary else "perturbed"
-    return Verdict(family, parts, numbers, _words(family, parts, numbers, material))
+        family = "objects" if kinds.objects >= kinds.boundary else "perturbed"
+    sentences = _sentences(family, kinds, numbers, material)
+    return Verdict(family, kinds, numbers, sentences)
 
 
 def _material(
-    pair: Pair, parts: Split, numbers: Mapping[str, float]
+    pair: Comparison, kinds: ErrorKinds, numbers: Mapping[str, float]
 ) -> tuple[str, ...]:
-    """Which of "perturbed" and "objects" are a part of the disagreement that counts."""
+    """Returns which of "perturbed" and "objects" are material."""
     surely = numbers["step_contrast"] + _UNSURE * numbers["step_error"]
     found = []
-    if parts.boundary >= _MATERIAL or surely < _BLURRED:
+    if kinds.boundary >= _MATERIAL or surely < _BLURRED:
         found.append("perturbed")
-    if parts.objects >= _MATERIAL or _objects_missed(pair) > 0.5:
+    if kinds.objects >= _MATERIAL or _objects_missed(pair) > 0.5:
         found.append("objects")
     return tuple(found)
 
 
 def _errors(profile: np.ndarray) -> np.ndarray:
-    """Wrong pixels `[2, K, DEPTHS]` of `Pair.profile`."""
+    """Counts the wrong pixels of `Comparison.profile`, `[2, K, DEPTHS]`."""
     right = np.diagonal(profile, axis1=1, axis2=3)  # [2, DEPTHS, K]
     return profile.sum(axis=-1) - np.moveaxis(right, -1, 1)
 
 
-def _objects_missed(pair: Pair) -> float:
-    """How far objects with next to no cover are missed, in [0, 1].
+def _objects_missed(pair: Comparison) -> float:
+    """Returns the share of objects with a low cover that are missed, in [0, 1].
 
-    0 where errors are not all or none within objects: there all are sparse alike. Less
-    than 1 where many others are covered in part, so that displacement explains some.
+    0 if errors are not all or none within objects, so that all objects are equally
+    sparse. Less than 1 if many other objects are partly covered: then displacement
+    explains some of the objects with a low cover.
     """
     judged, missed, part, *_ = pair.objects[1:].sum(axis=0)
     if missed == 0:
@@ -249,11 +285,12 @@ def _objects_missed(pair: Pair) -> float:
     return float(1 - min(part / (_PARTLY * seen), 1)) if seen else 1.0
 
 
-def _within_objects(pair: Pair) -> float:
-    """Intraclass correlation of errors within objects, by analysis of variance.
+def _within_objects(pair: Comparison) -> float:
+    """Computes the intraclass correlation of errors within objects.
 
-    Source: Fleiss, "Statistical Methods for Rates and Proportions", 1981. Mean over
-    classes, by pixels; 0 where it is not defined.
+    The estimate is that of the analysis of variance. It is averaged over classes with
+    their pixels as weights, and 0 where it is not defined. Source: Fleiss, "Statistical
+    Methods for Rates and Proportions", 1981.
     """
     value, weight = 0.0, 0.0
     for count, area, squares, hits, hit_squares in pair.spread[1:]:
@@ -267,7 +304,7 @@ def _within_objects(pair: Pair) -> float:
     return float(np.clip(value / weight, 0, 1)) if weight else 0.0
 
 
-def _zones(pair: Pair, gate: float) -> _Zones:
+def _zones(pair: Comparison, gate: float) -> _Zones:
     keep = slice(0, 1) if gate > 0 else slice(0, 2)  # without, or with missed objects
     population = pair.profile[keep].sum(axis=(0, -1)).astype(np.float64)
     wrong = _errors(pair.profile)[keep].sum(axis=0).astype(np.float64)
@@ -279,15 +316,15 @@ def _zones(pair: Pair, gate: float) -> _Zones:
     mean = either / np.maximum(2 * number, 1)
     spread = mean * (1 - mean)
     covariance = both / np.maximum(number, 1) - mean**2
-    # Errors without variance: all wrong together, or none.
+    # Without variance either all pixels are wrong, or none.
     clumping = np.where(
         spread > 1e-9, covariance / np.maximum(spread, 1e-9), mean > 0.5
     )
     return _Zones(population.sum(axis=1), wrong.sum(axis=1), start, base, clumping)
 
 
-def _displacement(pair: Pair, gate: float) -> float:
-    """Wrong pixels of objects not missed, beyond their base, a boundary pixel."""
+def _displacement(pair: Comparison, gate: float) -> float:
+    """Computes `displacement`, without errors of the base rate: see `evidence`."""
     zones = _zones(pair, gate)
     alone = np.clip(1 - zones.clumping / _CLUMPED, 0, 1)
     base = np.minimum(alone * zones.base * zones.pixels, zones.wrong)
@@ -295,8 +332,8 @@ def _displacement(pair: Pair, gate: float) -> float:
     return float((zones.wrong - base)[1:].sum() / max(rim, 1))
 
 
-def _in_gaps(pair: Pair, displacement: float, most: float) -> float:
-    """Wrong background between objects beyond that elsewhere at the same depth."""
+def _in_gaps(pair: Comparison, displacement: float, most: float) -> float:
+    """Counts wrong pixels of gaps in excess of other background of equal depth."""
     (single, single_wrong), (gap, gap_wrong) = np.moveaxis(pair.gaps, -1, 1)
     rate = single_wrong / np.maximum(single, 1)
     excess = np.maximum(gap_wrong - rate * gap, 0)
@@ -306,8 +343,8 @@ def _in_gaps(pair: Pair, displacement: float, most: float) -> float:
     return float(min(excess.sum(), most)) if kept else 0.0
 
 
-def _grid(pair: Pair) -> int:
-    """Largest power of two that nearly all edges of labels are multiples of."""
+def _grid(pair: Comparison) -> int:
+    """Returns the largest power of two that divides nearly all edge positions."""
     edges = pair.lattice[0].astype(np.float64)
     for step in (16, 8, 4, 2):
         by_phase = edges.reshape(2, LATTICE // step, step).sum(axis=1)
@@ -316,18 +353,15 @@ def _grid(pair: Pair) -> int:
     return 1
 
 
-def _boxes(pair: Pair) -> bool:
-    """Whether outlines run straight, on no coarser grid, as the reference's do not."""
+def _boxes(pair: Comparison) -> bool:
+    """Tells whether outlines are straighter than the reference's, and on no grid."""
     (corners, edges), (their_corners, their_edges) = pair.corners
     ours, theirs = corners / max(edges, 1), their_corners / max(their_edges, 1)
     return bool(0 < ours < _STRAIGHT * theirs and _grid(pair) < 2)
 
 
-def _step_contrast(pair: Pair) -> tuple[float, float]:
-    """Mean over classes 1.. of the step at depth 0 over that of the deepest pixels.
-
-    And its standard error, were pixels independent; NaN where there is no step.
-    """
+def _step_contrast(pair: Comparison) -> tuple[float, float]:
+    """Computes `step_contrast` and `step_error`: see `evidence`."""
     profile = pair.profile.sum(axis=0).astype(np.float64)
     steps, errors, weights = [], [], []
     for class_id in range(1, len(profile)):
@@ -349,11 +383,14 @@ def _step_contrast(pair: Pair) -> tuple[float, float]:
 
 
 def _ends(counts: np.ndarray, class_id: int) -> tuple[float, float, float]:
-    """Share of a class `[DEPTHS, K]` at depth 0 and deepest, and the error of both."""
+    """Returns the share of a class at depth 0, in the deepest pixels, and its error.
+
+    The counts are `[DEPTHS, K]`. The standard error is that of the difference.
+    """
     total, own = counts.sum(axis=1), counts[:, class_id]
     deep = np.arange(DEPTHS) >= _tail_start(total)
     near, far = own[0] / max(total[0], 1), own[deep].sum() / max(total[deep].sum(), 1)
-    # Half a pixel each way, so that shares of 0 and 1 have an error too.
+    # The term 0.25 / n gives shares of 0 and 1 an error, too.
     variance = sum(
         (p * (1 - p) + 0.25 / n) / n
         for p, n in ((near, max(total[0], 1)), (far, max(total[deep].sum(), 1)))
@@ -362,60 +399,66 @@ def _ends(counts: np.ndarray, class_id: int) -> tuple[float, float, float]:
 
 
 def _tail_start(population: np.ndarray) -> int:
-    """Depth from which on 15 % of the pixels `[DEPTHS]` lie."""
+    """Returns the depth at or beyond which the deepest 15 % of the pixels lie."""
     from_below = np.cumsum(population[::-1])[::-1]
     enough = from_below >= _TAIL * max(from_below[0], 1)
     return int(np.flatnonzero(enough).max(initial=0))
 
 
-def _words(
-    family: str, parts: Split, numbers: Mapping[str, float], material: tuple[str, ...]
+def _sentences(
+    family: str,
+    kinds: ErrorKinds,
+    numbers: Mapping[str, float],
+    material: tuple[str, ...],
 ) -> tuple[str, ...]:
-    """What is wrong, what training sees through, and what it does not."""
-    wrong = f"{numbers['disagreement']:.1%} of the labelled pixels are wrong"
+    """Says what is wrong, which errors training averages out, and which it learns."""
     if family == "clean":
         return ("The labels agree with the reference.",)
     if family == "sparse":
         return (
-            f"The labels are right where there are any, on {numbers['labelled']:.1%} "
-            "of the pixels; the rest is void.",
-            "Training sees through this: void costs labels, and misleads nobody.",
+            f"{numbers['labelled']:.1%} of the pixels are labelled, and these labels "
+            "are right. All other pixels are void.",
+            "Training tolerates this: void pixels reduce the number of labels, but do "
+            "not mislead.",
         )
     if family == "random":
         return (
-            "The labels do not depend on the reference, or are of one class only.",
-            "Training cannot see through this: they teach nothing of where things are.",
+            "The labels do not depend on the reference, or they have one class only.",
+            "Training cannot correct this: the labels carry no information about where "
+            "the classes are.",
         )
-    said = [f"{wrong}: {_shares(parts)}."]
-    if parts.independent >= _MATERIAL:
+    wrong = f"{numbers['disagreement']:.1%} of the labelled pixels are wrong"
+    said = [f"{wrong}: {_shares(kinds)}."]
+    if kinds.independent >= _MATERIAL:
         said.append(
-            "What is independent of place, training sees through: it scales and shifts "
-            "scores, at the price of effective labels."
+            "Training averages out the errors that are independent of position: they "
+            "scale and shift the scores, and reduce the number of effective labels."
         )
     if "perturbed" in material:
-        moved = f"{numbers['displacement']:.1f} pixels inside objects and "
-        moved += f"{numbers['outer_errors']:.0%} of the pixels just outside"
         said.append(
-            f"Boundaries were moved or smeared ({moved}): training learns them where "
-            "they are drawn, however many labels there are."
+            "Boundaries are displaced or blurred. Per boundary pixel, "
+            f"{numbers['displacement']:.1f} pixels inside objects are wrong; of the "
+            f"pixels just outside, {numbers['outer_errors']:.0%}. Training learns "
+            "boundaries where they are drawn, whatever the number of labels."
         )
         if numbers["grid"] >= 2:
-            said.append(f"Outlines lie on a grid of {numbers['grid']:.0f} pixels.")
+            said.append(f"The outlines lie on a grid of {numbers['grid']:.0f} pixels.")
     if "objects" in material:
         said.append(
-            f"Whole objects are wrong ({numbers['missed_objects']:.0%} of the objects "
-            f"missed; of those drawn {numbers['invented_objects']:.0%} invented, "
-            f"{numbers['joined_objects']:.0%} joining several): training sees through "
-            "it where it strikes alike objects at random and rarely; objects that are "
-            "missed or joined for their looks, it learns to miss or join."
+            f"Whole objects are wrong. {numbers['missed_objects']:.0%} of the objects "
+            f"are missed. Of the objects drawn, {numbers['invented_objects']:.0%} are "
+            f"invented and {numbers['joined_objects']:.0%} join several objects. "
+            "Training averages this out if it affects similar objects at random and "
+            "rarely. If objects are missed or joined because of their appearance, "
+            "training learns to miss or join them."
         )
     return tuple(said)
 
 
-def _shares(parts: Split) -> str:
+def _shares(kinds: ErrorKinds) -> str:
     named = (
-        ("independent of place", parts.independent),
-        ("at displaced boundaries", parts.boundary),
-        ("whole objects", parts.objects),
+        ("independent of position", kinds.independent),
+        ("at displaced boundaries", kinds.boundary),
+        ("in whole objects", kinds.objects),
     )
     return ", ".join(f"{share:.0%} {name}" for name, share in named if share >= 0.005)

@@ -1,6 +1,6 @@
-"""What a set of label maps says as a whole: host side, from what each map left.
+"""Measures of a whole set of label maps, from the results of each map.
 
-May import `single`, `ntm`, `information`, `checks` and `errors`.
+Computes on the host. May import `single`, `ntm`, `information`, `checks` and `errors`.
 """
 
 from collections import defaultdict
@@ -28,12 +28,17 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 21  # numbers in a temporary array
-_ALIKE_BITS = 6  # of 64 hash bits that near-duplicates may differ in
-_ALIKE = 0.05  # relative difference of the 8 x 8 densities of near-duplicates
+_ALIKE_BITS = 6  # of 64 hash bits, in which near-duplicates may differ
+_ALIKE = 0.05  # largest relative difference of the 8 x 8 densities of near-duplicates
 
 
 class Interval(NamedTuple):
-    """Ends of confidence intervals of each entry of a matrix, float64 `[K, K]`."""
+    """Confidence intervals of the entries of a matrix.
+
+    Attributes:
+      low: Lower ends, float64 `[K, K]`.
+      high: Upper ends, float64 `[K, K]`.
+    """
 
     low: np.ndarray
     high: np.ndarray
@@ -42,25 +47,29 @@ class Interval(NamedTuple):
 def bootstrap(
     joints: np.ndarray, *, seed: int = 0, draws: int = 1000, confidence: float = 0.95
 ) -> Interval:
-    """Bootstrap intervals over images of a noise transition matrix.
+    """Computes bootstrap intervals, over images, of a noise transition matrix.
 
-    Images are drawn with replacement and their counts summed, so that neighbours that
-    err together, and images labelled by different people, widen the interval as they
-    should; Wilson's in `ntm.from_counts` takes pixels as independent. Percentiles,
-    expanded for few images as in Hesterberg, "What Teachers Should Know about the
-    Bootstrap", The American Statistician, 2015. Memory is a few MB beyond `joints`.
+    Each sample draws images with replacement and sums their counts. The intervals thus
+    account for errors that neighbouring pixels share and for differences between
+    annotators. The Wilson intervals of `ntm.from_counts` assume independent pixels. The
+    intervals are percentiles, expanded for small numbers of images as in Hesterberg,
+    "What Teachers Should Know about the Bootstrap", The American Statistician, 2015.
+    The function needs a few MB of memory beyond `joints`.
 
     Args:
-      joints: pixels of each (reference, label) pair in each image, `[N, K, K]`.
-      seed: of the draws; the same gives the same ends.
-      draws: bootstrap samples.
-      confidence: probability, in (0, 1), that an interval holds its entry.
+      joints: Integer `[N, K, K]`, N >= 1, K >= 2: number of pixels of each (reference,
+        label) pair of classes in each image.
+      seed: Seed of the random draws. Equal seeds give equal intervals.
+      draws: Number of bootstrap samples, >= 1.
+      confidence: Nominal coverage of the intervals, in (0, 1).
 
     Returns:
-      Ends in [0, 1]; 0 and 1 in rows without pixels and where N < 2.
+      Intervals within [0, 1]. They are [0, 1] in rows without pixels, and in all rows
+      if N is 1.
 
     Raises:
-      InputError: wrong joints, number of draws or confidence.
+      InputError: If `joints` has another shape or dtype, `draws` is below 1, or
+        `confidence` is outside (0, 1).
     """
     counts = _joints(joints)
     checks.integer("draws", draws, 1)
@@ -75,7 +84,7 @@ def bootstrap(
     ratios = np.empty((draws, K, K))
     for start in range(0, draws, step):
         number = min(step, draws - start)
-        # Flat draws counted: as a multinomial, but by vectorised integers.
+        # Counts of flat draws: the same as multinomial draws, but faster.
         chosen = rng.integers(images, size=(number, images), dtype=np.int32)
         chosen += images * np.arange(number, dtype=np.int32)[:, None]
         weights = np.bincount(chosen.ravel(), minlength=number * images)
@@ -92,22 +101,25 @@ def bootstrap(
 
 
 class Transition(NamedTuple):
-    """A noise transition matrix of a set, and what it leaves.
+    """The noise transition matrix of a set of label maps, and measures of it.
 
     Attributes:
-      estimate: matrix, counts, and Wilson intervals that take pixels as independent.
-      interval: bootstrap intervals over images; the ones to report.
-      prior: class shares of the reference, float64 `[K]`.
-      rank: classes that can still be told apart.
+      estimate: Matrix, counts, and Wilson intervals, which assume independent pixels.
+      interval: Bootstrap intervals over images. Report these.
+      prior: Class shares of the reference, float64 `[K]`.
+      rank: Rank of the matrix: number of classes that can still be distinguished.
       singular_values: float64 `[K]`, largest first.
-      condition_number: infinite where the rank is below K.
-      semantic_information: of a label about the reference, nats a pixel.
-      prior_entropy: the most that could be, nats a pixel.
-      labelled: pixels that both label.
-      effective: pixels labelled right that would be worth as much, were errors
-        independent of place: `labelled` times `information.effective_labels`, mean.
-      effective_worst: the same for the classes that are hardest to tell apart.
-      words: what is left of the classes, one sentence.
+      condition_number: Infinite if the rank is below K.
+      semantic_information: Information of a label about the reference, in nats per
+        pixel.
+      prior_entropy: Entropy of the prior, which is the largest possible semantic
+        information, in nats per pixel.
+      labelled: Number of pixels that both labels and reference label.
+      effective: Number of clean labels that are worth as much as these labels, if
+        errors were independent of position: `labelled` times the mean of
+        `information.effective_labels`.
+      effective_worst: The same for the two classes that are hardest to distinguish.
+      sentence: Which classes can still be distinguished: `information.describe`.
     """
 
     estimate: ntm.Estimate
@@ -121,7 +133,7 @@ class Transition(NamedTuple):
     labelled: int
     effective: float
     effective_worst: float
-    words: str
+    sentence: str
 
 
 def transition(
@@ -132,31 +144,34 @@ def transition(
     draws: int = 1000,
     confidence: float = 0.95,
 ) -> Transition:
-    """Estimate the noise transition matrix of a set and judge it.
+    """Estimates the noise transition matrix of a set of label maps.
 
     Args:
-      joints: pixels of each (reference, label) pair in each image, `[N, K, K]`: of
-        `Pair.joint`.
-      class_names: K names for the words.
-      seed: of the bootstrap.
-      draws: bootstrap samples.
-      confidence: of both kinds of interval.
+      joints: Integer `[N, K, K]`, N >= 1, K >= 2: `Comparison.joint` of each map.
+      class_names: K names for the sentence; by default "class 0" and so on.
+      seed: Seed of the bootstrap.
+      draws: Number of bootstrap samples, >= 1.
+      confidence: Nominal coverage of both kinds of intervals, in (0, 1).
+
+    Returns:
+      The matrix, its intervals, and measures of it.
 
     Raises:
-      InputError: wrong joints, or as `bootstrap` does.
+      InputError: If `joints` has another shape or dtype, `class_names` has not K names,
+        `draws` is below 1, or `confidence` is outside (0, 1).
     """
     counts = _joints(joints)
     interval = bootstrap(counts, seed=seed, draws=draws, confidence=confidence)
     total = counts.sum(axis=0, dtype=np.int64)
     labelled = int(total.sum())
-    # `from_counts` counts in 31 bits.
+    # `from_counts` takes counts of at most 31 bits.
     scale = -(-int(total.max(initial=1)) // (2**31 - 1))
     estimate = ntm.from_counts(total // max(scale, 1), confidence=confidence)
     matrix = np.asarray(estimate.matrix, np.float64)
     prior = total.sum(axis=1) / max(labelled, 1)
     seen = np.flatnonzero(prior > 0)
     mean = worst = 0.0
-    if len(seen) > 1:  # with one class there is nothing to tell apart
+    if len(seen) > 1:  # one class alone has nothing to be distinguished from
         worth = information.effective_labels(
             matrix[np.ix_(seen, seen)], prior[seen] / prior[seen].sum()
         )
@@ -173,23 +188,23 @@ def transition(
         labelled=labelled,
         effective=labelled * mean,
         effective_worst=labelled * worst,
-        words=information.describe(matrix, class_names),
+        sentence=information.describe(matrix, class_names),
     )
 
 
 class Overview(NamedTuple):
-    """A set of label maps without a reference.
+    """Measures of a set of label maps without a reference.
 
     Attributes:
-      maps: how many.
-      counts: pixels of each class, int64 `[K]`.
-      void_share: share of all pixels without a label.
-      information: mean spatial information of a map less its bias, nats.
-      roughness: median over maps with a boundary.
-      objects: objects of each class, int64 `[K]`.
-      empty: indices of maps without a label.
-      one_class: indices of maps all of one class.
-      wrong_ids: what is no class id, to the number of maps that hold it.
+      maps: Number of maps.
+      counts: Number of pixels of each class, int64 `[K]`.
+      void_share: Share of all pixels that have no label.
+      information: Mean over maps of the spatial information minus its bias, in nats.
+      roughness: Median over the maps with a boundary; 0 without such maps.
+      objects: Number of objects of each class, int64 `[K]`.
+      empty: Indices of maps without a label.
+      one_class: Indices of maps whose labels all have the same class.
+      wrong_ids: Number of maps that contain each id which is neither a class nor void.
     """
 
     maps: int
@@ -204,13 +219,16 @@ class Overview(NamedTuple):
 
 
 def overview(maps: Sequence[LabelMap]) -> Overview:
-    """Add up a set of label maps.
+    """Summarises a set of label maps.
 
     Args:
-      maps: of `examine`, at least one.
+      maps: Results of `examine`, at least one.
+
+    Returns:
+      The summary.
 
     Raises:
-      InputError: no map.
+      InputError: If there is no map.
     """
     _some(maps)
     pixels = sum(m.size[0] * m.size[1] for m in maps)
@@ -233,13 +251,14 @@ def overview(maps: Sequence[LabelMap]) -> Overview:
 
 
 class Outliers(NamedTuple):
-    """How far each map is from the others.
+    """Deviations of each map from the other maps.
 
     Attributes:
-      names: of the features, `[F]`.
-      scores: robust z-scores, float64 `[N, F]`.
-      indices: maps with a score beyond the threshold, farthest first.
-      reasons: for each of those, the feature and its score.
+      names: Names of the F features.
+      scores: Robust z-scores, float64 `[N, F]`.
+      indices: Indices of the maps with a score beyond the threshold, largest first.
+      reasons: For each of these maps, the feature with the largest score, and the
+        score.
     """
 
     names: tuple[str, ...]
@@ -249,20 +268,24 @@ class Outliers(NamedTuple):
 
 
 def outliers(maps: Sequence[LabelMap], *, threshold: float = 5.0) -> Outliers:
-    """Maps whose densities or information do not fit the set.
+    """Finds maps whose class shares or measures differ from the rest of the set.
 
-    Features: share of each class and of void (arcsine of the root, which evens out
-    their spread), spatial information over its most, roughness, logarithm of objects.
-    Score: distance to the median over 1.4826 times the median absolute deviation, which
-    is a standard deviation where features are normal; where more than half of the maps
-    are alike, over 1.2533 times the mean absolute deviation.
+    The features are the share of each class and of void (arcsine of the square root,
+    which stabilises the variance), the spatial information divided by its upper bound,
+    the roughness, and the logarithm of the number of objects. A score is the distance
+    to the median, divided by 1.4826 times the median absolute deviation, which is the
+    standard deviation of a normal feature. If more than half of the maps are equal, the
+    divisor is 1.2533 times the mean absolute deviation.
 
     Args:
-      maps: of `examine`, at least one.
-      threshold: of the score.
+      maps: Results of `examine`, at least one.
+      threshold: Absolute score beyond which a map is an outlier.
+
+    Returns:
+      The scores of all maps, and the outliers.
 
     Raises:
-      InputError: no map.
+      InputError: If there is no map.
     """
     _some(maps)
     shares = np.array([m.counts / max(m.labelled, 1) for m in maps])
@@ -287,12 +310,12 @@ def outliers(maps: Sequence[LabelMap], *, threshold: float = 5.0) -> Outliers:
 
 
 class Duplicates(NamedTuple):
-    """Groups of indices of maps that are the same, or nearly.
+    """Groups of indices of equal or nearly equal maps.
 
     Attributes:
-      exact: maps of equal size and pixels.
-      near: maps of nearly the same density on 8 x 8 cells, whatever their size, one
-        index for each exact group among them.
+      exact: Maps of equal size and pixels.
+      near: Maps of any size with nearly the same density on 8 x 8 cells. Of maps that
+        are exact duplicates, the group holds the first.
     """
 
     exact: tuple[tuple[int, ...], ...]
@@ -300,14 +323,18 @@ class Duplicates(NamedTuple):
 
 
 def duplicates(maps: Sequence[LabelMap]) -> Duplicates:
-    """Find label maps that were labelled, or stored, twice.
+    """Finds label maps that occur more than once.
 
-    Maps without a boundary are alike for no reason, and left out. Near: at most 6 of 64
-    hash bits differ, and the 8 x 8 densities by at most 5 %. Time grows with the square
-    of the number: 20 000 maps take seconds; memory is a few tens of MB.
+    Two maps are near-duplicates if at most 6 of 64 hash bits differ and their densities
+    on 8 x 8 cells differ by at most 5 %. Maps without a boundary are left out, since
+    they are equal without being copies. Time grows with the square of the number of
+    maps: 20 000 maps take seconds, and a few tens of MB of memory.
 
     Args:
-      maps: of `examine`.
+      maps: Results of `examine`.
+
+    Returns:
+      Groups of two or more maps.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for index, one in enumerate(maps):
@@ -354,7 +381,10 @@ def _robust_z(values: np.ndarray) -> np.ndarray:
 
 
 def _expanded_tail(images: int, confidence: float) -> float:
-    """Tail probability whose normal quantile is t's, times sqrt(n / (n - 1))."""
+    """Returns the tail probability of Hesterberg's expanded percentile interval.
+
+    Its normal quantile is the quantile of Student's t, times sqrt(n / (n - 1)).
+    """
     normal, free = NormalDist(), images - 1
     z = normal.inv_cdf((1 + confidence) / 2)
     # Cornish and Fisher's expansion: Abramowitz and Stegun, 26.7.5.

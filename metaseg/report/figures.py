@@ -79,10 +79,10 @@ class Chart:
     """A figure inside the page.
 
     Attributes:
-        title: Its heading.
-        uri: Its `data:` URI.
-        alt: What it shows, for readers who cannot see it.
-        note: A sentence to go below it; may be empty.
+      title: Its heading.
+      uri: Its `data:` URI.
+      alt: What it shows, for readers who cannot see it.
+      note: A sentence to go below it; may be empty.
     """
 
     title: str
@@ -96,9 +96,9 @@ class Line:
     """How one curve of a chart looks, for a legend beside it.
 
     Attributes:
-        name: What it shows.
-        colour: Of the line.
-        dashes: Dashes and gaps in line widths; empty where solid.
+      name: What it shows.
+      colour: Of the line.
+      dashes: Dashes and gaps in line widths; empty where solid.
     """
 
     name: str
@@ -112,11 +112,11 @@ def boundary_profile(
     """Draws how often pixels are labelled as a class, by their place in it.
 
     Args:
-        distance: Signed distances to the class's boundary, negative inside.
-        classes: By name the share labelled as the class at each; None where unknown.
+      distance: Signed distances to the class's boundary, negative inside.
+      classes: By name the share labelled as the class at each; None where unknown.
 
     Returns:
-        Charts of up to five classes each, all with the same axes.
+      Charts of up to five classes each, all with the same axes.
     """
     known = [
         (name, np.array([v if wording.is_number(v) else math.nan for v in values]))
@@ -134,10 +134,10 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """Draws loss (training and validation) and validation IoU against the step.
 
     Args:
-        history: Rows of metrics.jsonl, each with "step" and "split".
+      history: Rows of metrics.jsonl, each with "step" and "split".
 
     Returns:
-        Up to two charts; none for what the history does not hold.
+      Up to two charts; none for what the history does not hold.
     """
     charts = []
     losses = {split: _series(history, split, "loss") for split in ("train", "val")}
@@ -162,17 +162,17 @@ def member_charts(
     """Draws the members of an ensemble, one line or point for each.
 
     Args:
-        histories: Of each member the rows of metrics.jsonl.
-        scores: Of each member the test IoU; not drawn where it is no finite number.
-        diverged: Of each member whether its loss ceased to be finite.
-        varied: Name of the one number that members differ in and each one's value;
-            None if there is no such number: then curves are not told apart.
-        overlap: "IoU" or "mean IoU".
-        reading: Name of the reading that the scores are of.
+      histories: Of each member the rows of metrics.jsonl.
+      scores: Of each member the test IoU; not drawn where it is no finite number.
+      diverged: Of each member whether its loss ceased to be finite.
+      varied: Name of the one number that members differ in and each one's value;
+        None if there is no such number: then curves are not told apart.
+      overlap: "IoU" or "mean IoU".
+      reading: Name of the reading that the scores are of.
 
     Returns:
-        Validation IoU against the step and, where a number is varied, test IoU against
-        it; none for what is not known.
+      Validation IoU against the step and, where a number is varied, test IoU against
+      it; none for what is not known.
     """
     key = {"IoU": "iou", "mean IoU": "miou"}[overlap]
     series = [_series(history, "val", key) for history in histories]
@@ -196,10 +196,10 @@ def round_curves(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """Draws the rounds of iGTT: how masks settle and agree with labels, and their size.
 
     Args:
-        history: Rows of metrics.jsonl, each with "round".
+      history: Rows of metrics.jsonl, each with "round".
 
     Returns:
-        Charts; curves whose values no row has are left out.
+      Charts; curves whose values no row has are left out.
     """
     agreement = {
         "stability": ("stability", TRAIN, "-"),
@@ -242,11 +242,11 @@ def score_histogram(
     """Draws how the scores of each class's pixels are distributed.
 
     Args:
-        histogram: "edges" `[B + 1]`, and "background" and "foreground", `[B]` counts.
-        thresholds: Threshold by reading, drawn as lines; may be empty.
+      histogram: "edges" `[B + 1]`, and "background" and "foreground", `[B]` counts.
+      thresholds: Threshold by reading, drawn as lines; may be empty.
 
     Returns:
-        The chart, or None if the histogram is incomplete or empty.
+      The chart, or None if the histogram is incomplete or empty.
     """
     if any(histogram.get(k) is None for k in ("edges", "background", "foreground")):
         return None

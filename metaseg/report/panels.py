@@ -20,15 +20,15 @@ class Panel:
     """One test image as the report shows it.
 
     Attributes:
-        name: Name of the image, unique within the report.
-        image: `[H, W]` or `[H, W, C]` numbers of any range.
-        clean: `[H, W]` uint8 class ids, 255 where there is no label.
-        noisy: `[H, W]` uint8, what a label of this image looks like to the network.
-        score: `[H, W]` float in [0, 1]: the foreground score, or for more than two
-            classes the probability of the predicted class.
-        prediction: `[H, W]` uint8 class ids, the noise-aware reading of the scores.
-        iou: IoU (more than two classes: mean IoU) of the prediction on this image;
-            nan where it is not defined.
+      name: Name of the image, unique within the report.
+      image: `[H, W]` or `[H, W, C]` numbers of any range.
+      clean: `[H, W]` uint8 class ids, 255 where there is no label.
+      noisy: `[H, W]` uint8, what a label of this image looks like to the network.
+      score: `[H, W]` float in [0, 1]: the foreground score, or for more than two
+        classes the probability of the predicted class.
+      prediction: `[H, W]` uint8 class ids, the noise-aware reading of the scores.
+      iou: IoU (more than two classes: mean IoU) of the prediction on this image;
+        nan where it is not defined.
     """
 
     name: str
@@ -44,12 +44,12 @@ def check_panel(panel: Panel, num_classes: int) -> None:
     """Checks that a panel's arrays fit each other and the number of classes.
 
     Args:
-        panel: The panel.
-        num_classes: Number of classes K.
+      panel: The panel.
+      num_classes: Number of classes K.
 
     Raises:
-        ValueError: If an array has another height and width than the clean label, or a
-            label map holds a class id that is neither below K nor 255.
+      ValueError: If an array has another height and width than the clean label, or a
+        label map holds a class id that is neither below K nor 255.
     """
     shape = panel.clean.shape
     for field in ("image", "clean", "noisy", "score", "prediction"):
@@ -76,13 +76,13 @@ def error_map(
     """Says of each pixel how the prediction compares with the clean label.
 
     Args:
-        clean: `[H, W]` class ids, 255 where there is no label.
-        prediction: `[H, W]` class ids.
-        num_classes: Number of classes K.
+      clean: `[H, W]` class ids, 255 where there is no label.
+      prediction: `[H, W]` class ids.
+      num_classes: Number of classes K.
 
     Returns:
-        `[H, W]` uint8. K = 2: 0 true negative, 1 true positive, 2 false positive,
-        3 false negative. K > 2: 0 right, 1 wrong. 255 where there is no label.
+      `[H, W]` uint8. K = 2: 0 true negative, 1 true positive, 2 false positive,
+      3 false negative. K > 2: 0 right, 1 wrong. 255 where there is no label.
     """
     if num_classes == 2:
         is_, said = clean == 1, prediction == 1

@@ -70,9 +70,9 @@ class Picture:
     """A picture inside the page.
 
     Attributes:
-        uri: Its `data:` URI.
-        width: Pixels.
-        height: Pixels.
+      uri: Its `data:` URI.
+      width: Pixels.
+      height: Pixels.
     """
 
     uri: str
@@ -104,11 +104,11 @@ def image_picture(image: np.ndarray) -> Picture:
     """Shows an image, its brightness stretched between its own percentiles.
 
     Args:
-        image: `[H, W]` or `[H, W, C]` numbers of any range. Three or four channels are
-            shown as red, green and blue, any other number as their average.
+      image: `[H, W]` or `[H, W, C]` numbers of any range. Three or four channels are
+        shown as red, green and blue, any other number as their average.
 
     Returns:
-        The picture, 8-bit grey or RGB.
+      The picture, 8-bit grey or RGB.
     """
     return _encode(_shrink(_stretched(image), Image.Resampling.BOX))
 
@@ -117,11 +117,11 @@ def label_picture(labels: np.ndarray, num_classes: int) -> Picture:
     """Shows a label map in the colours of its classes.
 
     Args:
-        labels: `[H, W]` class ids below `num_classes`, 255 where there is no label.
-        num_classes: Number of classes K.
+      labels: `[H, W]` class ids below `num_classes`, 255 where there is no label.
+      num_classes: Number of classes K.
 
     Returns:
-        The picture, with a palette.
+      The picture, with a palette.
     """
     return _paint(labels, class_colours(num_classes))
 
@@ -148,15 +148,15 @@ def outline_picture(
     `REFERENCE_COLOUR`, with gaps through which the labels' are seen.
 
     Args:
-        labels: `[H, W]` class ids; what is none of `num_classes` is void.
-        num_classes: Number of classes K.
-        image: `[H, W]` or `[H, W, C]` of any range; without it the label map is shown
-            in the colours of its classes.
-        reference: `[H, W]` class ids.
+      labels: `[H, W]` class ids; what is none of `num_classes` is void.
+      num_classes: Number of classes K.
+      image: `[H, W]` or `[H, W, C]` of any range; without it the label map is shown
+        in the colours of its classes.
+      reference: `[H, W]` class ids.
 
     Returns:
-        The picture, and whether it shows the image. Labels so ragged that their
-        outlines would hide it are shown in the colours of their classes.
+      The picture, and whether it shows the image. Labels so ragged that their
+      outlines would hide it are shown in the colours of their classes.
     """
     rows, columns = _thumb_grid(labels.shape)
     small = _known(labels, num_classes)[rows][:, columns]
@@ -214,10 +214,10 @@ def score_picture(score: np.ndarray) -> Picture:
     """Shows scores between 0 and 1; grey where they are not finite.
 
     Args:
-        score: `[H, W]` float.
+      score: `[H, W]` float.
 
     Returns:
-        The picture, with a palette of `SCORE_LEVELS` colours.
+      The picture, with a palette of `SCORE_LEVELS` colours.
     """
     values = np.asarray(score, np.float32)
     small = np.asarray(_shrink(Image.fromarray(values), Image.Resampling.BOX))

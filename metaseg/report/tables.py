@@ -42,10 +42,10 @@ class Readings:
     """The readings of one split side by side.
 
     Attributes:
-        columns: Keys of the readings.
-        rows: Name of each metric and its value per reading.
-        auc: Area under the ROC curve; empty if not known.
-        thresholds: Per reading its threshold and whether it is inverted; may be empty.
+      columns: Keys of the readings.
+      rows: Name of each metric and its value per reading.
+      auc: Area under the ROC curve; empty if not known.
+      thresholds: Per reading its threshold and whether it is inverted; may be empty.
     """
 
     columns: list[str]
@@ -59,8 +59,8 @@ class ClassTable:
     """IoU of each class.
 
     Attributes:
-        columns: Keys of the readings.
-        rows: By class id: name, and IoU per reading as text and as share in [0, 1].
+      columns: Keys of the readings.
+      rows: By class id: name, and IoU per reading as text and as share in [0, 1].
     """
 
     columns: list[str]
@@ -82,11 +82,11 @@ def readings_table(
     """Lays out the metrics of each reading.
 
     Args:
-        metrics: "test" or "validation" of results.json.
-        thresholds: "thresholds" of results.json; may be empty.
+      metrics: "test" or "validation" of results.json.
+      thresholds: "thresholds" of results.json; may be empty.
 
     Returns:
-        The table, or None if there is no metric by reading.
+      The table, or None if there is no metric by reading.
     """
     found = {k: metrics[k] for k in METRICS if isinstance(metrics.get(k), Mapping)}
     columns = [r for r in wording.READINGS if any(r in v for v in found.values())]
@@ -108,11 +108,11 @@ def class_table(class_iou: Any, names: Sequence[str]) -> ClassTable | None:
     """Lays out the IoU of each class.
 
     Args:
-        class_iou: List of K numbers per reading.
-        names: K class names.
+      class_iou: List of K numbers per reading.
+      names: K class names.
 
     Returns:
-        The table, of the readings that have K entries; None if there are none.
+      The table, of the readings that have K entries; None if there are none.
     """
     if not isinstance(class_iou, Mapping):
         return None

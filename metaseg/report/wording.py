@@ -116,11 +116,11 @@ def noise_phrase(noise: Mapping[str, Any]) -> str:
     """Says what was done to the labels, as the end of "trained on cells ...".
 
     Args:
-        noise: "name" and what else is known: "rate", "fraction", "radius",
-            "changed_pixels".
+      noise: "name" and what else is known: "rate", "fraction", "radius",
+        "changed_pixels".
 
     Returns:
-        A phrase such as "with 40 % of the label pixels flipped".
+      A phrase such as "with 40 % of the label pixels flipped".
     """
     name = noise.get("name")
     rate, fraction, radius = (noise.get(k) for k in ("rate", "fraction", "radius"))
@@ -151,10 +151,10 @@ def summary(results: Mapping[str, Any]) -> str:
     """Says in one sentence what was trained on what, and how it went.
 
     Args:
-        results: Contents of results.json.
+      results: Contents of results.json.
 
     Returns:
-        The sentence, made of what is known.
+      The sentence, made of what is known.
     """
     model, data, test = (_part(results, k) for k in ("model", "data", "test"))
     name = str(model.get("name") or "network")
@@ -182,10 +182,10 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Lists the sizes and costs of a run, each with its name; what is missing is not.
 
     Args:
-        results: Contents of results.json.
+      results: Contents of results.json.
 
     Returns:
-        Pairs of name and value.
+      Pairs of name and value.
     """
     data, time = _part(results, "data"), _part(results, "time")
     sizes = [_count(data.get(split)) for split in ("train", "val", "test")]
@@ -214,10 +214,10 @@ def matrix_remark(matrix: np.ndarray) -> str:
     """Says what the rank of a noise transition matrix means for learning.
 
     Args:
-        matrix: `[K, K]`, rows clean and columns noisy classes.
+      matrix: `[K, K]`, rows clean and columns noisy classes.
 
     Returns:
-        One sentence.
+      One sentence.
     """
     size = len(matrix)
     rank = int(np.linalg.matrix_rank(matrix, tol=1e-6))

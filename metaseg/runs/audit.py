@@ -67,7 +67,7 @@ class Record(NamedTuple):
     map: audit.LabelMap
     position: np.ndarray
     joint: np.ndarray | None
-    split: audit.Split | None
+    split: audit.ErrorKinds | None
 
 
 class Gathered(NamedTuple):
@@ -81,7 +81,7 @@ class Gathered(NamedTuple):
     """
 
     records: list[Record]
-    pair: audit.Pair | None
+    pair: audit.Comparison | None
     position: np.ndarray
     bad: list[tuple[str, str]]
 
@@ -213,12 +213,12 @@ def _gather(
     }
     K = stored.num_classes
     records: dict[str, Record] = {}
-    totals: list[audit.Pair] = []  # one at most: the sum
+    totals: list[audit.Comparison] = []  # one at most: the sum
     position = np.zeros((*GRID, K), np.int64)
     bad: list[tuple[str, str]] = []
     by_name = {file.name: file for file in files}
 
-    def keep(record: Record, pair: audit.Pair | None) -> None:
+    def keep(record: Record, pair: audit.Comparison | None) -> None:
         nonlocal position
         records[record.file.name] = record
         position = position + record.position
@@ -273,7 +273,7 @@ def _gather(
 
 
 def _record(
-    file: LabelFile, line: Mapping[str, Any], pair: audit.Pair | None
+    file: LabelFile, line: Mapping[str, Any], pair: audit.Comparison | None
 ) -> Record:
     fields = dict(line["map"])
     for name, dtype in (("counts", np.int64), ("objects", np.int64)):
@@ -286,20 +286,20 @@ def _record(
         audit.LabelMap(**fields),
         np.asarray(line["position"], np.int64),
         None if pair is None else pair.joint,
-        None if pair is None else audit.split(pair),
+        None if pair is None else audit.error_kinds(pair),
     )
 
 
-def _pair_of(fields: Mapping[str, Any]) -> audit.Pair:
+def _pair_of(fields: Mapping[str, Any]) -> audit.Comparison:
     arrays = {
         name: np.asarray(value, np.float64 if name == "spread" else np.int64)
         for name, value in fields.items()
         if isinstance(value, list)
     }
-    return audit.Pair(**{**fields, **arrays})
+    return audit.Comparison(**{**fields, **arrays})
 
 
-def _plain(measured: audit.LabelMap | audit.Pair) -> dict[str, Any]:
+def _plain(measured: audit.LabelMap | audit.Comparison) -> dict[str, Any]:
     """Fields of a named tuple as JSON has them."""
     return {
         name: value.tolist() if isinstance(value, np.ndarray) else value
@@ -418,18 +418,18 @@ def _comparison(
         "prior_entropy": found.prior_entropy,
         "effective": found.effective,
         "effective_worst": found.effective_worst,
-        "words": found.words,
+        "sentence": found.sentence,
         "profile": _profile(gathered.pair, names),
-        "split": judged.parts._asdict(),
+        "split": judged.kinds._asdict(),
         "verdict": {
             "family": judged.family,
-            "words": list(judged.words),
+            "sentences": list(judged.sentences),
             "evidence": dict(judged.evidence),
         },
     }
 
 
-def _profile(pair: audit.Pair, names: Sequence[str]) -> dict[str, Any]:
+def _profile(pair: audit.Comparison, names: Sequence[str]) -> dict[str, Any]:
     """Share labelled as each class by signed depth, negative inside the class.
 
     Outside, depth is the distance to the class for two classes only: with more it is
@@ -573,7 +573,7 @@ def _say(summary: Mapping[str, Any], html: Path) -> None:
     compared = summary["comparison"]
     if compared:
         print(f"verdict: {compared['verdict']['family']}")
-        for sentence in compared["verdict"]["words"]:
+        for sentence in compared["verdict"]["sentences"]:
             print(f"  {sentence}")
         print(
             f"  {compared['labelled']:,} labels are worth about "

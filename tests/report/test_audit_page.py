@@ -31,7 +31,7 @@ def _comparison(K=2):
         "prior_entropy": 0.5,
         "effective": 48_123.4,
         "effective_worst": 12_000.0,
-        "words": "All classes can be told apart.",
+        "sentence": "All classes can be distinguished.",
         "profile": {
             "distance": [-1.5, -0.5, 0.5, 1.5],
             "classes": {f"c{k}": [0.6, None, 0.4, 0.4] for k in range(K)},
@@ -39,7 +39,7 @@ def _comparison(K=2):
         "split": {"independent": 0.9, "boundary": 0.1, "objects": 0.0},
         "verdict": {
             "family": "randomised",
-            "words": ["40.0% of the labelled pixels are wrong."],
+            "sentences": ["40.0% of the labelled pixels are wrong."],
             "evidence": {"disagreement": 0.4, "step_contrast": math.nan, "new_one": 1},
         },
     }

@@ -147,11 +147,11 @@ class Thumbnail:
     """One label map to show.
 
     Attributes:
-        name: Name of the label map.
-        labels: `[H, W]` class ids; what is none is shown as void.
-        image: `[H, W]` or `[H, W, C]` numbers of any range, or None.
-        reference: `[H, W]` class ids, or None.
-        caption: A few words to go below the name; may be empty.
+      name: Name of the label map.
+      labels: `[H, W]` class ids; what is none is shown as void.
+      image: `[H, W]` or `[H, W, C]` numbers of any range, or None.
+      reference: `[H, W]` class ids, or None.
+      caption: A few words to go below the name; may be empty.
     """
 
     name: str
@@ -173,13 +173,13 @@ def write_audit(
     The file appears at once and whole, as that of `write_report` does.
 
     Args:
-        path: File to write; its folder is created if need be.
-        summary: Contents of audit.json. What is missing or None is left out.
-        rows: Of audit.csv, worst first; the page shows the first `MOST_ROWS`.
-        thumbnails: Label maps to show, in this order.
+      path: File to write; its folder is created if need be.
+      summary: Contents of audit.json. What is missing or None is left out.
+      rows: Of audit.csv, worst first; the page shows the first `MOST_ROWS`.
+      thumbnails: Label maps to show, in this order.
 
     Raises:
-        ValueError: If the arrays of a thumbnail do not fit each other.
+      ValueError: If the arrays of a thumbnail do not fit each other.
     """
     for thumbnail in thumbnails:
         _check(thumbnail)
@@ -255,7 +255,7 @@ def _comparison(comparison: Mapping[str, Any], names: Sequence[str]) -> dict[str
     return {
         "family": family,
         "heading": FAMILIES.get(family, family.capitalize()) or "Verdict",
-        "words": [str(sentence) for sentence in verdict.get("words") or ()],
+        "sentences": [str(text) for text in verdict.get("sentences") or ()],
         "evidence": _evidence(verdict.get("evidence") or {}, family),
         "worth": _worth(comparison),
         "split": _split(comparison),
@@ -336,13 +336,13 @@ def _worth(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
         "whole": share > 0.995,
         "share": _share(share),
         "structured": _share(structured) if structured >= 0.08 else "",
-        "words": _sentence(comparison.get("words")),
+        "sentence": _sentence(comparison.get("sentence")),
         "facts": [(name, text) for name, text in listed.items() if text],
     }
 
 
-def _sentence(words: Any) -> str:
-    text = str(words or "").strip().removesuffix(".")
+def _sentence(text: Any) -> str:
+    text = str(text or "").strip().removesuffix(".")
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 

@@ -19,12 +19,12 @@ class Member(NamedTuple):
     """One run of an ensemble.
 
     Attributes:
-        folder: Its folder, relative to the page's; holds its own report.html.
-        differs: Value of each config field that members differ in.
-        measures: Test IoU (mean IoU for more than two classes) per reading; None where
-            it is not known.
-        history: Rows of its metrics.jsonl.
-        diverged: Step at which its loss was no longer finite; 0 if it always was.
+      folder: Its folder, relative to the page's; holds its own report.html.
+      differs: Value of each config field that members differ in.
+      measures: Test IoU (mean IoU for more than two classes) per reading; None where
+        it is not known.
+      history: Rows of its metrics.jsonl.
+      diverged: Step at which its loss was no longer finite; 0 if it always was.
     """
 
     folder: str
@@ -51,17 +51,17 @@ def write_ensemble(
     one follows a link.
 
     Args:
-        path: File to write; its folder is created if need be.
-        title: Heading of the page.
-        members: The runs, in the order of their numbers.
-        config: Resolved configuration of the whole, nested dictionaries.
-        environment: Versions, devices and the like, likewise.
-        num_classes: Number of classes K.
-        command: What was run; may be empty.
-        time: As "time" of results.json, for all runs together; may be empty.
+      path: File to write; its folder is created if need be.
+      title: Heading of the page.
+      members: The runs, in the order of their numbers.
+      config: Resolved configuration of the whole, nested dictionaries.
+      environment: Versions, devices and the like, likewise.
+      num_classes: Number of classes K.
+      command: What was run; may be empty.
+      time: As "time" of results.json, for all runs together; may be empty.
 
     Raises:
-        ValueError: If there is no member.
+      ValueError: If there is no member.
     """
     if not members:
         raise ValueError("members: got none, expected at least one run")

@@ -22,9 +22,9 @@ class Evolution(NamedTuple):
     """The masks of one training image.
 
     Attributes:
-        name: As the user knows it.
-        image: `[H, W, C]` of any range.
-        masks: Rounds, 0 for the start, and boolean `[H, W]`.
+      name: As the user knows it.
+      image: `[H, W, C]` of any range.
+      masks: Rounds, 0 for the start, and boolean `[H, W]`.
     """
 
     name: str
@@ -36,10 +36,10 @@ class Shown(NamedTuple):
     """One segmented image.
 
     Attributes:
-        name: As the user knows it, and its files in masks/ and overlays/.
-        image: `[H, W, C]` of any range.
-        mask: Boolean `[H, W]`.
-        iou: With its label; nan where there is none.
+      name: As the user knows it, and its files in masks/ and overlays/.
+      image: `[H, W, C]` of any range.
+      mask: Boolean `[H, W]`.
+      iou: With its label; nan where there is none.
     """
 
     name: str
@@ -61,13 +61,13 @@ def write_igtt(
     """Writes the report of an iGTT run: one HTML file, and no network.
 
     Args:
-        path: File to write; `overlays/NAME.png` beside it are linked.
-        results: Contents of results.json.
-        history: Rows of metrics.jsonl, one for each round.
-        evolution: A few training images.
-        shown: Segmented images, in any order.
-        config: Resolved configuration, nested dictionaries of plain values.
-        environment: Versions, devices and the like, likewise.
+      path: File to write; `overlays/NAME.png` beside it are linked.
+      results: Contents of results.json.
+      history: Rows of metrics.jsonl, one for each round.
+      evolution: A few training images.
+      shown: Segmented images, in any order.
+      config: Resolved configuration, nested dictionaries of plain values.
+      environment: Versions, devices and the like, likewise.
     """
     data = results["data"]
     text = template.render(

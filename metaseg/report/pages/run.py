@@ -32,18 +32,18 @@ def write_report(
     stays as it was.
 
     Args:
-        path: File to write; its folder is created if need be.
-        title: Heading of the page.
-        config: Resolved configuration, nested dictionaries of plain values.
-        environment: Versions, devices and the like, likewise.
-        history: Rows of metrics.jsonl: "step", "split" ("train" or "val") and metrics.
-        results: Contents of results.json. What is missing is left out of the page, and
-            None and nan are shown as a dash.
-        panels: Test images to show, in any order.
-        num_classes: Number of classes K.
+      path: File to write; its folder is created if need be.
+      title: Heading of the page.
+      config: Resolved configuration, nested dictionaries of plain values.
+      environment: Versions, devices and the like, likewise.
+      history: Rows of metrics.jsonl: "step", "split" ("train" or "val") and metrics.
+      results: Contents of results.json. What is missing is left out of the page, and
+        None and nan are shown as a dash.
+      panels: Test images to show, in any order.
+      num_classes: Number of classes K.
 
     Raises:
-        ValueError: If the arrays of a panel do not fit each other or `num_classes`.
+      ValueError: If the arrays of a panel do not fit each other or `num_classes`.
     """
     for panel in panels:
         check_panel(panel, num_classes)

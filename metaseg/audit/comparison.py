@@ -1,8 +1,8 @@
-"""What a label map and its reference say together: sums that add up over maps.
+"""Compares a label map with its reference: sums that can be added over maps.
 
-`compare` counts, per pair of maps and in one compiled program per bucket size, all that
-the split of the disagreement (`audit.split`) and the verdict rest on. May import
-`frame`, `single`, `morphology`, `labels` and `errors`.
+`compare` counts everything that `audit.error_kinds` and `audit.verdict` need. One
+program per bucket size is compiled. May import `frame`, `single`, `morphology`,
+`labels` and `errors`.
 """
 
 import operator
@@ -19,48 +19,52 @@ from metaseg.audit.single import edges
 from metaseg.errors import InputError
 from metaseg.labels import is_void
 
-__all__ = ["DEPTHS", "LATTICE", "Pair", "add", "compare"]
+__all__ = ["DEPTHS", "LATTICE", "Comparison", "add", "compare"]
 
 DEPTHS = 17  # depth 0, 1, ..., 15, and 16 or more pixels
-LATTICE = 16  # coarser grids than this are not looked for
-_GAP = 12  # a gap has two objects within so many pixels, each way
-_SMALL = 9  # objects of fewer pixels are not judged one by one
-_SIZEABLE = 25  # and fewer do not set what a well labelled object looks like
+LATTICE = 16  # pixels; coarser grids are not detected
+_GAP = 12  # a gap has two objects within this many rows and columns
+_SMALL = 9  # objects with fewer pixels are not judged individually
+_SIZEABLE = 25  # objects with fewer pixels do not define the best cover of a class
 
 
-class Pair(NamedTuple):
-    """Sums over one or more pairs of maps; `add` adds them up.
+class Comparison(NamedTuple):
+    """Counts over one or more label maps and their references; `add` adds them up.
 
-    "Depth" is the distance, rounded down, from a pixel to the nearest one that has
-    another reference class beside it: 0 on both sides of every boundary. An object is
-    an 8-connected component of a class other than 0 of the reference; its cover is the
-    share of its pixels that are labelled as its class.
+    The depth of a pixel is its distance, rounded down, to the nearest pixel beside a
+    boundary of the reference. It is 0 on both sides of every boundary. An object is an
+    8-connected component of a class of the reference other than 0. The cover of an
+    object is the share of its pixels that are labelled with its class.
 
     Attributes:
-      joint: pixels of each (reference, label) class pair, int64 `[K, K]`.
-      reference: pixels that the reference labels.
-      profile: pixels by whether in a missed object, reference class, depth, label,
-        int64 `[2, K, DEPTHS, K]`. For two classes, the boundary profile.
-      pairs: neighbouring pixels of one reference class, by whether in a missed object,
-        class and lesser depth: how many, wrong pixels in them, pairs that are both
-        wrong; int64 `[2, K, DEPTHS, 3]`.
-      gaps: pixels of class 0, by whether two objects are within 12 pixels, and depth:
-        how many, and how many wrong; int64 `[2, DEPTHS, 2]`.
-      objects: per class, int64 `[K, 5]`: objects of at least 9 pixels, of these missed
-        (cover near what the class gets elsewhere), part covered (below a half), split
-        in several solid label objects; and reference objects of any size.
-      spread: per class sums over objects of n pixels with cover h of 1, n, n^2, n h, n
-        h^2; float64 `[K, 5]`.
-      found: per class, int64 `[K, 3]`: solid label objects, i.e. with a 3 x 3 block in
-        them, of these touching several reference objects, and touching none (invented).
-      invented: wrong pixels in invented label objects.
-      corners: corners and edges of the outlines, labels then reference, int64 `[2, 2]`.
-      lattice: edges of labels, then reference, across rows and across columns, by
+      joint: Number of pixels of each (reference, label) pair of classes, int64
+        `[K, K]`.
+      reference: Number of pixels that the reference labels.
+      profile: Number of pixels by (in a missed object, reference class, depth, label),
+        int64 `[2, K, DEPTHS, K]`. For two classes this is the boundary profile.
+      pairs: Pairs of neighbouring pixels of the same reference class, by (in a missed
+        object, class, smaller depth): number of pairs, of wrong pixels in them, and of
+        pairs with two wrong pixels; int64 `[2, K, DEPTHS, 3]`.
+      gaps: Pixels of class 0, by (two objects within 12 pixels, depth): number of
+        pixels, and of wrong pixels; int64 `[2, DEPTHS, 2]`.
+      objects: Per class, int64 `[K, 5]`: number of objects with at least 9 pixels; of
+        these, objects that are missed (their cover is about as high as the rate of the
+        class elsewhere), partly covered (less than half), and split into several solid
+        label objects; and number of reference objects of any size.
+      spread: Per class, float64 `[K, 5]`: sums over objects with n pixels and cover h
+        of 1, n, n^2, n h and n h^2.
+      found: Per class, int64 `[K, 3]`: number of solid label objects, which contain a
+        block of 3 x 3 pixels; of these, objects that touch several reference objects,
+        and objects that touch none (invented).
+      invented: Number of wrong pixels in invented label objects.
+      corners: Corners and edges of the outlines of labels, then reference, int64
+        `[2, 2]`.
+      lattice: Edges of labels, then reference, across rows and across columns, by
         position modulo 16; int64 `[2, 2, 16]`.
-      likelihood: likelihood-ratio statistic G of independence of both labels, within
-        each map, summed.
-      freedom: degrees of freedom of it, summed.
-      maps: how many.
+      likelihood: Likelihood-ratio statistic G of the independence of label and
+        reference within each map, summed over maps.
+      freedom: Degrees of freedom of G, summed over maps.
+      maps: Number of maps.
     """
 
     joint: np.ndarray
@@ -80,19 +84,27 @@ class Pair(NamedTuple):
 
     @property
     def labelled(self) -> int:
-        """Pixels that both label."""
+        """Number of pixels that both labels and reference label."""
         return int(self.joint.sum())
 
     @property
     def disagreement(self) -> float:
-        """Share of the pixels that both label on which they differ; 0 if none."""
+        """Share of these pixels on which the two differ; 0 without such pixels."""
         differ = self.labelled - int(np.trace(self.joint))
         return differ / max(self.labelled, 1)
 
 
-def add(first: Pair, second: Pair) -> Pair:
-    """The sums over the maps of both."""
-    return Pair(*map(operator.add, first, second))
+def add(first: Comparison, second: Comparison) -> Comparison:
+    """Adds the counts of two disjoint sets of maps.
+
+    Args:
+      first: Counts of `compare`, or a sum of them.
+      second: Counts of other maps.
+
+    Returns:
+      The counts over the maps of both.
+    """
+    return Comparison(*map(operator.add, first, second))
 
 
 def compare(
@@ -101,17 +113,29 @@ def compare(
     num_classes: int,
     *,
     where: str = "labels",
-) -> Pair:
-    """Count what the split and the verdict need of one pair of maps.
+) -> Comparison:
+    """Compares one label map with its reference.
 
     Args:
-      labels: class ids, integer `[H, W]`, any size; what is no class id is void.
-      reference: class ids of the same shape, believed to be right.
-      num_classes: K.
-      where: the file that a message names.
+      labels: Integer class ids `[H, W]` of any size. 255 and ids that are no class are
+        void.
+      reference: Integer class ids `[H, W]`, assumed to be right.
+      num_classes: Number of classes K, at most 255.
+      where: Name of the file in error messages.
+
+    Returns:
+      The counts of this map.
 
     Raises:
-      InputError: not integer arrays of two axes, or different shapes.
+      InputError: If one of the maps is not an integer array of two axes or is empty, or
+        if their shapes differ.
+
+    Example:
+      >>> import numpy as np
+      >>> reference = np.zeros((40, 50), int)
+      >>> reference[10:20, 10:30] = 1
+      >>> compare(np.roll(reference, 1, axis=0), reference, 2).joint.tolist()
+      [[1780, 20], [20, 180]]
     """
     ours = framed(labels, num_classes, where=where)
     theirs = framed(reference, num_classes, where=f"reference of {where}")
@@ -132,7 +156,7 @@ def compare(
     whole["reference"] = int(whole["reference"])
     whole["invented"] = int(whole["invented"])
     likelihood, freedom = _association(whole["joint"])
-    return Pair(
+    return Comparison(
         **whole,
         spread=counted["spread"].astype(np.float64),
         likelihood=likelihood,
@@ -141,7 +165,7 @@ def compare(
 
 
 def _association(joint: np.ndarray) -> tuple[float, int]:
-    """G = 2 sum J log(J N / (row column)) and its degrees of freedom."""
+    """Computes G = 2 sum J log(J N / (row column)) and its degrees of freedom."""
     rows, columns = joint.sum(axis=1), joint.sum(axis=0)
     total = joint.sum()
     expected = np.outer(rows, columns) / max(total, 1)
@@ -151,21 +175,21 @@ def _association(joint: np.ndarray) -> tuple[float, int]:
 
 
 class _Objects(NamedTuple):
-    """Per pixel index, of the component that begins there; 0 elsewhere."""
+    """Properties of components, stored at the index of their root pixel; else 0."""
 
     area: jax.Array
     hits: jax.Array
-    first: jax.Array  # lowest root of the other map's components that it meets
-    last: jax.Array  # highest; -1 if it meets none
+    first: jax.Array  # lowest root among the components of the other map it overlaps
+    last: jax.Array  # highest such root; -1 without an overlap
     solid: jax.Array  # bool
-    begins: jax.Array  # bool, whether a component begins at this pixel
+    begins: jax.Array  # bool, whether this pixel is a root
 
 
 def _objects(
     root: jax.Array, valid: jax.Array, hit: jax.Array, other: jax.Array
 ) -> _Objects:
     count = root.size
-    place = jnp.where(root < 0, count, root).ravel()  # beyond the end is dropped
+    place = jnp.where(root < 0, count, root).ravel()  # index `count` is dropped
     met = hit & (other >= 0)
 
     def total(plane: jax.Array) -> jax.Array:
@@ -211,14 +235,14 @@ def _count(
     drawn_class = jnp.minimum(labels, K - 1).ravel().astype(jnp.int32)
 
     def per_class(of: jax.Array, *planes: jax.Array) -> jax.Array:
-        """Sums of per-object values over the objects of each class, `[K, n]`."""
+        """Sums values of objects over the objects of each class, `[K, n]`."""
         values = jnp.stack(planes, axis=-1)
         return jnp.zeros((K, len(planes)), values.dtype).at[of].add(values)
 
     cover = clean.hits / jnp.maximum(clean.area, 1)
     judged = clean.begins & (clean.area >= _SMALL)
     sizeable = judged & (clean.area >= _SIZEABLE)
-    # How often the class is given elsewhere, away from its boundaries.
+    # The rate at which pixels of other classes, far from boundaries, get this class.
     away = valid & (depth >= 3)
     given = _one_hot_sum(labels, away, K) - _one_hot_sum(labels, away & right, K)
     elsewhere = away.sum() - _one_hot_sum(reference, away, K)
@@ -247,7 +271,7 @@ def _count(
     in_lone = (label_root >= 0) & lone[jnp.maximum(label_root, 0)]
     in_missed = (clean_root >= 0) & missed[jnp.maximum(clean_root, 0)]
 
-    # In 32 bits: ids times depths do not fit into theirs.
+    # 32 bits, since products of ids and depths overflow the dtype of the labels.
     kind = jnp.minimum(reference, K - 1).astype(jnp.int32)
     stratum = (in_missed * K + kind) * D + depth
     profile = _histogram(stratum * K + jnp.minimum(labels, K - 1), valid, (2, K, D, K))
@@ -277,14 +301,14 @@ def _one_hot_sum(labels: jax.Array, mask: jax.Array, num_classes: int) -> jax.Ar
 
 
 def _histogram(cell: jax.Array, mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Pixels of the mask in each cell, int32 of `shape`."""
+    """Counts the pixels of the mask in each cell, int32 of `shape`."""
     size = int(np.prod(shape))
     index = jnp.where(mask, cell.astype(jnp.int32), size).ravel()
     return jnp.bincount(index, length=size + 1)[:size].reshape(shape)
 
 
 def _depth(labels: jax.Array) -> jax.Array:
-    """Whole distance to the nearest pixel beside another class, at most DEPTHS - 1."""
+    """Returns depths: see `Comparison`; at most DEPTHS - 1."""
     down, right = edges(labels)
     edge = jnp.pad(down, ((1, 0), (0, 0))) | jnp.pad(down, ((0, 1), (0, 0)))
     edge |= jnp.pad(right, ((0, 0), (1, 0))) | jnp.pad(right, ((0, 0), (0, 1)))
@@ -300,7 +324,7 @@ def _neighbours(
     axis: int,
     num_classes: int,
 ) -> jax.Array:
-    """`Pair.pairs` along one axis."""
+    """Computes `Comparison.pairs` along one axis."""
 
     def both(plane: jax.Array) -> tuple[jax.Array, jax.Array]:
         ahead = jax.lax.slice_in_dim(plane, 1, None, axis=axis)
@@ -308,7 +332,7 @@ def _neighbours(
 
     (here, there), (a, b), (e, f) = both(stratum), both(valid), both(error)
     same_class = jnp.equal(*both(reference))
-    # One class, both in missed objects or both not: strata differ by depth alone.
+    # Strata of one class that are both in missed objects, or both not, differ by depth.
     same_object = here // DEPTHS == there // DEPTHS
     mask = a & b & same_class & same_object
     shape = (2, num_classes, DEPTHS)
@@ -319,7 +343,7 @@ def _neighbours(
 
 
 def _two_objects_near(root: jax.Array) -> jax.Array:
-    """Whether pixels of two components are within `_GAP` rows and columns."""
+    """Tells whether two components are within `_GAP` rows and columns."""
     nobody = jnp.int32(root.size)
     low, high = jnp.where(root < 0, nobody, root), root
     for window in ((2 * _GAP + 1, 1), (1, 2 * _GAP + 1)):
@@ -329,7 +353,7 @@ def _two_objects_near(root: jax.Array) -> jax.Array:
 
 
 def _corners(labels: jax.Array) -> jax.Array:
-    """Corners, 2 x 2 pixels whose edges do not run straight on, and edges."""
+    """Counts corners, 2 x 2 blocks in which an edge turns, and edges."""
     down, right = edges(labels)
     across = down[:, :-1].astype(jnp.int32) + down[:, 1:]
     along = right[:-1].astype(jnp.int32) + right[1:]
@@ -341,7 +365,7 @@ def _corners(labels: jax.Array) -> jax.Array:
 
 
 def _lattice(labels: jax.Array) -> jax.Array:
-    """Edges across rows and across columns by position modulo `LATTICE`."""
+    """Counts edges across rows and across columns by position modulo `LATTICE`."""
 
     def by_phase(counts: jax.Array) -> jax.Array:
         phase = (jnp.arange(len(counts)) + 1) % LATTICE
