@@ -178,7 +178,7 @@ def report(data: str, cases: list[Case]) -> float:
     right = 1 - len(misses) / max(len(cases), 1)
     print(f"\n{data}: {right:.1%} of {len(cases)} cases right\n\n{table(cases)}\n")
     for case in misses:
-        shares = case.verdict.parts
+        shares = case.verdict.kinds
         print(
             f"- miss: {case.data}, {case.name}, {case.strength}: expected "
             f"{case.expected}, got {case.verdict.family} (independent "
