@@ -3,7 +3,8 @@
 A Markdown file's Python blocks run in one namespace, in order, in an empty folder. What
 a block needs and the reader does not is in a comment before it:
 `<!-- invisible-code-block: python`. A block that cannot run here has a comment
-`<!-- skip: next "REASON" -->`.
+`<!-- skip: next "REASON" -->`. A block whose first line is a comment with a file name,
+`# mylab.py`, becomes that file, which later blocks can import.
 """
 
 import doctest
@@ -39,9 +40,14 @@ def relative(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     document = Document.parse(str(page), PythonCodeBlockParser(), SkipParser())
     for example in document.examples():
-        example.evaluate()
+        file = re.match(r"# (\w+\.py)\n", str(example.parsed))
+        if file:
+            (tmp_path / file[1]).write_text(example.parsed)
+        else:
+            example.evaluate()
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
@@ -130,7 +136,8 @@ def fault(words: list[str]) -> str | None:
     """What is wrong with a command of the documentation."""
     if words[0] == "make":
         targets = re.findall(r"^([a-z]+):", text(ROOT / "Makefile"), re.MULTILINE)
-        return None if words[1] in targets else f"no target {words[1]}"
+        wanted = next(word for word in words[1:] if "=" not in word)
+        return None if wanted in targets else f"no target {wanted}"
     module = words[1] == "-m"
     script = ROOT / words[1]
     if not module and not script.is_file():
