@@ -1,18 +1,20 @@
-"""From scores to masks: the four readings of a network trained on noisy labels.
+"""From scores to classes: the decision rules of a network trained on noisy labels.
 
-- argmax: the likeliest class, as if the labels had been clean.
-- analytic: the class that the labels' noise transition matrix points to (noise-aware);
-  no threshold is tuned. Where no matrix describes the noise it equals argmax.
-- validation: the cut with the best IoU on the validation split's clean labels.
-- oracle: the cut with the best IoU on the test labels themselves; the source's
-  protocol, and an upper bound rather than a result.
+- "argmax" takes the most probable class, as if the labels were clean.
+- "analytic" (noise-aware) corrects the scores by the noise transition matrix of the
+  labels; it tunes no threshold. Without a matrix it equals "argmax".
+- "validation" uses the threshold with the best IoU on the clean labels of the
+  validation split.
+- "oracle" uses the threshold with the best IoU on the test labels themselves. Luo et
+  al., AAAI 2022, report this rule; it is an upper bound and not a result.
 
-The last two are cuts of one foreground score and exist for two classes only. May
-import `ntm` and `metrics`.
+The last two rules threshold the foreground score, so they exist for two classes only. A
+pixel is foreground where `score >= threshold`, or `score < threshold` if the scores are
+inverted. May import `ntm` and `metrics`.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -22,10 +24,13 @@ import numpy as np
 from metaseg import metrics, ntm
 
 __all__ = [
+    "DECISION_RULES",
+    "NUM_BINS",
     "Statistics",
     "Threshold",
     "analytic_threshold",
     "argmax_threshold",
+    "is_foreground",
     "measure",
     "predict",
     "probabilities",
@@ -33,23 +38,30 @@ __all__ = [
     "table",
 ]
 
-NUM_BINS = 4096  # of the score histogram: cuts are multiples of 1/4096
+DECISION_RULES = ("argmax", "analytic", "validation", "oracle")
+NUM_BINS = 4096  # of the score histogram: tuned thresholds are multiples of 1/4096
 
 
 class Threshold(NamedTuple):
-    """A reading of one foreground score: `score > threshold`, or `<` if inverted."""
+    """A decision rule for two classes: a threshold of the foreground score.
 
-    threshold: float
+    Attributes:
+      value: Threshold in [0, 1]; a pixel is foreground where `score >= value`.
+      inverted: Whether a pixel is foreground where `score < value` instead.
+    """
+
+    value: float
     inverted: bool
 
 
 class Statistics(NamedTuple):
-    """All that readings are computed from, per image; sums over images are exact.
+    """Counts per image, from which the measures under every decision rule follow.
 
     Attributes:
-      argmax: int `[N, K, K]` confusion matrices of the argmax reading.
-      analytic: int `[N, K, K]` of the noise-aware reading.
-      histogram: int `[N, 2, NUM_BINS]` of the foreground score; `[N, 2, 0]` if K > 2.
+      argmax: int32 `[N, K, K]`, confusion matrices under the rule "argmax".
+      analytic: int32 `[N, K, K]`, confusion matrices under the rule "analytic".
+      histogram: int32 `[N, 2, NUM_BINS]`, histogram of the foreground score per class;
+        `[N, 2, 0]` if K > 2.
     """
 
     argmax: chex.Array
@@ -58,7 +70,14 @@ class Statistics(NamedTuple):
 
 
 def probabilities(logits: jax.Array) -> jax.Array:
-    """Class probabilities `[..., K]` of logits `[..., 1]` (binary) or `[..., K]`."""
+    """Converts logits to class probabilities.
+
+    Args:
+      logits: Float `[..., 1]` (two classes) or `[..., K]`.
+
+    Returns:
+      float32 `[..., K]`, the sigmoid or the softmax.
+    """
     logits = logits.astype(jnp.float32)
     if logits.shape[-1] > 1:
         return jax.nn.softmax(logits, axis=-1)
@@ -66,36 +85,63 @@ def probabilities(logits: jax.Array) -> jax.Array:
 
 
 def argmax_threshold() -> Threshold:
-    """One half: the likelier of two classes."""
+    """Returns the threshold that selects the more probable of two classes, 1/2."""
     return Threshold(0.5, False)
 
 
 def analytic_threshold(matrix: chex.Array | None) -> Threshold:
-    """The noise-aware cut of two classes under the noise transition matrix, if any."""
+    """Returns the noise-aware threshold for two classes, see `ntm.threshold`.
+
+    Args:
+      matrix: `[2, 2]` noise transition matrix of the training labels, or None.
+
+    Returns:
+      The threshold; that of "argmax" without a matrix.
+    """
     if matrix is None:
         return argmax_threshold()
     threshold, inverted = ntm.threshold(jnp.asarray(matrix))
     return Threshold(float(threshold), bool(inverted))
 
 
-def predict(probability: jax.Array, matrix: chex.Array | None = None) -> jax.Array:
-    """Class ids read from class probabilities.
+def is_foreground(
+    scores: chex.Array, value: chex.Numeric, inverted: chex.Numeric = False
+) -> chex.Array:
+    """Applies a threshold, by the one definition that the package has.
 
     Args:
-      probability: float `[..., K]` under the noisy labels.
-      matrix: `[K, K]` noise transition matrix for the noise-aware reading, may be
-        traced; None for the argmax.
+      scores: Float `[...]`, foreground scores; NumPy or JAX.
+      value: Threshold, a number; may be traced.
+      inverted: Whether low scores are foreground; may be traced.
+
+    Returns:
+      Boolean `[...]`: `(scores >= value) != inverted`.
+
+    Example:
+      >>> is_foreground(np.array([0.25, 0.5, 0.75]), 0.5)
+      array([False,  True,  True])
+      >>> is_foreground(np.array([0.25, 0.5, 0.75]), 0.5, inverted=True)
+      array([ True, False, False])
+    """
+    return (scores >= value) != inverted
+
+
+def predict(probability: jax.Array, matrix: chex.Array | None = None) -> jax.Array:
+    """Decides on a class for each pixel, by the rule "analytic" or "argmax".
+
+    Args:
+      probability: Float `[..., K]`, class probabilities under the noisy labels.
+      matrix: `[K, K]` noise transition matrix for "analytic", which may be traced; None
+        for "argmax".
 
     Returns:
       uint8 `[...]` class ids.
     """
     if probability.shape[-1] == 2:
-        score = probability[..., 1]
-        if matrix is None:
-            return (score > argmax_threshold().threshold).astype(jnp.uint8)
-        threshold, inverted = ntm.threshold(jnp.asarray(matrix))
-        above = jnp.where(inverted, score < threshold, score > threshold)
-        return above.astype(jnp.uint8)
+        threshold: tuple[Any, Any] = argmax_threshold()
+        if matrix is not None:
+            threshold = ntm.threshold(jnp.asarray(matrix))
+        return is_foreground(probability[..., 1], *threshold).astype(jnp.uint8)
     if matrix is not None:
         probability = ntm.decode(probability, jnp.asarray(matrix))
     return jnp.argmax(probability, axis=-1).astype(jnp.uint8)
@@ -104,15 +150,15 @@ def predict(probability: jax.Array, matrix: chex.Array | None = None) -> jax.Arr
 def statistics(
     logits: jax.Array, labels: jax.Array, matrix: chex.Array | None
 ) -> Statistics:
-    """What every reading needs to know of a batch, computed on device.
+    """Counts on device what the decision rules need to know of a batch.
 
     Args:
-      logits: float `[N, H, W, 1]` or `[N, H, W, K]`.
-      labels: integer `[N, H, W]`, clean; void does not count.
+      logits: Float `[N, H, W, 1]` or `[N, H, W, K]`.
+      labels: Integer `[N, H, W]`, clean class ids; void pixels do not count.
       matrix: `[K, K]` noise transition matrix of the training labels, or None.
 
     Returns:
-      Per-image statistics.
+      Statistics of each image.
     """
     probability = probabilities(logits)
     num_classes = probability.shape[-1]
@@ -128,16 +174,17 @@ def statistics(
 
 
 def measure(matrices: chex.Array) -> dict[str, float | list[float]]:
-    """Pooled and per-image measures of one reading.
+    """Computes pooled and per-image measures from confusion matrices.
 
     Args:
-      matrices: `[N, K, K]` confusion matrices, one per image.
+      matrices: Integer `[N, K, K]`, one confusion matrix per image.
 
     Returns:
-      For K = 2 `iou`, `dice`, `precision`, `recall` of the foreground, `accuracy`
-      (over pooled pixels), `mean_image_iou` and `mean_image_dice` (over images that
-      have foreground in label or prediction). For K > 2 `miou`, `dice`, `precision`,
-      `recall` averaged over classes, `accuracy`, and `class_iou`, a list.
+      For K = 2 `iou`, `dice`, `precision` and `recall` of the foreground and `accuracy`
+      over the pooled pixels, and `mean_image_iou` and `mean_image_dice` over the images
+      that have foreground in label or prediction. For K > 2 `miou`, `dice`,
+      `precision` and `recall` averaged over the classes, `accuracy`, and the list
+      `class_iou`. A measure without a pixel to count is NaN.
     """
     matrices = np.asarray(matrices)
     pooled = metrics.from_confusion(matrices.sum(axis=0))
@@ -158,45 +205,46 @@ def measure(matrices: chex.Array) -> dict[str, float | list[float]]:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean without NaN; NaN if nothing is left."""
+    """Returns the mean of the values that are not NaN; NaN if there are none."""
     kept = values[~np.isnan(values)]
     return float(kept.mean()) if len(kept) else float("nan")
 
 
-def _at_cut(histogram: np.ndarray, cut: Threshold) -> np.ndarray:
-    """Confusion matrices `[N, 2, 2]` of per-image histograms at a bin's edge."""
+def _at_threshold(histogram: np.ndarray, threshold: Threshold) -> np.ndarray:
+    """Confusion matrices `[N, 2, 2]` of per-image histograms at the edge of a bin."""
     counts = metrics.counts_above(histogram)
-    if cut.inverted:
+    if threshold.inverted:
         counts = counts.inverted()
-    return counts.matrix()[:, round(cut.threshold * histogram.shape[-1])]
+    return counts.matrix()[:, round(threshold.value * histogram.shape[-1])]
 
 
 def table(
     test: Statistics, validation: Statistics, matrix: chex.Array | None
 ) -> tuple[dict[str, object], dict[str, Threshold], dict[str, np.ndarray]]:
-    """All readings of the test split side by side.
+    """Measures the test split under every decision rule.
 
     Args:
-      test: statistics of the test split.
-      validation: statistics of the validation split.
-      matrix: noise transition matrix of the training labels, or None.
+      test: Statistics of the test split.
+      validation: Statistics of the validation split.
+      matrix: `[K, K]` noise transition matrix of the training labels, or None.
 
     Returns:
-      `(measures, cuts, image_iou)`: `measures[name][reading]` and, for two classes,
-      `measures["auc"]`, of the scores turned as the noise-aware reading turns them; the
-      cut of each reading (two classes only); and per reading
-      the IoU `[N]` of each image (mean over classes if K > 2).
+      `(measures, thresholds, image_iou)`. `measures[name][rule]` is a measure of
+      `measure` and, for two classes, `measures["auc"]` the area under the ROC curve, of
+      inverted scores where "analytic" inverts them. `thresholds[rule]` is empty for
+      K > 2. `image_iou[rule]` is the IoU `[N]` of each image, averaged over the classes
+      if K > 2.
     """
     matrices: dict[str, np.ndarray] = {
         "argmax": np.asarray(test.argmax),
         "analytic": np.asarray(test.analytic),
     }
-    cuts: dict[str, Threshold] = {}
+    thresholds: dict[str, Threshold] = {}
     binary = test.histogram.shape[-1] > 0
     if binary:
         histogram = np.asarray(test.histogram)
         pooled = histogram.sum(axis=0)
-        cuts = {
+        thresholds = {
             "argmax": argmax_threshold(),
             "analytic": analytic_threshold(matrix),
             "validation": Threshold(
@@ -205,13 +253,14 @@ def table(
             "oracle": Threshold(*metrics.best_threshold(pooled)),
         }
         for name in ("validation", "oracle"):
-            matrices[name] = _at_cut(histogram, cuts[name])
-    columns = {reading: measure(m) for reading, m in matrices.items()}
+            matrices[name] = _at_threshold(histogram, thresholds[name])
+    columns = {rule: measure(m) for rule, m in matrices.items()}
     measures: dict[str, object] = _transpose(columns)
     if binary:
         area = metrics.auc(pooled)
-        measures["auc"] = 1 - area if cuts["analytic"].inverted else area
-    return measures, cuts, {r: _image_iou(m) for r, m in matrices.items()}
+        measures["auc"] = 1 - area if thresholds["analytic"].inverted else area
+    image_iou = {rule: _image_iou(m) for rule, m in matrices.items()}
+    return measures, thresholds, image_iou
 
 
 def _image_iou(matrices: np.ndarray) -> np.ndarray:
@@ -223,4 +272,4 @@ def _image_iou(matrices: np.ndarray) -> np.ndarray:
 
 def _transpose(columns: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
     names = next(iter(columns.values()))
-    return {n: {reading: c[n] for reading, c in columns.items()} for n in names}
+    return {n: {rule: c[n] for rule, c in columns.items()} for n in names}

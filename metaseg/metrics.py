@@ -1,9 +1,9 @@
-"""Counts on device, and the measures that follow from counts.
+"""Counts of pixels on device, and the measures that follow from counts.
 
-Two sufficient statistics stand for a whole evaluation, so that no score map has to
-leave the device: the confusion matrix of a prediction, and for two classes the
-histogram of the foreground score per class, from which the counts at every threshold
-follow. May import `labels` only.
+Two statistics are sufficient for a whole evaluation, so that no score map has to leave
+the device: the confusion matrix of a prediction and, for two classes, the histogram of
+the foreground score per class. The counts at every threshold follow from the histogram.
+May import `labels` only.
 """
 
 from typing import NamedTuple
@@ -31,9 +31,9 @@ def confusion_matrix(
     """Counts pixels by true and predicted class.
 
     Args:
-      prediction: integer `[..., H, W]`, class ids.
-      labels: integer `[..., H, W]`; void pixels do not count.
-      num_classes: K.
+      prediction: Integer `[..., H, W]`, class ids.
+      labels: Integer `[..., H, W]`; void pixels do not count.
+      num_classes: Number of classes K.
 
     Returns:
       int32 `[..., K, K]`; row = label, column = prediction.
@@ -48,12 +48,13 @@ def confusion_matrix(
 
 
 def score_histogram(scores: jax.Array, labels: jax.Array, num_bins: int) -> jax.Array:
-    """Histogram of the foreground score, for each of the two classes.
+    """Computes the histogram of the foreground score for each of the two classes.
 
     Args:
-      scores: float `[..., H, W]` in [0, 1].
-      labels: integer `[..., H, W]` of 0 and 1; void pixels do not count.
-      num_bins: number of equal bins on [0, 1]; bin i holds `[i, i + 1) / num_bins`.
+      scores: Float `[..., H, W]` in [0, 1].
+      labels: Integer `[..., H, W]` of 0 and 1; void pixels do not count.
+      num_bins: Number of equal bins on [0, 1]; bin i holds `[i, i + 1) / num_bins`, and
+        the last one holds 1 too.
 
     Returns:
       int32 `[..., 2, num_bins]`.
@@ -68,7 +69,14 @@ def score_histogram(scores: jax.Array, labels: jax.Array, num_bins: int) -> jax.
 
 
 class Counts(NamedTuple):
-    """Pixels by outcome, each an array of one shape."""
+    """Numbers of pixels by outcome, arrays of one shape.
+
+    Attributes:
+      tp: Foreground pixels predicted as foreground.
+      fp: Background pixels predicted as foreground.
+      fn: Foreground pixels predicted as background.
+      tn: Background pixels predicted as background.
+    """
 
     tp: np.ndarray
     fp: np.ndarray
@@ -76,23 +84,24 @@ class Counts(NamedTuple):
     tn: np.ndarray
 
     def inverted(self) -> "Counts":
-        """The counts when every prediction is turned round."""
+        """Returns the counts for the opposite of every prediction."""
         return Counts(tp=self.fn, fp=self.tn, fn=self.tp, tn=self.fp)
 
     def matrix(self) -> np.ndarray:
-        """The same as confusion matrices `[..., 2, 2]`."""
+        """Returns the counts as confusion matrices `[..., 2, 2]`."""
         rows = ((self.tn, self.fp), (self.fn, self.tp))
         return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
 def counts_above(histogram: np.ndarray) -> Counts:
-    """Outcomes when the foreground is `score >= i / num_bins`, for every i.
+    """Counts outcomes where the foreground is `score >= i / num_bins`, for every i.
 
     Args:
-      histogram: `[..., 2, num_bins]` of `score_histogram`.
+      histogram: Integer `[..., 2, num_bins]`, of `score_histogram`.
 
     Returns:
-      int64 counts `[..., num_bins + 1]`; the first cut takes all, the last none.
+      int64 counts `[..., num_bins + 1]`. At the first threshold all pixels are
+      foreground, at the last one none; a score of 1 lies in the last bin.
     """
     histogram = np.asarray(histogram, np.int64)
     zero = np.zeros((*histogram.shape[:-1], 1), np.int64)
@@ -107,20 +116,21 @@ def counts_above(histogram: np.ndarray) -> Counts:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """`part / whole`, NaN where there is nothing to divide by."""
+    """Returns `part / whole`, NaN where `whole` is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 
 def best_threshold(histogram: np.ndarray) -> tuple[float, bool]:
-    """The cut with the highest IoU over the pooled pixels, scores also turned round.
+    """Finds the threshold with the highest IoU over the pooled pixels.
 
     Args:
-      histogram: `[2, num_bins]`, pooled.
+      histogram: Integer `[2, num_bins]`, of `score_histogram`, summed over the images.
 
     Returns:
-      `(threshold, inverted)`: foreground is `score >= threshold`, or, inverted,
-      `score < threshold`. Where several cuts are equally good, the middle one.
+      `(threshold, inverted)`: the foreground is `score >= threshold`, or
+      `score < threshold` if inverted scores reach a higher IoU. Of several best
+      thresholds, the middle one. It is below 1, where no score lies above.
     """
     counts = counts_above(histogram)
     num_bins = histogram.shape[-1]
@@ -128,23 +138,24 @@ def best_threshold(histogram: np.ndarray) -> tuple[float, bool]:
     def iou(c: Counts) -> np.ndarray:
         return np.nan_to_num(_ratio(c.tp, c.tp + c.fp + c.fn))
 
-    upright, turned = iou(counts), iou(counts.inverted())
-    inverted = bool(turned.max() > upright.max())
-    chosen = turned if inverted else upright
+    above, below = iou(counts), iou(counts.inverted())
+    inverted = bool(below.max() > above.max())
+    chosen = below if inverted else above
     best = np.flatnonzero(chosen == chosen.max())
     return float(best[len(best) // 2]) / num_bins, inverted
 
 
 def auc(histogram: np.ndarray) -> float:
-    """Area under the ROC curve, scores within one bin counted as ties.
+    """Computes the area under the ROC curve; scores within one bin count as ties.
 
-    Equal to the probability that a foreground pixel scores above a background one.
+    The area is the probability that the score of a foreground pixel is higher than that
+    of a background pixel.
 
     Args:
-      histogram: `[2, num_bins]`, pooled.
+      histogram: Integer `[2, num_bins]`, of `score_histogram`, summed over the images.
 
     Returns:
-      The area, NaN if one of the classes is absent.
+      The area; NaN if one of the classes is absent.
     """
     background, foreground = np.asarray(histogram, np.float64)
     pairs = background.sum() * foreground.sum()
@@ -155,15 +166,19 @@ def auc(histogram: np.ndarray) -> float:
 
 
 def from_confusion(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """Per-class and overall measures of confusion matrices.
+    """Computes per-class and overall measures from confusion matrices.
 
     Args:
-      matrix: counts `[..., K, K]`; row = label, column = prediction.
+      matrix: Counts `[..., K, K]`; row = label, column = prediction.
 
     Returns:
-      `iou`, `dice`, `precision`, `recall`, each `[..., K]` (NaN for a class that is in
-      neither label nor prediction, so that a mean over classes leaves it out), and
-      `accuracy` `[...]`.
+      float64 `iou`, `dice`, `precision` and `recall`, each `[..., K]`, and `accuracy`
+      `[...]`. A class that is in neither label nor prediction is NaN, so that a mean
+      over the classes can leave it out.
+
+    Example:
+      >>> from_confusion(np.array([[6, 2], [0, 2]]))["iou"]
+      array([0.75, 0.5 ])
     """
     matrix = np.asarray(matrix, np.float64)
     hit = np.diagonal(matrix, axis1=-2, axis2=-1)

@@ -193,7 +193,7 @@ def threshold(matrix: ArrayLike) -> tuple[jax.Array, jax.Array]:
 
     Returns:
       The threshold t in [0, 1], float32, and whether scores are inverted, bool:
-      foreground is `s > t`, or `s < t` if inverted. A singular T, whose scores say
+      foreground is `s >= t`, or `s < t` if inverted. A singular T, whose scores say
       nothing, counts as not inverted.
     """
     (t00, t01), (t10, t11) = _square("matrix", matrix, 2)

@@ -172,14 +172,15 @@ def test_branches_that_meet_at_the_bottom_are_one_object():
 
 @pytest.mark.parametrize("rate", [0.0, 0.4, 0.9])
 @pytest.mark.parametrize("num_classes", [2, 3])
-def test_labels_are_what_the_readings_make_of_the_scores(num_classes, rate):
+def test_labels_are_what_the_decision_rules_make_of_the_scores(num_classes, rate):
     matrix = np.asarray(ntm.symmetric(num_classes, rate))
     run = make_run(num_classes, matrix=matrix)
     probability = RNG.dirichlet(np.ones(num_classes), (50, 40)).astype(np.float32)
     scores = probability[..., 1:] if num_classes == 2 else probability
-    for reading, known in (("analytic", matrix), ("argmax", None)):
+    for rule, known in (("analytic", matrix), ("argmax", None)):
         expected = decoding.predict(jnp.asarray(probability), known)
-        np.testing.assert_array_equal(prediction.reader(run, reading)(scores), expected)
+        found = prediction.decision_rule(run, rule)(scores)
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(
@@ -187,9 +188,8 @@ def test_labels_are_what_the_readings_make_of_the_scores(num_classes, rate):
 )
 def test_a_tuned_threshold_is_itself_foreground_unless_inverted(inverted, expected):
     score = np.float32([0.25 - 1 / 4096, 0.25, 0.75]).reshape(1, 3, 1)
-    edge = 0.25 if inverted else float(np.nextafter(np.float32(0.25), np.float32(-1)))
-    run = make_run(validation=decoding.Threshold(edge, inverted))
-    assert prediction.reader(run, "validation")(score).tolist() == [expected]
+    run = make_run(validation=decoding.Threshold(0.25, inverted))
+    assert prediction.decision_rule(run, "validation")(score).tolist() == [expected]
 
 
 def test_the_function_of_the_package_takes_one_array_or_several(run):
@@ -216,8 +216,8 @@ def test_grey_is_repeated_for_a_colour_run():
         (RNG.normal(size=(8, 8, 3)), {}, r"^images\[0\]: 3 channels; expected grey"),
         (np.zeros((0, 8)), {}, r"^images\[0\]: float64 of shape \(0, 8\)"),
         (np.full((8, 8), np.nan), {}, r"^images\[0\]: NaN"),
-        (SMOOTH, {"reading": "oracle"}, "^reading: got 'oracle'"),
-        (SMOOTH, {"reading": "validation"}, "^reading: got 'validation'"),
+        (SMOOTH, {"rule": "oracle"}, "^rule: got 'oracle'"),
+        (SMOOTH, {"rule": "validation"}, "^rule: got 'validation'"),
         (SMOOTH, {"tile": 0}, "^tile: got 0"),
         (SMOOTH, {"tile": 64, "overlap": 64}, "^overlap: got 64, expected 0 to 60"),
     ],

@@ -1,4 +1,4 @@
-"""A run's work folder -> what prediction needs of it: network, weights, readings."""
+"""A run's work folder -> what prediction needs of it: network and decision rules."""
 
 import hashlib
 import json
@@ -15,18 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from metaseg import checkpoint, decoding, models, ntm, optimizers, training
+from metaseg import checkpoint, checks, decoding, models, ntm, optimizers, training
 from metaseg.data import normalize, synthetic
 from metaseg.errors import InputError, prefixed
 
-__all__ = ["READINGS", "Run", "fingerprint", "load", "reader"]
+__all__ = ["DECISION_RULES", "Run", "decision_rule", "fingerprint", "load"]
 
-READINGS = ("analytic", "argmax", "validation")
+DECISION_RULES = ("analytic", "argmax", "validation")
 _SLAB = 1 << 20  # pixels decoded at a time
 
 
 class Run(NamedTuple):
-    """A trained network and how its scores are read.
+    """A trained network and how its scores become classes.
 
     Attributes:
       model: Flax network, images to logits.
@@ -37,10 +37,10 @@ class Run(NamedTuple):
       class_names: K names.
       channels: of the images that the network takes.
       normalizer: whole image to the `Affine` that normalises it, as in training.
-      validation: the cut tuned on the validation split, or None.
+      validation: the threshold tuned on the validation split, or None.
       name: what the run was of, for titles.
-      own: the cut that training without labels ended with, or None; the analytic
-        reading of such a run.
+      own: the threshold that training without labels ended with, or None; the rule
+        "analytic" of such a run.
     """
 
     model: nn.Module
@@ -100,8 +100,8 @@ def load(workdir: str | os.PathLike[str]) -> Run:
         class_names=tuple(str(name) for name in class_names),
         channels=channels,
         normalizer=normalize.of_config(settings),
-        validation=_validation_cut(results.get("thresholds") or {}),
-        own=decoding.Threshold(**results["cut"]) if results.get("cut") else None,
+        validation=_validation_threshold(results.get("thresholds") or {}),
+        own=_own_threshold(results.get("threshold")),
         name=f"{data['name']}, {labels}",
     )
 
@@ -166,62 +166,57 @@ def _state_like(config: Any, model: nn.Module, channels: int) -> training.TrainS
     )
 
 
-def _validation_cut(thresholds: Mapping[str, Any]) -> decoding.Threshold | None:
-    """The tuned cut, which takes scores at the threshold as foreground."""
+def _validation_threshold(thresholds: Mapping[str, Any]) -> decoding.Threshold | None:
+    """The threshold tuned on the validation split, of `results.json`."""
     value = thresholds.get("validation")
     if value is None:
         return None
-    if thresholds["inverted"]["validation"]:
-        return decoding.Threshold(value, True)
-    # `Threshold` means above: take the number just below.
-    return decoding.Threshold(
-        float(np.nextafter(np.float32(value), np.float32(-1))), False
-    )
+    return decoding.Threshold(value, thresholds["inverted"]["validation"])
 
 
-def reader(run: Run, reading: str) -> Callable[[np.ndarray], np.ndarray]:
-    """How scores become class ids; equals `decoding.predict`, on the host.
+def _own_threshold(found: Mapping[str, Any] | None) -> decoding.Threshold | None:
+    """The threshold of a run that was trained without labels."""
+    return decoding.Threshold(**found) if found else None
+
+
+def decision_rule(run: Run, rule: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns how scores become class ids; equals `decoding.predict`, on the host.
 
     Args:
-      run: the run.
-      reading: "analytic" (noise-aware; the argmax if no matrix describes the noise; the
-        run's own cut after training without labels),
-        "argmax", or "validation", where the run has such a cut.
+      run: The run.
+      rule: One of `DECISION_RULES`: "analytic" (noise-aware; "argmax" if no matrix
+        describes the noise; after training without labels, the threshold of the run),
+        "argmax", or "validation", for which the run needs a tuned threshold.
 
     Returns:
       A function from float32 scores `[h, W, 1]` of the foreground, or `[h, W, K]`, to
       uint8 `[h, W]`.
 
     Raises:
-      InputError: unknown reading, or one that the run does not have.
+      InputError: If the rule is unknown or the run has no threshold for it.
     """
-    if reading not in READINGS:
+    checks.choice("rule", rule, DECISION_RULES)
+    if rule == "validation" and run.validation is None:
         raise InputError(
-            f"reading: got {reading!r}, expected one of {', '.join(READINGS)}"
-        )
-    if reading == "validation" and run.validation is None:
-        raise InputError(
-            "reading: got 'validation', but the run has no threshold tuned on its"
+            "rule: got 'validation', but the run has no threshold tuned on its"
             " validation split; expected analytic or argmax"
         )
-    matrix = None if reading == "argmax" else run.matrix
+    matrix = None if rule == "argmax" else run.matrix
     if run.num_classes == 2:
-        cuts = {"validation": run.validation, "analytic": run.own}
-        cut = cuts.get(reading) or decoding.analytic_threshold(matrix)
-        return partial(_above, cut=cut)
+        known = {"validation": run.validation, "analytic": run.own}
+        threshold = known.get(rule) or decoding.analytic_threshold(matrix)
+        return partial(_foreground, threshold=threshold)
     inverse = None
     if matrix is not None:
         inverse = np.asarray(ntm.decode(np.eye(len(matrix), dtype=np.float32), matrix))
-    return partial(_likeliest, inverse=inverse)
+    return partial(_most_probable, inverse=inverse)
 
 
-def _above(scores: np.ndarray, *, cut: decoding.Threshold) -> np.ndarray:
-    score = scores[..., 0]
-    above = score < cut.threshold if cut.inverted else score > cut.threshold
-    return above.astype(np.uint8)
+def _foreground(scores: np.ndarray, *, threshold: decoding.Threshold) -> np.ndarray:
+    return decoding.is_foreground(scores[..., 0], *threshold).astype(np.uint8)
 
 
-def _likeliest(scores: np.ndarray, *, inverse: np.ndarray | None) -> np.ndarray:
+def _most_probable(scores: np.ndarray, *, inverse: np.ndarray | None) -> np.ndarray:
     rows = max(1, _SLAB // scores.shape[1])
     labels = np.empty(scores.shape[:2], np.uint8)
     for start in range(0, len(scores), rows):

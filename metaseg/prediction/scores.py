@@ -19,7 +19,7 @@ from metaseg.data import image_files
 from metaseg.data.normalize import Affine
 from metaseg.errors import InputError
 from metaseg.prediction import network, tiles
-from metaseg.prediction.run import Run, load, reader
+from metaseg.prediction.run import Run, decision_rule, load
 
 __all__ = ["Prediction", "Strip", "fit_channels", "predict", "strips"]
 
@@ -84,7 +84,7 @@ def predict(
     run: Run | str | os.PathLike[str],
     images: Images,
     *,
-    reading: str = "analytic",
+    rule: str = "analytic",
     tile: int | None = None,
     overlap: int | None = None,
 ) -> list[Prediction]:
@@ -95,7 +95,8 @@ def predict(
       images: one image or a sequence of them, of any sizes: paths, or arrays `[H, W]`
         or `[H, W, C]` in the units of the run's files, not normalised. Grey is
         repeated for a colour run.
-      reading: how labels are read: "analytic" (noise-aware), "argmax", "validation".
+      rule: how scores become labels: "analytic" (noise-aware), "argmax" or
+        "validation", see `decision_rule`.
       tile: pixels a side that the network sees at once; see `tiles.plan`.
       overlap: of neighbouring tiles, in pixels.
 
@@ -103,11 +104,11 @@ def predict(
       One prediction for each image.
 
     Raises:
-      InputError: wrong run, image, reading or sizes.
+      InputError: wrong run, image, rule or sizes.
     """
     if not isinstance(run, Run):
         run = load(run)
-    read = reader(run, reading)
+    decide = decision_rule(run, rule)
     found: list[Prediction] = []
     parts: list[np.ndarray] = []
     arrays = _arrays(run, images)
@@ -116,7 +117,7 @@ def predict(
         if strip.last:
             scores = np.concatenate(parts)
             parts.clear()
-            found.append(Prediction(read(scores), _all_classes(scores)))
+            found.append(Prediction(decide(scores), _all_classes(scores)))
     return found
 
 

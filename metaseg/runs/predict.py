@@ -140,9 +140,10 @@ def _run(settings: Settings) -> int:
     start = time.perf_counter()
     network = prediction.load(settings.run)
     try:
-        read = prediction.reader(network, settings.reading)
+        read = prediction.decision_rule(network, settings.reading)
     except InputError as error:
-        raise InputError(f"--{error}") from None
+        reason = str(error).removeprefix("rule: ")
+        raise InputError(f"--reading: {reason}") from None
     if settings.values == "mask" and network.num_classes != 2:
         raise InputError(
             f"--values: got mask, but the run has {network.num_classes} classes;"

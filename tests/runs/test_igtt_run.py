@@ -256,15 +256,15 @@ def test_the_supervised_ceiling_is_training_on_true_labels_read_at_one_half(whol
     assert table[-1]["iou"] == pytest.approx(expected)
 
 
-def test_the_network_is_kept_with_the_median_cut_of_the_training_images(whole):
+def test_the_network_is_kept_with_the_median_threshold_of_the_training_images(whole):
     run = prediction.load(whole)
     c = config()
     images = train.load_data(c).train.images
     scores = jax.nn.sigmoid(run.model.apply(run.variables, images, train=False)[..., 0])
     cuts = igtt.best_threshold(scores, criterion="otsu", num_thresholds=12)
-    assert run.own.threshold == pytest.approx(float(np.median(cuts)), rel=1e-4)
-    above = prediction.reader(run, "analytic")(np.asarray(scores[0])[..., None])
-    np.testing.assert_array_equal(above, scores[0] > run.own.threshold)
+    assert run.own.value == pytest.approx(float(np.median(cuts)), rel=1e-4)
+    above = prediction.decision_rule(run, "analytic")(np.asarray(scores[0])[..., None])
+    np.testing.assert_array_equal(above, scores[0] >= run.own.value)
 
 
 def test_validation_labels_choose_the_round_with_the_best_dice(tmp_path):

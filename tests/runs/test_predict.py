@@ -363,7 +363,7 @@ def test_tiles_masks_and_the_tuned_threshold_come_out_of_the_command(root, tmp_p
     images = [
         image for name, image in zip(NAMES, IMAGES, strict=True) if "/" not in name
     ]
-    found, *_ = prediction.predict(root / "run", images, reading="validation", tile=64)
+    found, *_ = prediction.predict(root / "run", images, rule="validation", tile=64)
     np.testing.assert_array_equal(label_of(tmp_path, "a b"), 255 * found.labels)
     scores = tifffile.imread(tmp_path / "scores" / "a b.tif")
     np.testing.assert_allclose(scores, found.scores[..., 1], atol=1e-6)

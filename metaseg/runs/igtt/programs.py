@@ -22,7 +22,6 @@ __all__ = [
     "Placed",
     "Programs",
     "build",
-    "cuts",
     "first_masks",
     "joined",
     "label_dtype",
@@ -31,6 +30,7 @@ __all__ = [
     "place",
     "read",
     "reader",
+    "thresholds",
 ]
 
 PIXELS = 1 << 22  # scored at once, at most; beyond that a batch has fewer images
@@ -147,14 +147,15 @@ def read(
 ) -> jax.Array:
     """Masks of scores: the best cut, or one half after training on true labels."""
     if supervised:
-        return (scores > decoding.argmax_threshold().threshold) & images.valid
+        half = decoding.argmax_threshold()
+        return decoding.is_foreground(scores, *half) & images.valid
     return _masks(config, scores, images, refined=True)
 
 
-def cuts(
+def thresholds(
     config: ConfigDict, scores: jax.Array, images: Images
 ) -> tuple[jax.Array, jax.Array]:
-    """The cut of each image's scores, nan if there is none, and whether it inverts."""
+    """The threshold of the scores of each image, or NaN, and whether it is inverted."""
     c = config.igtt
     own = {"criterion": c.criterion, "num_thresholds": c.num_thresholds}
     above = igtt.best_mask(scores, images.valid, **own)

@@ -104,7 +104,7 @@ def run(
     with signals.Watch() as watch:
         digest = resuming.digest(requested)
         main = train_variant(parts, config.igtt.target, workdir, digest, watch)
-        cut = _common_cut(parts, main)
+        threshold = _common_threshold(parts, main)
         _keep_network(job, main)
         table, ious = _segment(job, main, test)
         if baselines:
@@ -113,7 +113,7 @@ def run(
     clock["train_seconds"] = main.rounds.progress.total
     clock["update_share"] = main.rounds.progress.updating / clock["train_seconds"]
     clock["total_seconds"] = time.perf_counter() - began
-    _write(job, main, cut, table, ious, clock, baselines)
+    _write(job, main, threshold, table, ious, clock, baselines)
     return workdir / "report.html"
 
 
@@ -309,13 +309,13 @@ def _segment(
     return _measured(job, f"iGTT, {job.members[0].igtt.target}", masks)
 
 
-def _common_cut(parts: Parts, trained: Trained) -> decoding.Threshold | None:
-    """The median cut of the training images, to read images of any size by."""
+def _common_threshold(parts: Parts, trained: Trained) -> decoding.Threshold | None:
+    """The median threshold of the training images, for images of any size."""
     job = parts.job
-    cuts = jax.jit(partial(igtt_programs.cuts, job.members[0]))
+    find = jax.jit(partial(igtt_programs.thresholds, job.members[0]))
     scores = trained.rounds.scores(trained.state, parts.placed)
     found = [
-        cuts(each, batch.images)
+        find(each, batch.images)
         for each, batch in zip(scores, parts.placed, strict=True)
     ]
     each, inverted = igtt_programs.joined(job.layout, found, len(parts.images.ids))
@@ -363,7 +363,7 @@ def _loops(
 def _write(
     job: train.Job,
     main: Trained,
-    cut: decoding.Threshold | None,
+    threshold: decoding.Threshold | None,
     table: list[dict[str, Any]],
     ious: np.ndarray,
     clock: Mapping[str, float],
@@ -383,7 +383,7 @@ def _write(
         },
         "noise": {"matrix": None},
         "network": NETWORK,
-        "cut": None if cut is None else cut._asdict(),
+        "threshold": None if threshold is None else threshold._asdict(),
         "igtt": {
             "rounds": len(main.history),
             "round": main.round,

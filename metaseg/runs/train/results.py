@@ -70,7 +70,7 @@ def facts(
       each test image.
     """
     validation, test = scores.validation.statistics, scores.test.statistics
-    measures, cuts, image_iou = decoding.table(test, validation, matrix)
+    measures, thresholds, image_iou = decoding.table(test, validation, matrix)
     own, _, _ = decoding.table(validation, validation, matrix)
     results: dict[str, Any] = {
         "command": shlex.join(["python", *sys.argv]),
@@ -87,10 +87,10 @@ def facts(
         "test": {**measures, "loss": float(np.mean(scores.test.loss))},
         "validation": own,
     }
-    if cuts:
+    if thresholds:
         results["thresholds"] = {
-            **{reading: cut.threshold for reading, cut in cuts.items()},
-            "inverted": {reading: cut.inverted for reading, cut in cuts.items()},
+            **{rule: each.value for rule, each in thresholds.items()},
+            "inverted": {rule: each.inverted for rule, each in thresholds.items()},
         }
         pooled = test.histogram.sum(axis=0).reshape(2, 64, -1).sum(axis=-1)
         results["score_histogram"] = {
