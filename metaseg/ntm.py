@@ -411,9 +411,7 @@ def from_score_sums(sums: ScoreSums, *, unmix: bool = False) -> jax.Array:
     return _normalised(jnp.where(seen, jnp.maximum(unmixed, 0), 0))
 
 
-def validate(
-    matrix: ArrayLike, num_classes: int, where: str = "config.noise.matrix"
-) -> None:
+def validate(matrix: ArrayLike, num_classes: int, where: str = "matrix") -> None:
     """Check on the host that `matrix` is a noise transition matrix.
 
     Args:

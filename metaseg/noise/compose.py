@@ -5,16 +5,18 @@ parameters keyword-only and decorated with `parameters.checked`, and give it a l
 `NOISES`; a parameter of a new name also gets a line in `parameters.CHECKS`.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Integer
 
-from metaseg import ntm
+from metaseg import checks, ntm, registry
 from metaseg.errors import InputError
 from metaseg.labels import VOID
 from metaseg.noise import (
@@ -276,93 +278,161 @@ NOISES: dict[str, Noise] = {
     "only": Noise(_only_from, _only_matrix),
 }
 
-# Fields of config.noise that say when and how to draw, whatever the noise.
-_OTHER_FIELDS = frozenset({"name", "online", "seed"})
+# Fields of a noise's config that say when and with which key it is drawn.
+_OTHER_FIELDS = frozenset({"name", "online", "parameters", "seed"})
 
 
-def build(config: Mapping[str, Any], num_classes: int) -> NoiseFn:
-    """The noise that a config describes.
-
-    Args:
-      config: `config.noise`, a mapping or ConfigDict: `name`, one of `NOISES`, and the
-        parameters of that noise; None counts as not given. `online` and `seed` are not
-        for the noise itself and may be there.
-      num_classes: K.
-
-    Raises:
-      InputError: unknown name, a parameter that is missing, not taken, or out of range.
-    """
-    return _build(config, num_classes).fn
-
-
-def build_matrix(config: Mapping[str, Any], num_classes: int) -> jax.Array | None:
-    """The noise transition matrix `[K, K]` of the noise that a config describes.
+def build(
+    config: Mapping[str, Any], num_classes: int, *, field: str = "noise"
+) -> NoiseFn:
+    """Builds the noise that a config describes.
 
     Args:
-      config: as in `build`.
+      config: Mapping or `ConfigDict` with the `name` of the noise and its parameters.
+        The name is a key of `NOISES` or a plug-in, `"package.module:name"`: a function
+        `(key, labels, *, ...) -> labels` or a `Noise`. An attribute `matrix` of such a
+        function is that of `Noise`. `parameters`, a mapping, holds more parameters. A
+        parameter that is None is not passed. `online` and `seed` are ignored.
       num_classes: K.
+      field: Name of `config` in error messages.
 
     Returns:
-      float32 `[K, K]`, sub-stochastic where pixels become void; None where what happens
-      to a pixel depends on its place, so that no matrix describes it.
+      The noise, `(key, labels) -> labels`.
 
     Raises:
-      InputError: as in `build`.
+      InputError: If the name is unknown, if a parameter is missing or not one of the
+        noise, or if a parameter of a built-in noise is out of range.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> config = {"name": "constant", "fill": 1}
+      >>> noise_fn = build(config, num_classes=2)
+      >>> noise_fn(jax.random.key(0), np.array([[0, 0, 255]]))
+      Array([[  1,   1, 255]], dtype=int32)
     """
-    return _build(config, num_classes).matrix
+    return _build(config, num_classes, field).fn
 
 
-def _build(
-    config: Mapping[str, Any], num_classes: int, where: str = "config.noise"
-) -> _Built:
-    """Look up the noise, check its parameters on the host, and bind them."""
+def build_matrix(
+    config: Mapping[str, Any], num_classes: int, *, field: str = "noise"
+) -> jax.Array | None:
+    """Returns the noise transition matrix of the noise that a config describes.
+
+    Args:
+      config: As in `build`.
+      num_classes: K.
+      field: Name of `config` in error messages.
+
+    Returns:
+      float32 `[K, K]`. Rows sum to less than 1 where pixels become void. None if what
+      happens to a pixel depends on its place, so that no matrix describes the noise.
+
+    Raises:
+      InputError: As in `build`; or if the matrix of a plug-in is not `[K, K]`.
+
+    Example:
+      >>> build_matrix({"name": "sample", "fraction": 0.25}, num_classes=2)
+      Array([[1.  , 0.  ],
+             [0.75, 0.25]], dtype=float32)
+    """
+    return _build(config, num_classes, field).matrix
+
+
+def _build(config: Mapping[str, Any], num_classes: int, field: str) -> _Built:
+    """Looks up the noise, checks its parameters on the host and binds them."""
     name = config.get("name")
-    if name not in NOISES:
-        raise InputError(
-            f"{where}.name: unknown noise {name!r}, expected one of "
-            + ", ".join(NOISES)
-        )
-    noise = NOISES[name]
+    noise = _look_up(name, field)
     known = parameters.keyword_only(noise.fn)
     takes_classes = known.pop("num_classes", None) is not None
-    given = {
-        field: _plain(value)
-        for field, value in config.items()
-        if value is not None and field not in _OTHER_FIELDS
-    }
-    for field in given:
-        if field not in known:
+    given, fields = _given(config, field)
+    for parameter in given:
+        if parameter not in known:
             takes = ", ".join(known) or "no parameters"
             raise InputError(
-                f"{where}.{field}: noise {name!r} takes {takes}; set it to None"
+                f"{fields[parameter]}: got {checks.shown(given[parameter])}, "
+                f"expected None, as noise {name!r} takes {takes}"
             )
-    for field, parameter in known.items():
-        if field not in given and parameter.default is parameter.empty:
-            raise InputError(f"{where}.{field}: missing, noise {name!r} needs it")
+    for parameter, signature in known.items():
+        if parameter not in given and signature.default is signature.empty:
+            raise InputError(
+                f"{field}.{parameter}: got None, expected a value, as noise {name!r} "
+                "needs it"
+            )
     if "noises" in given:
-        given["noises"] = _build_each(given["noises"], num_classes, f"{where}.noises")
-    parameters.check(given, num_classes, prefix=f"{where}.")
+        given["noises"] = _build_each(given["noises"], num_classes, fields["noises"])
+    if not registry.is_plugin(name):
+        parameters.check(given, num_classes, fields)
     matrix = None if noise.matrix is None else noise.matrix(num_classes, **given)
+    if matrix is not None and np.shape(matrix) != (num_classes, num_classes):
+        raise InputError(
+            f"{field}.name: got {name!r}, whose matrix has shape {np.shape(matrix)}, "
+            f"expected {(num_classes, num_classes)}"
+        )
     if takes_classes:
         given["num_classes"] = num_classes
     return _Built(partial(noise.fn, **given), matrix)
 
 
-def _build_each(configs: Any, num_classes: int, where: str) -> tuple[_Built, ...]:
-    """The noises inside another one, each described as `config.noise` is."""
+def _look_up(name: Any, field: str) -> Noise:
+    """The built-in noise of this name, or a plug-in whose signature is a noise's."""
+    field = f"{field}.name"
+    found: Any = registry.lookup(name, NOISES, field=field)
+    if not isinstance(found, Noise):
+        found = Noise(found, getattr(found, "matrix", None))
+    try:
+        signature = inspect.signature(found.fn)
+        keywords = dict.fromkeys(parameters.keyword_only(found.fn))
+        signature.bind(None, None, **keywords)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{field}: got {name!r}, expected a function (key, labels, *, parameters)"
+        ) from error
+    return found
+
+
+def _given(
+    config: Mapping[str, Any], field: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Parameters of a config that are not None, and the name of each in messages."""
+    more = config.get("parameters")
+    if more is None:
+        more = {}
+    if not hasattr(more, "items") or not all(isinstance(key, str) for key in more):
+        raise InputError(
+            f"{field}.parameters: got {checks.shown(more)}, expected a mapping of names"
+        )
+    own = {key: value for key, value in config.items() if key not in _OTHER_FIELDS}
+    given: dict[str, Any] = {}
+    fields: dict[str, str] = {}
+    for values, prefix in ((own, field), (more, f"{field}.parameters")):
+        for name, value in values.items():
+            if value is None:
+                continue
+            if name in given:
+                raise InputError(
+                    f"{prefix}.{name}: got {checks.shown(value)}, expected None, as "
+                    f"{fields[name]} is given"
+                )
+            given[name], fields[name] = _plain(value), f"{prefix}.{name}"
+    return given, fields
+
+
+def _build_each(configs: Any, num_classes: int, field: str) -> tuple[_Built, ...]:
+    """Builds the noises inside another noise."""
+    expected = "expected a mapping with a name for each noise"
     if not isinstance(configs, tuple) or not configs:
-        raise InputError(f"{where}: got {configs!r}, expected one mapping per noise")
+        raise InputError(f"{field}: got {checks.shown(configs)}, {expected}")
     for config in configs:
         if not hasattr(config, "items"):  # a ConfigDict is no Mapping
-            raise InputError(f"{where}: got {config!r}, expected a mapping with a name")
+            raise InputError(f"{field}: got {checks.shown(config)}, {expected}")
     return tuple(
-        _build(config, num_classes, f"{where}[{index}]")
+        _build(config, num_classes, f"{field}[{index}]")
         for index, config in enumerate(configs)
     )
 
 
 def _plain(value: Any) -> Any:
-    """Sequences of a config as tuples, which partials can hash and show."""
+    """Returns lists of a config as tuples, which can be hashed."""
     if isinstance(value, list | tuple):
         return tuple(_plain(item) for item in value)
     return value

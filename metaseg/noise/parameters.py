@@ -43,20 +43,25 @@ def checked(noise: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
     return call
 
 
-def check(given: Mapping[str, Any], num_classes: int | None, prefix: str = "") -> None:
-    """Check parameters by name.
+def check(
+    given: Mapping[str, Any],
+    num_classes: int | None,
+    fields: Mapping[str, str] | None = None,
+) -> None:
+    """Checks parameters by name.
 
     Args:
-      given: parameters; those without a check pass.
+      given: Parameters. Traced ones and those that have no check pass.
       num_classes: K, or None if it is not known.
-      prefix: what messages put before a parameter's name.
+      fields: Names of the parameters in error messages; by default their own names.
 
     Raises:
-      InputError: names the first parameter that is out of range.
+      InputError: If a parameter is out of range; names the first such.
     """
+    fields = {} if fields is None else fields
     for name, check_one in CHECKS.items():
         if name in given and not checks.is_traced(given[name]):
-            check_one(prefix + name, given[name], num_classes, given)
+            check_one(fields.get(name, name), given[name], num_classes, given)
 
 
 def keyword_only(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -181,6 +181,60 @@ def test_build_reads_a_config_dict_and_skips_none_and_run_fields():
     np.testing.assert_allclose(matrix, np.diag([1, 0.9, 0.1]), atol=1e-6)
 
 
+def test_more_parameters_of_any_noise_come_in_a_mapping():
+    labels = jnp.asarray(CLEAN[0])
+    given = {"name": "sample", "fraction": 0.3, "fill": None}
+    more = ConfigDict({"fill": 2, "classes": [1], "exact": None})
+    merged = noise.build(given | {"parameters": more}, K)
+    expected = noise.sample(KEY, labels, fraction=0.3, fill=2, classes=(1,))
+    np.testing.assert_array_equal(merged(KEY, labels), expected)
+
+
+def test_a_plugin_is_a_noise_whose_parameters_have_no_range():
+    labels = jnp.asarray(CLEAN[0])
+    config = {
+        "name": "noise_plugin:rotate",
+        "radius": -0.5,
+        "parameters": {"strength": 2},
+    }
+    expected = np.where(CLEAN[0] == VOID, VOID, (CLEAN[0] + 2) % K)
+    np.testing.assert_array_equal(noise.build(config, K)(KEY, labels), expected)
+    assert noise.build_matrix(config, K) is None
+
+
+@pytest.mark.parametrize("name", ["noise_plugin:swap", "noise_plugin:bundled"])
+def test_a_plugin_may_bring_its_matrix(name):
+    labels = jnp.asarray(CLEAN[0] % 2)
+    config = {"name": name, "rate": 0.25}
+    expected = noise.flip(KEY, labels, rate=0.25)
+    np.testing.assert_array_equal(noise.build(config, 2)(KEY, labels), expected)
+    np.testing.assert_allclose(noise.build_matrix(config, 2), ntm.symmetric(2, 0.25))
+
+
+@pytest.mark.parametrize("name", ["chain", "choose", "only"])
+def test_a_plugin_works_inside_another_noise(name):
+    more = {"classes": (0, 1)} if name == "only" else {}
+
+    def outer(inner):
+        return {"name": name, "noises": (inner,)} | more
+
+    plugin = outer({"name": "noise_plugin:swap", "parameters": {"rate": 0.25}})
+    built_in = outer({"name": "flip", "rate": 0.25})
+    labels = jnp.asarray(CLEAN[0] % 2)
+    noisy, expected = (
+        noise.build(config, 2)(KEY, labels) for config in (plugin, built_in)
+    )
+    np.testing.assert_array_equal(noisy, expected)
+    np.testing.assert_allclose(
+        *(noise.build_matrix(config, 2) for config in (plugin, built_in))
+    )
+
+
+def test_messages_name_the_field_that_the_caller_says():
+    with pytest.raises(InputError, match=r"^labels\.noise\.rate: got 2"):
+        noise.build({"name": "flip", "rate": 2}, K, field="labels.noise")
+
+
 def test_build_matrix_of_binary_noises():
     for config, expected in [
         ({"name": "none"}, np.eye(2)),
@@ -197,22 +251,75 @@ def test_build_matrix_of_binary_noises():
     [
         (
             {"name": "flipp"},
-            "name: unknown noise 'flipp', expected one of none, flip, .*, only",
+            "name: got 'flipp', expected one of add, affine, .*, or 'package.*",
         ),
-        ({"rate": 0.1}, "name: unknown noise None, expected one of none, flip, .*"),
+        ({"rate": 0.1}, "name: got None, expected one of add, affine, .*"),
         (
             {"name": "dilate", "radius": 2, "rate": 0.1},
-            "rate: noise 'dilate' takes radius, shape; set it to None",
+            "rate: got 0.1, expected None, as noise 'dilate' takes radius, shape",
         ),
         (
             {"name": "none", "rate": 0.1},
-            "rate: noise 'none' takes no parameters; set it to None",
+            "rate: got 0.1, expected None, as noise 'none' takes no parameters",
         ),
         (
             {"name": "flip", "rate": 0.1, "num_classes": 3},
-            "num_classes: noise 'flip' takes rate, exact; set it to None",
+            "num_classes: got 3, expected None, as noise 'flip' takes rate, exact",
         ),
-        ({"name": "flip", "rate": None}, "rate: missing, noise 'flip' needs it"),
+        (
+            {"name": "flip", "rate": None},
+            "rate: got None, expected a value, as noise 'flip' needs it",
+        ),
+        (
+            {"name": "flip", "parameters": {"rate": 1.2}},
+            r"parameters.rate: got 1.2, expected values in \[0, 1\]",
+        ),
+        (
+            {"name": "flip", "rate": 0.1, "parameters": {"rate": 0.2}},
+            "parameters.rate: got 0.2, expected None, as noise.rate is given",
+        ),
+        (
+            {"name": "flip", "rate": 0.1, "parameters": {"rat": 0.2}},
+            "parameters.rat: got 0.2, expected None, as noise 'flip' takes .*",
+        ),
+        (
+            {"name": "flip", "parameters": 0.2},
+            "parameters: got 0.2, expected a mapping of names",
+        ),
+        (
+            {"name": "chain", "noises": ({"name": "flip", "rate": 2},)},
+            r"noises\[0\].rate: got 2, expected .*",
+        ),
+        ({"name": "chain", "noises": 3}, "noises: got 3, expected a mapping .*"),
+        ({"name": "chain", "noises": (3,)}, "noises: got 3, expected a mapping .*"),
+        (
+            {"name": "noise_plugin:rotate"},
+            "strength: got None, expected a value, as noise 'noise_plugin:rotate' .*",
+        ),
+        (
+            {"name": "noise_plugin:rotate", "parameters": {"strength": 1, "more": 2}},
+            "parameters.more: got 2, .*, as noise .* takes strength, radius",
+        ),
+        (
+            {"name": "noise_plugin:nothing"},
+            "name: got .*, but 'noise_plugin' has no 'nothing'; expected .*",
+        ),
+        (
+            {"name": "noise_plugin:number"},
+            r"name: got .*, expected a function \(key, labels, \*, parameters\)",
+        ),
+        (
+            {"name": "noise_plugin:no_labels", "rate": 0.1},
+            r"name: got .*, expected a function \(key, labels, \*, parameters\)",
+        ),
+        (
+            {"name": "noise_plugin:positional", "rate": 0.1},
+            r"name: got .*, expected a function \(key, labels, \*, parameters\)",
+        ),
+        (
+            {"name": "noise_plugin:wrong_matrix"},
+            r"name: got .*, whose matrix has shape \(5, 5\), expected \(3, 3\)",
+        ),
         ({"name": "flip", "rate": 1.2}, r"rate: got 1.2, expected values in \[0, 1\]"),
         ({"name": "flip", "rate": -0.1}, "rate: got -0.1, expected values in .*"),
         ({"name": "flip", "rate": float("nan")}, "rate: got nan, expected values .*"),
@@ -273,5 +380,5 @@ def test_build_matrix_of_binary_noises():
 )
 def test_bad_configs_are_named(config, message):
     for build in (noise.build, noise.build_matrix):
-        with pytest.raises(InputError, match=f"^config.noise.{message}$"):
+        with pytest.raises(InputError, match=f"^noise.{message}$"):
             build(ConfigDict(config), K)

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from metaseg import noise
-from metaseg.errors import InputError
+from metaseg.errors import InputError, prefixed
 
 __all__ = [
     "TRACED",
@@ -133,7 +133,8 @@ def settings(members: Sequence[ConfigDict]) -> Settings:
     """What the steps are told; leaves lead with the members if there are several."""
     each = []
     for member in members:
-        matrix = noise.build_matrix(member.noise, member.data.num_classes)
+        with prefixed("config."):
+            matrix = noise.build_matrix(member.noise, member.data.num_classes)
         each.append(
             Settings(
                 np.asarray(jax.random.key_data(jax.random.key(member.noise.seed))),

@@ -413,11 +413,12 @@ def build_step(config: ConfigDict) -> training.Step:
         model = models.build(config.model, num_classes)
         optimizer = optimizers.build(config.optimizer, config.training.steps)
         loss = losses.build(config.loss)
+        noise_fn = noise.build(config.noise, num_classes)
     return training.Step(
         model=model,
         optimizer=optimizer,
         loss=loss,
-        noise=noise.build(config.noise, num_classes),
+        noise=noise_fn,
         augment=augment_example,
         online=config.noise.online,
         ema_decay=config.optimizer.ema_decay,
