@@ -143,6 +143,6 @@ def test_an_endless_feed_renders_new_examples_that_no_other_split_has(tmp_path):
     )
     assert batch.images.shape == (4, 16, 16, 1)
     assert not np.array_equal(batch.images, same[0])  # drawn from another seed
-    np.testing.assert_array_equal(gather((), rows[4:8]).label, batch.labels)
+    np.testing.assert_array_equal(gather((), rows[4:8]).labels, batch.labels)
     train.run(c, tmp_path / "run")
     assert results(tmp_path / "run")["data"]["train"] == "endless"
