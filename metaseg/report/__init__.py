@@ -1,27 +1,28 @@
-"""The self-contained `report.html` of a training run and `audit.html` of labels.
+"""HTML pages of results: training runs, ensembles, iGTT, predictions and label audits.
 
-May import `files` and `errors`, numpy, scipy, matplotlib, pillow and jinja2; imports
-neither jax nor flax. Arrays and plain dictionaries come in, one HTML file goes out.
-matplotlib takes long to import and is imported when a page is written.
+Each page is one self-contained file; its input is arrays and plain dictionaries. May
+import `files` and `errors`, numpy, scipy, matplotlib, pillow and jinja2; imports
+neither jax nor flax. matplotlib is imported when the first page is written.
 
-    panels.py     one test image and its labels; which pixels are errors
-    pictures.py   arrays -> PNG data URIs, and the colours of classes and errors
-    figures.py    history, histograms and profiles -> SVG data URIs
-    tables.py     results -> rows of the page's tables
+    panels.py     test images with labels and predictions; error maps
+    pictures.py   arrays -> PNG data URIs; colours of classes, scores and errors
+    figures.py    curves, histograms and boundary profiles -> SVG data URIs
+    tables.py     results -> rows of the tables
     wording.py    numbers and sentences
-    template.py   templates -> the text of a page
-    pages/        one module a page: run, ensemble, igtt, audit, predictions
+    template.py   templates -> text of a page
+    pages/        one module for each page: run, ensemble, igtt, audit, predictions
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from metaseg.report.pages.audit import Thumbnail, write_audit
     from metaseg.report.pages.ensemble import Member, write_ensemble
     from metaseg.report.pages.igtt import Evolution, Shown, write_igtt
     from metaseg.report.pages.predictions import overlay, write_predictions
-    from metaseg.report.pages.run import write_report
+    from metaseg.report.pages.run import write_run
     from metaseg.report.panels import Panel
 
 __all__ = [
@@ -35,25 +36,17 @@ __all__ = [
     "write_ensemble",
     "write_igtt",
     "write_predictions",
-    "write_report",
+    "write_run",
 ]
 
-_HOMES = {
-    "Evolution": "pages.igtt",
-    "Member": "pages.ensemble",
-    "Panel": "panels",
-    "Shown": "pages.igtt",
-    "Thumbnail": "pages.audit",
-    "overlay": "pages.predictions",
-    "write_audit": "pages.audit",
-    "write_ensemble": "pages.ensemble",
-    "write_igtt": "pages.igtt",
-    "write_predictions": "pages.predictions",
-    "write_report": "pages.run",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "pages.audit": ["Thumbnail", "write_audit"],
+        "pages.ensemble": ["Member", "write_ensemble"],
+        "pages.igtt": ["Evolution", "Shown", "write_igtt"],
+        "pages.predictions": ["overlay", "write_predictions"],
+        "pages.run": ["write_run"],
+        "panels": ["Panel"],
+    },
+)

@@ -1,4 +1,4 @@
-"""Training history, histograms and profiles -> SVG figures as data URIs."""
+"""Curves, histograms and boundary profiles -> SVG figures as data URIs."""
 
 import base64
 import dataclasses
@@ -25,8 +25,8 @@ __all__ = [
     "score_histogram",
 ]
 
-# Text stays text in the SVG and is drawn in the reader's own font, so figures and
-# page look alike; matplotlib lays it out with DejaVu Sans, which is wider.
+# The SVG keeps text as text, in the font of the page. matplotlib computes the layout
+# with DejaVu Sans, which is wider.
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "metaseg",
@@ -53,17 +53,17 @@ PAGE_FONT = (
 )
 
 TRAIN, VALIDATION = "#7b8794", "#0072b2"
-MEMBER = "#a9b2bb"  # one of many curves that are not told apart
+MEMBER = "#a9b2bb"  # one of many curves with the same look
 LOST = "#d55e00"
-MOST_ENTRIES = 16  # of a legend
+MOST_ENTRIES = 16  # in a legend
 BACKGROUND, FOREGROUND = "#56b4e9", "#d55e00"
-READING_LINES = {
-    "argmax": ("#c3c9cf", "-", 5),  # wide and pale: mostly below another one
+RULE_LINES = {
+    "argmax": ("#c3c9cf", "-", 5),  # wide and pale, since another line often covers it
     "analytic": ("#20242a", "-", 1.5),
     "validation": ("#009e73", "--", 1.5),
     "oracle": ("#a8437a", ":", 1.8),
 }
-# Colour, and dashes and gaps in line widths; empty where solid.
+# Colour, and lengths of dashes and gaps in line widths (empty: solid).
 PROFILE_LINES: list[tuple[str, tuple[float, ...]]] = [
     ("#0072b2", ()),
     ("#d55e00", (4, 1.5)),
@@ -76,13 +76,13 @@ SIZE = (5.6, 3.3)  # inches
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """A figure inside the page.
+    """A figure of a page.
 
     Attributes:
-      title: Its heading.
-      uri: Its `data:` URI.
-      alt: What it shows, for readers who cannot see it.
-      note: A sentence to go below it; may be empty.
+      title: Heading of the figure.
+      uri: `data:` URI of the SVG.
+      alt: Alternative text that describes the figure.
+      note: Sentence below the figure; may be empty.
     """
 
     title: str
@@ -93,12 +93,12 @@ class Chart:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """How one curve of a chart looks, for a legend beside it.
+    """The look of one curve, for a legend outside the figure.
 
     Attributes:
-      name: What it shows.
-      colour: Of the line.
-      dashes: Dashes and gaps in line widths; empty where solid.
+      name: Name of the curve.
+      colour: Colour of the line, as "#rrggbb".
+      dashes: Lengths of dashes and gaps in line widths; empty for a solid line.
     """
 
     name: str
@@ -109,14 +109,16 @@ class Line:
 def boundary_profile(
     distance: Sequence[float], classes: Mapping[str, Sequence[Any]]
 ) -> list[tuple[Chart, list[Line]]]:
-    """Draws how often pixels are labelled as a class, by their place in it.
+    """Draws the share of pixels labelled as a class against the boundary distance.
 
     Args:
-      distance: Signed distances to the class's boundary, negative inside.
-      classes: By name the share labelled as the class at each; None where unknown.
+      distance: Signed distances to the boundary of the class in pixels, negative
+        inside.
+      classes: By class name, the share in [0, 1] of pixels at each distance that are
+        labelled as the class; None where unknown.
 
     Returns:
-      Charts of up to five classes each, all with the same axes.
+      Charts of up to five classes each, with equal axes, and the looks of their curves.
     """
     known = [
         (name, np.array([v if wording.is_number(v) else math.nan for v in values]))
@@ -131,13 +133,13 @@ def boundary_profile(
 
 
 def learning_curves(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """Draws loss (training and validation) and validation IoU against the step.
+    """Draws the training and validation loss and the validation IoU by step.
 
     Args:
       history: Rows of metrics.jsonl, each with "step" and "split".
 
     Returns:
-      Up to two charts; none for what the history does not hold.
+      Up to two charts. Metrics that the history lacks have no chart.
     """
     charts = []
     losses = {split: _series(history, split, "loss") for split in ("train", "val")}
@@ -157,22 +159,22 @@ def member_charts(
     diverged: Sequence[bool],
     varied: tuple[str, Sequence[float]] | None,
     overlap: str,
-    reading: str,
+    rule: str,
 ) -> list[Chart]:
-    """Draws the members of an ensemble, one line or point for each.
+    """Draws one line or point for each member of an ensemble.
 
     Args:
-      histories: Of each member the rows of metrics.jsonl.
-      scores: Of each member the test IoU; not drawn where it is no finite number.
-      diverged: Of each member whether its loss ceased to be finite.
-      varied: Name of the one number that members differ in and each one's value;
-        None if there is no such number: then curves are not told apart.
+      histories: Rows of metrics.jsonl of each member.
+      scores: Test IoU of each member. Values that are not finite are not drawn.
+      diverged: Whether the loss of each member became infinite or nan.
+      varied: Name of the only number in which members differ, and its value in each
+        member. None if there is no such number; all curves then look the same.
       overlap: "IoU" or "mean IoU".
-      reading: Name of the reading that the scores are of.
+      rule: Name of the decision rule of the scores.
 
     Returns:
-      Validation IoU against the step and, where a number is varied, test IoU against
-      it; none for what is not known.
+      A chart of the validation IoU by step and, if a number is varied, a chart of the
+      test IoU by this number. Unknown metrics have no chart.
     """
     key = {"IoU": "iou", "mean IoU": "miou"}[overlap]
     series = [_series(history, "val", key) for history in histories]
@@ -188,23 +190,23 @@ def member_charts(
         ]
         title = f"Test {overlap} by {field}"
         if len({value for value, _ in points}) > 1:
-            charts.append(_scores_chart(title, field, overlap, reading, points))
+            charts.append(_scores_chart(title, field, overlap, rule, points))
     return charts
 
 
 def round_curves(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """Draws the rounds of iGTT: how masks settle and agree with labels, and their size.
+    """Draws stability, IoU and foreground share of the masks of iGTT by round.
 
     Args:
       history: Rows of metrics.jsonl, each with "round".
 
     Returns:
-      Charts; curves whose values no row has are left out.
+      Two charts. Metrics that no row has are left out.
     """
     agreement = {
         "stability": ("stability", TRAIN, "-"),
         "val_iou": ("IoU, all pixels", VALIDATION, "-"),
-        # Both are often the same: what is drawn last must not hide the other.
+        # Dotted, so that it does not hide the curve above, which is often equal.
         "val_mean_image_iou": ("IoU, mean per image", FOREGROUND, ":"),
     }
     share = {"mask_share": ("share of foreground", TRAIN, "-")}
@@ -239,11 +241,11 @@ def _rounds_chart(
 def score_histogram(
     histogram: Mapping[str, Any], thresholds: Mapping[str, Any]
 ) -> Chart | None:
-    """Draws how the scores of each class's pixels are distributed.
+    """Draws the histograms of the scores of background and foreground pixels.
 
     Args:
-      histogram: "edges" `[B + 1]`, and "background" and "foreground", `[B]` counts.
-      thresholds: Threshold by reading, drawn as lines; may be empty.
+      histogram: "edges" `[B + 1]`, and counts "background" and "foreground" `[B]`.
+      thresholds: Threshold of each decision rule, drawn as a line; may be empty.
 
     Returns:
       The chart, or None if the histogram is incomplete or empty.
@@ -266,10 +268,10 @@ def score_histogram(
             colour = colours[name]
             axes.stairs(share, edges, fill=True, color=colour, alpha=0.3)
             axes.stairs(share, edges, color=colour, linewidth=1.4, label=name)
-        for reading, (colour, dash, width) in READING_LINES.items():
-            threshold = thresholds.get(reading)
+        for rule, (colour, dash, width) in RULE_LINES.items():
+            threshold = thresholds.get(rule)
             if wording.is_number(threshold):
-                label = f"{wording.READINGS[reading].lower()}  {threshold:.3f}"
+                label = f"{wording.DECISION_RULES[rule].lower()}  {threshold:.3f}"
                 axes.axvline(threshold, color=colour, ls=dash, lw=width, label=label)
         axes.set(xlim=(edges[0], edges[-1]), xlabel="foreground score")
         axes.set(ylabel="share of the class's pixels (%)")
@@ -309,13 +311,13 @@ def _profile_chart(
         uri = _encode(figure)
     names = [name for name, _ in classes]
     title = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
-    alt = f"Share labelled as the class, from far inside: {'; '.join(alts)}."
+    alt = f"Share of pixels labelled as the class: {'; '.join(alts)}."
     return Chart(title, uri, alt), lines
 
 
 def _ends(shares: np.ndarray) -> str:
     known = shares[np.isfinite(shares)]
-    return f"from {known[0]:.1f} % to {known[-1]:.1f} % far outside"
+    return f"from {known[0]:.1f} % far inside to {known[-1]:.1f} % far outside"
 
 
 def _loss_chart(losses: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Chart:
@@ -332,7 +334,7 @@ def _loss_chart(losses: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Chart:
         axes.set(xlabel="step", ylabel="loss")
         figure.legend(loc="outside upper left", ncols=2)
         uri = _encode(figure)
-    note = f"Not drawn because not finite: {left_out}." if left_out else ""
+    note = f"{left_out} values that are not finite are left out." if left_out else ""
     return Chart("Loss", uri, f"Loss against step: {'; '.join(alts)}.", note)
 
 
@@ -361,7 +363,7 @@ def _members_chart(
         for (steps, values), (colour, label) in zip(series, looks, strict=True):
             fresh = "" if label in named or not len(steps) else label
             named.add(fresh)
-            # Markers of so many curves would hide the curves; a lone point needs one.
+            # Markers on many curves would hide the curves; a single point needs one.
             marker = "o" if np.isfinite(values).sum() == 1 else None
             _curve(axes, steps, values, colour, fresh, lw=1.4, marker=marker)
         if not varied and len(kept) > 2:
@@ -378,8 +380,9 @@ def _members_chart(
     last = [end[1] for each in kept if (end := _end(*each))]
     alt = f"Validation {name} against step, {len(series)} curves"
     if last:
-        alt += f"; those not diverged end between {min(last):.3f} and {max(last):.3f}"
-    note = "A cross: the last validation before a run diverged." if ends else ""
+        alt += f"; runs that did not diverge end between {min(last):.3f} and "
+        alt += f"{max(last):.3f}"
+    note = "A cross marks the last validation before a run diverged." if ends else ""
     return Chart(f"Validation {name}", uri, f"{alt}.", note)
 
 
@@ -387,7 +390,7 @@ def _scores_chart(
     title: str,
     field: str,
     overlap: str,
-    reading: str,
+    rule: str,
     points: Sequence[tuple[float, float]],
 ) -> Chart:
     by_value: dict[float, list[float]] = {}
@@ -410,16 +413,17 @@ def _scores_chart(
         _legend_above(figure, axes, None, ncols=2)
         uri = _encode(figure)
     courses = [f"{m:.3f} at {v:g}" for v, m in zip(at, means, strict=True)]
-    alt = f"{title}, {reading} reading: {', '.join(courses)}."
-    joined = "; the line joins the means" if repeated else ""
-    note = f"{reading} reading{joined}."
+    alt = f"{title}, {rule} decision rule: {', '.join(courses)}."
+    joined = " The line connects the means." if repeated else ""
+    note = f"Decision rule: {rule}.{joined}"
     return Chart(title, uri, alt, note)
 
 
 def _by_value(values: Sequence[float]) -> list[tuple[str, str]]:
-    """Colour and name of each curve, from dark to light by its value's rank.
+    """Returns colour and name of each curve, from dark to light by rank of its value.
 
-    Viridis without its lightest part is seen on white, and in order by every eye.
+    The colours are those of viridis without its lightest part, which has too little
+    contrast on white. Their lightness is monotonic.
     """
     ranks, shades = sorted(set(values)), matplotlib.colormaps["viridis"]
     step = -(-len(ranks) // MOST_ENTRIES)
@@ -431,7 +435,7 @@ def _by_value(values: Sequence[float]) -> list[tuple[str, str]]:
 
 
 def _end(steps: np.ndarray, values: np.ndarray) -> tuple[float, float] | None:
-    """The last finite point of a curve."""
+    """Returns the last finite point of a curve."""
     finite = np.flatnonzero(np.isfinite(values))
     return (steps[finite[-1]], values[finite[-1]]) if len(finite) else None
 
@@ -439,7 +443,7 @@ def _end(steps: np.ndarray, values: np.ndarray) -> tuple[float, float] | None:
 def _median_curve(
     series: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The median of several curves, where all of them are known."""
+    """Returns the median of several curves at the steps that all of them have."""
     known = [
         {step: value for step, value in zip(*each, strict=True) if np.isfinite(value)}
         for each in series
@@ -450,7 +454,7 @@ def _median_curve(
 
 
 def _evenly_in_logarithm(values: Sequence[float]) -> bool:
-    """Whether ascending values, such as learning rates, are spaced by factors."""
+    """Tells whether ascending values are spaced by factors, as learning rates are."""
     if len(values) < 3 or values[0] <= 0:
         return False
     plain, logarithms = np.diff(values), np.diff(np.log(values))
@@ -486,7 +490,7 @@ def _curve(
     label: str,
     **look: Any,
 ) -> None:
-    """Draws one curve; few points get markers, so that a single one is seen."""
+    """Draws one curve, with markers if it has few points."""
     marker = "o" if np.isfinite(values).sum() <= 25 else None
     look = {"color": colour, "marker": marker, "ms": 4, "clip_on": False, **look}
     axes.plot(steps, values, label=label, **look)
@@ -500,7 +504,7 @@ def _curve(
 def _series(
     history: Sequence[Mapping[str, Any]], split: str, key: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns steps and values of one metric; nan where a value is not a number."""
+    """Returns steps and values of one metric; nan where a value is not finite."""
     rows = [
         (row["step"], row[key])
         for row in history
@@ -511,7 +515,7 @@ def _series(
 
 
 def _course(values: np.ndarray) -> str:
-    """Says in words how a curve goes."""
+    """Describes the course of a curve."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return "no finite value"

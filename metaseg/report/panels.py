@@ -1,4 +1,4 @@
-"""One test image with its labels and prediction, and what is wrong with it."""
+"""Test images with labels and predictions, and their error maps."""
 
 import dataclasses
 import math
@@ -10,25 +10,26 @@ __all__ = ["VOID", "Panel", "check_panel", "error_map", "worst_first"]
 
 VOID = 255
 
-# Entries of the binary error map; with K > 2 classes 0 is right and 1 wrong.
+# Entries of the error map of two classes, and of more classes.
 TRUE_NEGATIVE, TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = 0, 1, 2, 3
 RIGHT, WRONG = 0, 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """One test image as the report shows it.
+    """One test image with its labels and prediction.
 
     Attributes:
-      name: Name of the image, unique within the report.
-      image: `[H, W]` or `[H, W, C]` numbers of any range.
-      clean: `[H, W]` uint8 class ids, 255 where there is no label.
-      noisy: `[H, W]` uint8, what a label of this image looks like to the network.
-      score: `[H, W]` float in [0, 1]: the foreground score, or for more than two
-        classes the probability of the predicted class.
-      prediction: `[H, W]` uint8 class ids, the noise-aware reading of the scores.
-      iou: IoU (more than two classes: mean IoU) of the prediction on this image;
-        nan where it is not defined.
+      name: Name of the image, unique within the page.
+      image: Numbers of any range, `[H, W]` or `[H, W, C]`.
+      clean: Clean label, uint8 class ids `[H, W]`; 255 is void.
+      noisy: Noisy label of this image, as the network would be trained on it, uint8
+        class ids `[H, W]`; 255 is void.
+      score: Float `[H, W]` in [0, 1]: the foreground score, or, for more than two
+        classes, the probability of the predicted class.
+      prediction: Class ids by the noise-aware decision rule, uint8 `[H, W]`.
+      iou: IoU of the prediction, or, for more than two classes, its mean IoU; nan where
+        it is not defined.
     """
 
     name: str
@@ -41,15 +42,15 @@ class Panel:
 
 
 def check_panel(panel: Panel, num_classes: int) -> None:
-    """Checks that a panel's arrays fit each other and the number of classes.
+    """Checks shapes and class ids of the arrays of a panel.
 
     Args:
-      panel: The panel.
+      panel: Panel to check.
       num_classes: Number of classes K.
 
     Raises:
-      ValueError: If an array has another height and width than the clean label, or a
-        label map holds a class id that is neither below K nor 255.
+      ValueError: If height and width of an array differ from those of the clean label,
+        or a label map contains an id that is neither a class nor 255.
     """
     shape = panel.clean.shape
     for field in ("image", "clean", "noisy", "score", "prediction"):
@@ -73,21 +74,22 @@ def check_panel(panel: Panel, num_classes: int) -> None:
 def error_map(
     clean: np.ndarray, prediction: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """Says of each pixel how the prediction compares with the clean label.
+    """Compares a prediction with the clean label, pixel by pixel.
 
     Args:
-      clean: `[H, W]` class ids, 255 where there is no label.
-      prediction: `[H, W]` class ids.
+      clean: Class ids `[H, W]`; 255 is void.
+      prediction: Class ids `[H, W]`.
       num_classes: Number of classes K.
 
     Returns:
-      `[H, W]` uint8. K = 2: 0 true negative, 1 true positive, 2 false positive,
-      3 false negative. K > 2: 0 right, 1 wrong. 255 where there is no label.
+      uint8 `[H, W]`. For two classes, 0 is a true negative, 1 a true positive, 2 a
+      false positive and 3 a false negative. For more classes, 0 is right and 1 is
+      wrong. 255 where `clean` is void.
     """
     if num_classes == 2:
-        is_, said = clean == 1, prediction == 1
+        positive, predicted = clean == 1, prediction == 1
         errors = np.select(
-            [is_ & said, ~is_ & said, is_ & ~said],
+            [positive & predicted, ~positive & predicted, positive & ~predicted],
             [TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE],
             TRUE_NEGATIVE,
         )
@@ -97,7 +99,14 @@ def error_map(
 
 
 def worst_first(panels: Sequence[Panel]) -> list[Panel]:
-    """Sorts panels by IoU, lowest first, then by name; undefined IoU comes last."""
+    """Sorts panels by IoU in ascending order, then by name; undefined IoU comes last.
+
+    Args:
+      panels: Panels in any order.
+
+    Returns:
+      The sorted panels.
+    """
     return sorted(
         panels,
         key=lambda panel: (

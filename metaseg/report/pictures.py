@@ -1,8 +1,9 @@
-"""Arrays -> PNG data URIs, and the colours that classes, scores and errors have.
+"""Arrays -> PNG data URIs; colours of classes, scores and errors.
 
-The colours start from the set of Okabe and Ito (2008). Those after it, and the grey
-of void, were chosen one by one as the colour farthest (in OKLab, over normal vision
-and simulated protanopia, deuteranopia and tritanopia) from all before it.
+The first colours are those of Okabe and Ito (2008). Each further colour, and the grey
+of void, has the largest distance to all colours before it. The distance is that of
+OKLab, the smallest of normal vision and simulated protanopia, deuteranopia and
+tritanopia.
 """
 
 import base64
@@ -40,7 +41,7 @@ Colour = tuple[int, int, int]
 
 LONGEST_SIDE = 384
 THUMB_SIDE = 288
-MOST_OUTLINES = 0.4  # share of the pixels; beyond it outlines hide the image
+MOST_OUTLINES = 0.4  # share of the pixels above which outlines would hide the image
 
 VOID_COLOUR: Colour = (0x68, 0x68, 0x68)
 DARK: Colour = (0x20, 0x24, 0x2A)
@@ -51,7 +52,7 @@ SKY: Colour = (0x56, 0xB4, 0xE9)
 OUTLINE_COLOUR: Colour = (0xFF, 0xD4, 0x00)
 REFERENCE_COLOUR: Colour = (0xFF, 0x2B, 0xD6)
 
-# By the entries of `panels.error_map`, for two classes and for more.
+# Colours of the entries of `panels.error_map`, for two classes and for more.
 ERROR_COLOURS: dict[bool, list[Colour]] = {
     True: [DARK, LIGHT, VERMILION, SKY],
     False: [(0xDD, 0xE3, 0xE6), VERMILION],
@@ -62,17 +63,17 @@ MANY_CLASSES = bytes.fromhex("""
     9678F0 87005A 964B0F A5F0A5 2D4BB4 87D2FF 78B478 5A4B87 3C005A F0C35A 4B0000 0F3C3C
 """)
 
-SCORE_LEVELS = 251  # palette entries 0..250; the next one is for scores not finite
+SCORE_LEVELS = 251  # palette entries 0 to 250; entry 251 is for scores not finite
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture inside the page.
+    """A picture of a page.
 
     Attributes:
-      uri: Its `data:` URI.
-      width: Pixels.
-      height: Pixels.
+      uri: `data:` URI of the PNG.
+      width: Width in pixels.
+      height: Height in pixels.
     """
 
     uri: str
@@ -81,7 +82,15 @@ class Picture:
 
 
 def class_colours(num_classes: int) -> list[Colour]:
-    """Returns one colour per class: dark and light for two, distinct ones for more."""
+    """Returns one colour for each class.
+
+    Args:
+      num_classes: Number of classes K.
+
+    Returns:
+      K red, green and blue values from 0 to 255: dark and light for two classes,
+      distinct colours for more.
+    """
     if num_classes <= 2:
         return [DARK, LIGHT][:num_classes]
     parts = iter(MANY_CLASSES[: 3 * num_classes])
@@ -95,17 +104,17 @@ def class_colours(num_classes: int) -> list[Colour]:
 
 @functools.cache
 def score_colours() -> list[Colour]:
-    """Returns the colours of scores from 0 to 1, evenly spaced (viridis)."""
+    """Returns `SCORE_LEVELS` colours of evenly spaced scores from 0 to 1 (viridis)."""
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 1, SCORE_LEVELS))
     return [(int(r), int(g), int(b)) for r, g, b, _ in np.rint(255 * colours)]
 
 
 def image_picture(image: np.ndarray) -> Picture:
-    """Shows an image, its brightness stretched between its own percentiles.
+    """Draws an image with its brightness stretched between two percentiles.
 
     Args:
-      image: `[H, W]` or `[H, W, C]` numbers of any range. Three or four channels are
-        shown as red, green and blue, any other number as their average.
+      image: Numbers of any range, `[H, W]` or `[H, W, C]`. Three or four channels are
+        drawn as red, green and blue; any other number of channels is averaged.
 
     Returns:
       The picture, 8-bit grey or RGB.
@@ -114,10 +123,10 @@ def image_picture(image: np.ndarray) -> Picture:
 
 
 def label_picture(labels: np.ndarray, num_classes: int) -> Picture:
-    """Shows a label map in the colours of its classes.
+    """Draws a label map in the colours of its classes.
 
     Args:
-      labels: `[H, W]` class ids below `num_classes`, 255 where there is no label.
+      labels: Class ids `[H, W]`; 255 is void.
       num_classes: Number of classes K.
 
     Returns:
@@ -129,7 +138,16 @@ def label_picture(labels: np.ndarray, num_classes: int) -> Picture:
 def error_picture(
     clean: np.ndarray, prediction: np.ndarray, num_classes: int
 ) -> Picture:
-    """Shows where a prediction is wrong: see `panels.error_map`."""
+    """Draws the error map of a prediction.
+
+    Args:
+      clean: Class ids `[H, W]`; 255 is void.
+      prediction: Class ids `[H, W]`.
+      num_classes: Number of classes K.
+
+    Returns:
+      The picture of `panels.error_map`, with a palette.
+    """
     errors = panels.error_map(clean, prediction, num_classes)
     return _paint(errors, ERROR_COLOURS[num_classes == 2])
 
@@ -141,22 +159,22 @@ def outline_picture(
     image: np.ndarray | None = None,
     reference: np.ndarray | None = None,
 ) -> tuple[Picture, bool]:
-    """Shows a label map as outlines over its image, and its reference's, dashed.
+    """Draws the outlines of a label map, and dashed those of its reference.
 
-    The labels' outlines are in `OUTLINE_COLOUR` on the side of the higher class id and
-    dark on the other, so that they stand out from any image. The reference's are in
-    `REFERENCE_COLOUR`, with gaps through which the labels' are seen.
+    The outlines of the labels are drawn in `OUTLINE_COLOUR` on the side of the higher
+    class id and dark on the other side, so that they are visible on any image. The
+    outlines of the reference are dashes of `REFERENCE_COLOUR`.
 
     Args:
-      labels: `[H, W]` class ids; what is none of `num_classes` is void.
+      labels: Class ids `[H, W]`; ids that are no class are void.
       num_classes: Number of classes K.
-      image: `[H, W]` or `[H, W, C]` of any range; without it the label map is shown
-        in the colours of its classes.
-      reference: `[H, W]` class ids.
+      image: Numbers of any range, `[H, W]` or `[H, W, C]`, to draw the outlines on.
+        None draws the label map in the colours of its classes.
+      reference: Class ids `[H, W]`, or None.
 
     Returns:
-      The picture, and whether it shows the image. Labels so ragged that their
-      outlines would hide it are shown in the colours of their classes.
+      The picture, and whether it shows the image. If the outlines would hide the image,
+      the label map is drawn in the colours of its classes.
     """
     rows, columns = _thumb_grid(labels.shape)
     small = _known(labels, num_classes)[rows][:, columns]
@@ -181,13 +199,13 @@ def outline_picture(
 
 
 def _known(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Class ids as they are, anything else void."""
+    """Replaces ids that are no class by void."""
     known = (labels >= 0) & (labels < num_classes)
     return np.where(known, labels, panels.VOID).astype(np.uint8)
 
 
 def _thumb_grid(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns to take of a label map, small ones several times."""
+    """Returns the rows and columns of a thumbnail; small maps repeat them."""
     scale = THUMB_SIDE / max(shape)
     scale = math.floor(scale) if scale >= 1 else scale
     sides = [max(1, round(scale * side)) for side in shape]
@@ -198,7 +216,7 @@ def _thumb_grid(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _outlines(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels beside one of a lower id, and of a higher one but not of a lower."""
+    """Finds pixels beside a lower id, and pixels beside a higher id only."""
     bright, dark = np.zeros(ids.shape, bool), np.zeros(ids.shape, bool)
     for axis in (0, 1):
         first, second = (slice(None),) * axis, (slice(None),) * axis
@@ -211,10 +229,10 @@ def _outlines(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def score_picture(score: np.ndarray) -> Picture:
-    """Shows scores between 0 and 1; grey where they are not finite.
+    """Draws scores between 0 and 1, and grey where they are not finite.
 
     Args:
-      score: `[H, W]` float.
+      score: Float `[H, W]`.
 
     Returns:
       The picture, with a palette of `SCORE_LEVELS` colours.
@@ -227,13 +245,13 @@ def score_picture(score: np.ndarray) -> Picture:
 
 
 def _stretched(image: np.ndarray) -> Image.Image:
-    """Brings an image to 8 bits as `image_picture` says."""
+    """Converts an image to 8 bits: see `image_picture`."""
     values = np.asarray(image, np.float32)
     if values.ndim == 3:
         values = values[..., :3] if values.shape[-1] in (3, 4) else values.mean(axis=-1)
     finite = values[np.isfinite(values)]
     low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 0.0)
-    if high <= low:  # nearly constant: show what there is
+    if high <= low:  # nearly constant: use the whole range
         low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     span = float(high - low)
     scaled = (values - low) / span if span > 0 else np.full_like(values, 0.5)
@@ -242,7 +260,7 @@ def _stretched(image: np.ndarray) -> Image.Image:
 
 
 def _paint(index: np.ndarray, colours: list[Colour]) -> Picture:
-    """Paints `[H, W]` indices into `colours`, anything beyond them in the void grey."""
+    """Draws indices `[H, W]` of `colours`; larger indices become the grey of void."""
     index = np.minimum(index, len(colours)).astype(np.uint8)
     picture = Image.frombytes("P", index.shape[::-1], index.tobytes())
     picture.putpalette([part for colour in [*colours, VOID_COLOUR] for part in colour])
@@ -250,7 +268,7 @@ def _paint(index: np.ndarray, colours: list[Colour]) -> Picture:
 
 
 def _shrink(picture: Image.Image, resampling: Image.Resampling) -> Image.Image:
-    """Scales a picture down to `LONGEST_SIDE`; a smaller one stays as it is."""
+    """Scales a picture down to `LONGEST_SIDE`; smaller pictures keep their size."""
     scale = LONGEST_SIDE / max(picture.size)
     if scale >= 1:
         return picture

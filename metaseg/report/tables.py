@@ -1,4 +1,4 @@
-"""Results -> rows of the page's tables. Text only; the template lays it out."""
+"""Results -> rows of tables, as text. The templates define the layout."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from metaseg.report import wording
 __all__ = [
     "ClassTable",
     "MatrixTable",
-    "Readings",
+    "RuleTable",
     "class_table",
     "flatten",
     "matrix_table",
-    "readings_table",
+    "rule_table",
     "time_rows",
 ]
 
@@ -38,14 +38,15 @@ TIMES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Readings:
-    """The readings of one split side by side.
+class RuleTable:
+    """Metrics of the decision rules on one split.
 
     Attributes:
-      columns: Keys of the readings.
-      rows: Name of each metric and its value per reading.
-      auc: Area under the ROC curve; empty if not known.
-      thresholds: Per reading its threshold and whether it is inverted; may be empty.
+      columns: Keys of the decision rules.
+      rows: Name of each metric, and its value for each decision rule.
+      auc: Area under the ROC curve; empty if unknown.
+      thresholds: Threshold of each decision rule and whether it is inverted; may be
+        empty.
     """
 
     columns: list[str]
@@ -59,8 +60,9 @@ class ClassTable:
     """IoU of each class.
 
     Attributes:
-      columns: Keys of the readings.
-      rows: By class id: name, and IoU per reading as text and as share in [0, 1].
+      columns: Keys of the decision rules.
+      rows: For each class its name, and its IoU for each decision rule as text and as a
+        number in [0, 1].
     """
 
     columns: list[str]
@@ -69,27 +71,33 @@ class ClassTable:
 
 @dataclasses.dataclass(frozen=True)
 class MatrixTable:
-    """A noise transition matrix: class names and, per row, text and share per cell."""
+    """A noise transition matrix.
+
+    Attributes:
+      names: K class names.
+      rows: K rows of K entries, each as text and as a number in [0, 1].
+      remark: Sentence about the rank.
+    """
 
     names: list[str]
     rows: list[list[tuple[str, float]]]
     remark: str
 
 
-def readings_table(
+def rule_table(
     metrics: Mapping[str, Any], thresholds: Mapping[str, Any]
-) -> Readings | None:
-    """Lays out the metrics of each reading.
+) -> RuleTable | None:
+    """Makes the table of the metrics of each decision rule.
 
     Args:
       metrics: "test" or "validation" of results.json.
       thresholds: "thresholds" of results.json; may be empty.
 
     Returns:
-      The table, or None if there is no metric by reading.
+      The table, or None if there are no such metrics.
     """
     found = {k: metrics[k] for k in METRICS if isinstance(metrics.get(k), Mapping)}
-    columns = [r for r in wording.READINGS if any(r in v for v in found.values())]
+    columns = [r for r in wording.DECISION_RULES if any(r in v for v in found.values())]
     if not columns:
         return None
     rows = [
@@ -98,38 +106,48 @@ def readings_table(
     ]
     inverted = thresholds.get("inverted")
     inverted = inverted if isinstance(inverted, Mapping) else {}
-    cuts = [(wording.number(thresholds.get(r)), bool(inverted.get(r))) for r in columns]
+    listed = [
+        (wording.number(thresholds.get(r)), bool(inverted.get(r))) for r in columns
+    ]
     known = any(wording.is_number(thresholds.get(r)) for r in columns)
     auc = wording.number(metrics["auc"]) if "auc" in metrics else ""
-    return Readings(columns, rows, auc, cuts if known else [])
+    return RuleTable(columns, rows, auc, listed if known else [])
 
 
 def class_table(class_iou: Any, names: Sequence[str]) -> ClassTable | None:
-    """Lays out the IoU of each class.
+    """Makes the table of the IoU of each class.
 
     Args:
-      class_iou: List of K numbers per reading.
+      class_iou: K numbers for each decision rule.
       names: K class names.
 
     Returns:
-      The table, of the readings that have K entries; None if there are none.
+      The table of the decision rules with K numbers, or None if there is none.
     """
     if not isinstance(class_iou, Mapping):
         return None
     columns = [
-        reading
-        for reading in wording.READINGS
-        if len(class_iou.get(reading) or ()) == len(names)
+        rule
+        for rule in wording.DECISION_RULES
+        if len(class_iou.get(rule) or ()) == len(names)
     ]
     rows = [
-        (name, [_cell(class_iou[reading][index]) for reading in columns])
+        (name, [_cell(class_iou[rule][index]) for rule in columns])
         for index, name in enumerate(names)
     ]
     return ClassTable(columns, rows) if columns else None
 
 
 def matrix_table(matrix: Any, names: Sequence[str]) -> MatrixTable | None:
-    """Lays out a noise transition matrix; None unless it is K x K numbers."""
+    """Makes the table of a noise transition matrix.
+
+    Args:
+      matrix: `[K, K]`, rows clean and columns noisy classes; or None.
+      names: K class names.
+
+    Returns:
+      The table, or None if the matrix is not K x K finite numbers.
+    """
     if matrix is None:
         return None
     try:
@@ -143,12 +161,31 @@ def matrix_table(matrix: Any, names: Sequence[str]) -> MatrixTable | None:
 
 
 def time_rows(time: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Lists the phases of a run and how long each took."""
+    """Lists the phases of a run with their durations.
+
+    Args:
+      time: "time" of results.json.
+
+    Returns:
+      Pairs of name and duration.
+    """
     return [(TIMES[k], wording.duration(time[k])) for k in TIMES if k in time]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Lists a nested dictionary as `a.b.c` and value, in the dictionary's order."""
+    """Flattens a nested dictionary.
+
+    Args:
+      tree: Nested dictionary.
+      prefix: Prefix of all keys.
+
+    Returns:
+      Pairs of key and value, in the order of the dictionary.
+
+    Example:
+      >>> flatten({"noise": {"name": "flip", "rate": 0.4}, "seed": 0})
+      [('noise.name', 'flip'), ('noise.rate', '0.4'), ('seed', '0')]
+    """
     rows: list[tuple[str, str]] = []
     for key, value in tree.items():
         path = f"{prefix}{key}"

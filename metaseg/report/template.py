@@ -1,4 +1,4 @@
-"""Templates -> the text of a page. Imports jinja2 only."""
+"""Templates -> text of a page. Imports jinja2 only."""
 
 import functools
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["render"]
 
 
 def render(template: str, **parts: Any) -> str:
-    """Fills in a template; everything that is not markup is escaped.
+    """Fills in a template and escapes all values.
 
     Args:
       template: File name of a template in `metaseg/report/pages`.

@@ -1,4 +1,4 @@
-"""Numbers and sentences, as the report words them."""
+"""Numbers and sentences of the pages."""
 
 import math
 import numbers
@@ -9,8 +9,8 @@ import numpy as np
 
 __all__ = [
     "DASH",
-    "READINGS",
-    "READING_NOTES",
+    "DECISION_RULES",
+    "RULE_NOTES",
     "about",
     "count",
     "duration",
@@ -28,45 +28,50 @@ DASH = "–"  # noqa: RUF001
 TIMES = "×"  # noqa: RUF001
 SPACE = "\N{NO-BREAK SPACE}"
 
-READINGS = {
+DECISION_RULES = {
     "argmax": "Argmax",
     "analytic": "Noise-aware",
     "validation": "Validation threshold",
     "oracle": "Oracle threshold",
 }
-READING_NOTES = {
+RULE_NOTES = {
     "argmax": (
-        "takes the class with the highest score, as if the training labels had been "
-        "right."
+        "Takes the class with the highest score, as if the training labels were right."
     ),
     "analytic": (
-        "reads the same scores knowing how the noise mixes the classes: threshold or "
-        "decoding follow from the noise alone, and no label is looked at. The pictures "
-        "below show this one."
+        "Corrects the scores for the label noise. The threshold or the decoding matrix "
+        "follows from the noise alone and uses no labels."
     ),
-    "validation": "cuts the scores where IoU on the validation images is best.",
+    "validation": "Uses the threshold with the best IoU on the validation images.",
     "oracle": (
-        "cuts the scores where IoU on the test images is best. It looks at the test "
-        "labels, so it is an upper bound to compare with and nothing that can be had "
-        "in practice."
+        "Uses the threshold with the best IoU on the test images. It needs the test "
+        "labels: it is an upper bound for comparison, and not available in practice."
     ),
 }
 MODELS = {"unet": "U-Net", "deeplab": "DeepLabV3+", "hrnet": "HRNetV2"}
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Says whether a value is a finite number (and not a truth value)."""
+    """Tells whether a value is a finite number, and not a boolean."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return real and math.isfinite(value)
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Writes a metric with fixed digits; a dash if it is not a finite number."""
+    """Formats a metric with a fixed number of digits.
+
+    Args:
+      value: Number, or anything else.
+      digits: Number of digits after the point.
+
+    Returns:
+      The text; a dash if `value` is not a finite number.
+    """
     return f"{float(value):.{digits}f}" if is_number(value) else DASH
 
 
 def percent(value: Any) -> str:
-    """Writes a share in [0, 1] as per cent, with one digit only where it matters."""
+    """Formats a share in [0, 1] as a percentage: "40 %", "2.5 %"."""
     if not is_number(value):
         return DASH
     text = f"{100 * float(value):.1f}".removesuffix(".0")
@@ -74,12 +79,12 @@ def percent(value: Any) -> str:
 
 
 def count(value: Any) -> str:
-    """Writes a whole number exactly, in groups of three digits: "48 000"."""
+    """Formats an integer in groups of three digits: "48 000"."""
     return f"{float(value):,.0f}".replace(",", SPACE) if is_number(value) else DASH
 
 
 def about(value: Any) -> str:
-    """Writes a count with two digits, as one says it: "48 000", "1.2 million"."""
+    """Formats a count with two significant digits: "48 000", "1.2 million"."""
     if not is_number(value):
         return DASH
     rough = float(f"{float(value):.2g}")
@@ -90,7 +95,7 @@ def about(value: Any) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """Writes seconds as a person would: "0.4 s", "48 s", "2 min 11 s", "3 h 5 min"."""
+    """Formats seconds: "0.4 s", "48 s", "2 min 11 s", "3 h 5 min"."""
     if not is_number(seconds):
         return DASH
     whole = round(float(seconds))
@@ -104,7 +109,7 @@ def duration(seconds: Any) -> str:
 
 
 def memory(count: Any) -> str:
-    """Writes a number of bytes in MB or GB (powers of ten)."""
+    """Formats a number of bytes in MB or GB (powers of ten)."""
     if not is_number(count):
         return DASH
     if count < 1e9:
@@ -113,11 +118,11 @@ def memory(count: Any) -> str:
 
 
 def noise_phrase(noise: Mapping[str, Any]) -> str:
-    """Says what was done to the labels, as the end of "trained on cells ...".
+    """Describes the label noise, to follow "trained on cells".
 
     Args:
-      noise: "name" and what else is known: "rate", "fraction", "radius",
-        "changed_pixels".
+      noise: "noise" of results.json: "name" and, where known, "rate", "fraction",
+        "radius" and "changed_pixels".
 
     Returns:
       A phrase such as "with 40 % of the label pixels flipped".
@@ -148,13 +153,13 @@ def noise_phrase(noise: Mapping[str, Any]) -> str:
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """Says in one sentence what was trained on what, and how it went.
+    """Summarises a run in one sentence: network, data, noise and test scores.
 
     Args:
-      results: Contents of results.json.
+      results: Contents of results.json. Missing fields are left out.
 
     Returns:
-      The sentence, made of what is known.
+      The sentence.
     """
     model, data, test = (_part(results, k) for k in ("model", "data", "test"))
     name = str(model.get("name") or "network")
@@ -167,10 +172,10 @@ def summary(results: Mapping[str, Any]) -> str:
     for key, label in (("iou", "test IoU"), ("miou", "test mean IoU")):
         values = test.get(key)
         values = values if isinstance(values, Mapping) else {}
-        for reading in ("analytic", "argmax"):
-            if is_number(values.get(reading)):
-                said = f"{READINGS[reading].lower()} reading"
-                scores.append(f"{label} {number(values[reading], 2)} ({said})")
+        for rule in ("analytic", "argmax"):
+            if is_number(values.get(rule)):
+                name = f"{DECISION_RULES[rule].lower()} decision rule"
+                scores.append(f"{label} {number(values[rule], 2)} ({name})")
                 break
     if is_number(test.get("auc")):
         scores.append(f"AUC {number(test['auc'], 3)}")
@@ -179,10 +184,10 @@ def summary(results: Mapping[str, Any]) -> str:
 
 
 def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Lists the sizes and costs of a run, each with its name; what is missing is not.
+    """Lists sizes and costs of a run.
 
     Args:
-      results: Contents of results.json.
+      results: Contents of results.json. Missing fields are left out.
 
     Returns:
       Pairs of name and value.
@@ -203,7 +208,7 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Total time": duration(time.get("total_seconds")),
         "Training": f"{_count(speed)} images/s" if is_number(speed) else "",
         "Waiting for data": f"{100 * waited:.1f} %" if waited else "",
-        "Of the devices' peak FLOP/s": f"{100 * used:.1f} %" if is_number(used) else "",
+        "Share of the peak FLOP/s": f"{100 * used:.1f} %" if is_number(used) else "",
         "Peak memory": memory(_part(results, "memory").get("peak_bytes")),
         "Peak memory of a device": memory(max(counted)) if counted else "",
     }
@@ -211,7 +216,7 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def matrix_remark(matrix: np.ndarray) -> str:
-    """Says what the rank of a noise transition matrix means for learning.
+    """Says which classes a noise transition matrix leaves distinguishable.
 
     Args:
       matrix: `[K, K]`, rows clean and columns noisy classes.
@@ -222,10 +227,10 @@ def matrix_remark(matrix: np.ndarray) -> str:
     size = len(matrix)
     rank = int(np.linalg.matrix_rank(matrix, tol=1e-6))
     if rank == size:
-        return f"Rank {rank} of {size}: the mixing of classes can be undone."
+        return f"Rank {rank} of {size}: the noise can be inverted."
     if rank <= 1:
-        return f"Rank {rank} of {size}: the noisy label says nothing of the clean one."
-    return f"Rank {rank} of {size}: some classes cannot be told apart any more."
+        return f"Rank {rank} of {size}: noisy labels do not depend on clean labels."
+    return f"Rank {rank} of {size}: some classes can no longer be distinguished."
 
 
 def _part(results: Mapping[str, Any], key: str) -> Mapping[str, Any]:

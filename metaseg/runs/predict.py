@@ -466,7 +466,7 @@ def _finish(
         html,
         images=settings.images,
         run=f"{task.run.name} ({settings.run})",
-        reading="own" if own else settings.reading,
+        rule="own" if own else settings.reading,
         aware=task.run.matrix is not None,
         class_names=names,
         rows=table,

@@ -1,4 +1,4 @@
-"""The audit page: self-contained, escaped, whole without its parts, and cut if long."""
+"""The audit page: self-contained, escaped, valid without parts, and cut if long."""
 
 import base64
 import io
@@ -110,7 +110,7 @@ def _write(path, summary=None, rows=None, thumbnails=()):
     return path.read_text(encoding="utf-8")
 
 
-def _words(text):
+def _normal(text):
     return re.sub(r"\s+", " ", text.replace("\N{NO-BREAK SPACE}", " "))
 
 
@@ -184,23 +184,23 @@ def test_hostile_names_are_escaped(tmp_path):
     assert page.open == []
 
 
-def test_verdict_comes_first_and_worth_is_said_in_round_numbers(tmp_path):
+def test_verdict_comes_first_and_effective_labels_are_round_numbers(tmp_path):
     text = _write(tmp_path / "a.html")
     heads = _Page(text).heads
     assert heads[0] == audit.FAMILIES["randomised"]
-    assert heads.index("What they are worth") == 1
-    said = "These 1.2 million labels are worth about 48 000 clean ones."
-    assert said in _words(text)
+    assert heads.index("Effective labels") == 1
+    said = "These 1.2 million labels are worth about 48 000 clean labels."
+    assert said in _normal(text)
     assert "share of c1" in text  # the outlier's feature, by the class's name
-    assert "3 of the 4 label maps" in _words(text)
+    assert "3 of the 4 label maps have a reference" in _normal(text)
 
 
-def test_without_a_reference_the_page_starts_with_the_overview(tmp_path):
+def test_without_a_reference_the_page_starts_with_the_statistics(tmp_path):
     summary = _summary(comparison=None, reference=None)
     page = _Page(text := _write(tmp_path / "a.html", summary))
-    assert page.heads[0] == "Overview"
-    assert "What a reference would add" in text
-    assert "What they are worth" not in text
+    assert page.heads[0] == "Label statistics"
+    assert "Comparison with a reference" in text
+    assert "Effective labels" not in text
 
 
 @pytest.mark.parametrize("lost", [None, []])
@@ -216,10 +216,10 @@ def test_missing_parts_are_left_out(tmp_path, lost):
         part = {**whole["comparison"], name: None}
         assert _Page(_write(path, {**whole, "comparison": part})).open == []
     nothing = _write(path, {"class_names": ["a", "b"]}, rows=[])
-    assert _Page(nothing).heads == ["Overview", "Warnings"]
+    assert _Page(nothing).heads == ["Label statistics", "Warnings"]
 
 
-def test_every_family_of_the_audit_has_a_heading_and_every_evidence_its_words():
+def test_every_family_has_a_heading_and_every_number_an_explanation():
     from metaseg.audit import FAMILIES, compare, evidence
 
     assert set(audit.FAMILIES) == set(audit.TELLING) == set(FAMILIES)
@@ -236,23 +236,23 @@ def test_long_lists_are_cut_with_a_note(tmp_path):
     twins = {"exact": [names], "near": [[a, a] for a in names]}
     summary = _summary(overview=overview, bad=bad, outliers=outliers, duplicates=twins)
     text = _write(tmp_path / "a.html", summary, [_row(name) for name in names])
-    said = _words(text)
+    said = _normal(text)
     assert text.count('<th scope="row" title="map') == audit.MOST_ROWS
-    assert "The first 200 of 20 000; audit.csv has all." in said
+    assert "The first 200 of 20 000 label maps; audit.csv lists all." in said
     assert "map00019</code> and 19 980 more" in said
-    assert said.count("audit.json has all") == 3
+    assert said.count("audit.json lists all") == 3
     assert len(text) < 500_000
 
 
-def test_rows_without_intervals_and_empty_splits_say_so(tmp_path):
+def test_rows_without_intervals_and_pages_without_errors_say_so(tmp_path):
     comparison = _comparison()
     comparison.update(low=[[0, 0], [0.3, 0.5]], high=[[1, 1], [0.5, 0.7]])
     comparison.update(split=dict.fromkeys(audit.PARTS, 0.0), effective=0.0)
     text = _write(tmp_path / "a.html", _summary(comparison=comparison))
     assert text.count("<small>") == 2
-    assert "too few label maps" in _words(text)
-    assert "worth no clean ones" in _words(text)
-    assert "What the wrong pixels are" not in text
+    assert "too few label maps" in _normal(text)
+    assert "worth no clean labels" in _normal(text)
+    assert "Kinds of errors" not in _Page(text).heads
 
 
 def test_outlines_lie_on_class_boundaries_and_the_references_are_dashed():
@@ -285,7 +285,7 @@ def test_ragged_labels_are_shown_in_class_colours(shape):
     assert max(picture.width, picture.height) <= pictures.THUMB_SIDE
 
 
-def test_thumbnails_show_what_is_no_class_as_void():
+def test_thumbnails_show_ids_that_are_no_class_as_void():
     labels = np.array([[0, 1, 2, 255, -1, 300]])
     drawn = _rgb(pictures.outline_picture(labels, 3)[0].uri)[0]
     expected = [*pictures.class_colours(3), *[pictures.VOID_COLOUR] * 3]
@@ -322,5 +322,5 @@ def test_failing_page_leaves_the_old_one_and_no_draft(tmp_path, monkeypatch):
         (None, wording.DASH),
     ],
 )
-def test_counts_are_said_in_round_numbers(number, text):
+def test_counts_are_formatted_as_round_numbers(number, text):
     assert wording.about(number).replace(wording.SPACE, " ") == text

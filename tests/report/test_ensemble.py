@@ -1,4 +1,4 @@
-"""The page of an ensemble: every run is found, and its means are of what they say."""
+"""The page of an ensemble: links to every run, and means of the right runs."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ from matplotlib import colors
 from metaseg import report
 from metaseg.report import figures
 
-READINGS = ("argmax", "analytic", "validation", "oracle")
+RULES = ("argmax", "analytic", "validation", "oracle")
 
 
 def _history(end, key="iou"):
@@ -21,7 +21,7 @@ def _history(end, key="iou"):
 
 
 def _member(i, differs, score, **changes):
-    measures = dict.fromkeys(READINGS, score)
+    measures = dict.fromkeys(RULES, score)
     member = report.Member(f"members/{i}", differs, measures, _history(score or 0.1))
     return member._replace(**changes)
 
@@ -93,7 +93,7 @@ def _charts(members, varied):
         diverged=[each.diverged > 0 for each in members],
         varied=varied,
         overlap="IoU",
-        reading="Noise-aware",
+        rule="noise-aware",
     )
 
 
@@ -105,7 +105,7 @@ def test_page_links_each_run_and_needs_no_network(tmp_path):
     assert all(uri.startswith("data:image/") for uri in page.images.values())
     assert page.tags.isdisjoint({"script", "link", "iframe", "object"})
     assert not re.search(r"https?://|@import|url\(", text)
-    assert "they differ in seed and noise.seed alone" in text
+    assert "The runs differ in seed and noise.seed only." in text
     assert [row[0] for row in page.rows[1:4]] == ["members/0", "members/1", "members/2"]
     assert page.rows[2][1:4] == ["1", "8", "0.800"]
 
@@ -122,7 +122,7 @@ def test_mean_and_deviation_are_of_the_runs_that_did_not_diverge(tmp_path):
     assert f"<dd>{expected}</dd>" in text
 
 
-def test_means_are_taken_only_over_runs_that_differ_in_seeds_alone(tmp_path):
+def test_means_are_taken_only_over_runs_that_differ_in_seeds_only(tmp_path):
     def means(fields):
         members = [_member(i, each, 0.5 + i / 10) for i, each in enumerate(fields)]
         rows = _Page(_write(tmp_path / "a.html", members)).rows
@@ -140,7 +140,7 @@ def test_means_are_taken_only_over_runs_that_differ_in_seeds_alone(tmp_path):
     ]
 
 
-def test_best_is_bold_ties_share_it_and_what_diverged_has_no_part(tmp_path):
+def test_best_run_is_bold_with_its_ties_and_diverged_runs_are_not(tmp_path):
     members = _seeds([0.9, 0.90004, 0.7, 0.95])
     members[3] = members[3]._replace(diverged=9)
     bold = _Page(_write(tmp_path / "a.html", members)).bold
@@ -229,7 +229,7 @@ def test_members_read_back_from_json_give_the_same_page(tmp_path):
     assert _write(tmp_path / "a.html", members) == _write(tmp_path / "b.html", again)
 
 
-def test_more_than_two_classes_have_a_mean_iou_and_two_readings(tmp_path):
+def test_more_than_two_classes_have_a_mean_iou_and_two_decision_rules(tmp_path):
     measures = {"argmax": 0.61, "analytic": 0.634, "validation": None}
     members = _seeds([0.6, 0.6], measures=measures, history=_history(0.6, "miou"))
     text = _write(tmp_path / "a.html", members, num_classes=3)
@@ -251,7 +251,7 @@ def test_page_is_whole_if_every_run_diverged(tmp_path, lost):
     ]
 
 
-def test_hostile_names_are_escaped_and_lead_nowhere(tmp_path):
+def test_hostile_names_are_escaped_in_texts_and_links(tmp_path):
     evil = "javascript:<script>alert('x')</script>\"><img src=x>&"
     member = _member(0, {evil: evil * 3, "seed": 1}, 0.5, folder=evil)
     page = _Page(_write(tmp_path / "a.html", [member], title=evil, command=evil))

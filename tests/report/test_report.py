@@ -1,4 +1,4 @@
-"""The report: whole, self-contained, escaped, and its pictures say what is true."""
+"""The page of a run: complete, self-contained, escaped, with correct pictures."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from PIL import Image
 from metaseg import report
 from metaseg.report import figures, pictures, wording
 
-READINGS = ("argmax", "analytic", "validation", "oracle")
+RULES = ("argmax", "analytic", "validation", "oracle")
 
 
 def _panel(name="a", iou=0.5, shape=(12, 16), num_classes=2, seed=0, **arrays):
@@ -35,7 +35,7 @@ def _panel(name="a", iou=0.5, shape=(12, 16), num_classes=2, seed=0, **arrays):
 
 
 def _results():
-    metric = dict.fromkeys(READINGS, 0.9071)
+    metric = dict.fromkeys(RULES, 0.9071)
     return {
         "command": "python experiments/main.py --config=configs/cell_flip.py",
         "noise": {
@@ -55,8 +55,8 @@ def _results():
         },
         "model": {"name": "unet", "parameters": 488_361},
         "thresholds": {
-            **dict.fromkeys(READINGS, 0.5),
-            "inverted": dict.fromkeys(READINGS, False),
+            **dict.fromkeys(RULES, 0.5),
+            "inverted": dict.fromkeys(RULES, False),
         },
         "validation": {"iou": metric, "auc": 0.98},
         "test": {"iou": metric, "dice": {**metric, "oracle": None}, "auc": 0.9912},
@@ -88,7 +88,7 @@ def _write(path, **changes):
         "panels": [_panel()],
         "num_classes": 2,
     }
-    report.write_report(path, **{**arguments, **changes})
+    report.write_run(path, **{**arguments, **changes})
     return path.read_text(encoding="utf-8")
 
 
@@ -276,31 +276,31 @@ def test_scores_that_are_not_finite_are_grey():
     assert tuple(drawn[0]) != pictures.VOID_COLOUR
 
 
-def test_readings_thresholds_and_summary_are_written(tmp_path):
+def test_decision_rules_thresholds_and_summary_are_written(tmp_path):
     results = _results()
     results["thresholds"]["inverted"]["oracle"] = True
     text = _write(tmp_path / "report.html", results=results)
     sentence = (
         "U-Net trained on cells with 40 % of the label pixels flipped: "
-        "test IoU 0.91 (noise-aware reading), AUC 0.991."
+        "test IoU 0.91 (noise-aware decision rule), AUC 0.991."
     )
     assert sentence in text.replace("\N{NO-BREAK SPACE}", " ")
     assert text.count('<span class="tag">inverted</span>') == 1
     assert f"<td>{wording.DASH}</td>" in text  # Dice of the oracle is None
-    assert "looks at the test labels" in re.sub(r"\s+", " ", text)
+    assert "needs the test labels" in re.sub(r"\s+", " ", text)
     assert "Rank 2 of 2" in text
     assert "noise.rate" in text
 
 
 @pytest.mark.parametrize("missing", [*_results(), "everything"])
-def test_missing_results_leave_out_their_part(tmp_path, missing):
+def test_parts_of_missing_results_are_left_out(tmp_path, missing):
     results = {k: v for k, v in _results().items() if missing not in (k, "everything")}
     assert _Page(_write(tmp_path / "a.html", results=results)).open == []
     nulls = dict.fromkeys(_results()) if missing == "everything" else {missing: None}
     assert _Page(_write(tmp_path / "b.html", results={**results, **nulls})).open == []
 
 
-def test_missing_fields_within_the_results_do_not_matter(tmp_path):
+def test_missing_fields_of_results_leave_the_page_valid(tmp_path):
     for part, fields in _results().items():
         for field in fields if isinstance(fields, dict) else ():
             for lost in (None, float("nan")):
@@ -346,7 +346,7 @@ def test_more_than_two_classes(tmp_path):
         panels=[_panel(num_classes=3, **shapes)],
         num_classes=3,
     )
-    assert "test mean IoU 0.63 (noise-aware reading)" in text
+    assert "test mean IoU 0.63 (noise-aware decision rule)" in text
     assert "Validation mean IoU" in text
     assert "Rank 1 of 3" in text
     assert "mIoU 0.500" in text
@@ -387,7 +387,7 @@ def test_charts_have_an_honest_axis_and_survive_odd_histories():
         {"split": "train", "loss": 1},
     ]
     loss, overlap = figures.learning_curves(odd)
-    assert loss.note == "Not drawn because not finite: 2."
+    assert loss.note == "2 values that are not finite are left out."
     assert "0.250 at its only point" in overlap.alt
     svg = base64.b64decode(overlap.uri.split(",")[1]).decode()
     ticks = re.findall(r">(\d\.\d)</text>", svg)
@@ -419,7 +419,7 @@ def test_history_read_back_from_json_gives_the_same_charts():
         ),
     ],
 )
-def test_noise_is_put_into_words(noise, phrase):
+def test_noise_is_described(noise, phrase):
     said = wording.noise_phrase(noise).replace("\N{NO-BREAK SPACE}", " ")
     assert said == phrase
 
@@ -429,5 +429,5 @@ def test_noise_is_put_into_words(noise, phrase):
     [(0.42, "0.4 s"), (9.97, "10 s"), (59.7, "1 min 0 s"), (131, "2 min 11 s"),
      (11_100, "3 h 5 min"), (None, wording.DASH)],
 )  # fmt: skip
-def test_durations_are_put_into_words(seconds, text):
+def test_durations_are_formatted(seconds, text):
     assert wording.duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == text

@@ -1,1 +1,1 @@
-"""One module a page, each beside its template; see `metaseg.report`."""
+"""One module for each page, next to its template; see `metaseg.report`."""

@@ -1,6 +1,6 @@
-"""The label audit's numbers, and some of its label maps -> audit.html.
+"""audit.html of a label audit: verdict, numbers and pictures of label maps.
 
-What a number means is said in `metaseg.audit`; this module words it and lays it out.
+`metaseg.audit` defines the numbers. This module formats and explains them.
 May import `files` and the rest of `report`.
 """
 
@@ -18,100 +18,117 @@ from metaseg.report import figures, pictures, template, wording
 __all__ = ["MOST_NAMES", "MOST_ROWS", "Thumbnail", "write_audit"]
 
 TEMPLATE = "audit.html.jinja"
-MOST_ROWS = 200  # of a table
-MOST_NAMES = 20  # of a list within a sentence
-UNKNOWN = 0.999  # width of an interval that says nothing
+MOST_ROWS = 200  # rows of a table
+MOST_NAMES = 20  # names in a list
+UNKNOWN = 0.999  # width of an interval without information
 
 FAMILIES = {
     "clean": "Clean: the labels agree with the reference",
-    "randomised": "Randomised: classes are mixed by chance, wherever a pixel lies",
+    "randomised": "Randomised: errors are independent of position",
     "perturbed": "Perturbed: boundaries are displaced",
     "objects": "Object-level: whole objects are wrong",
-    "random": "Random: the labels say nothing of the reference",
-    "sparse": "Sparse: right where there are labels, and mostly void",
+    "random": "Random: the labels do not depend on the reference",
+    "sparse": "Sparse: the labels are right, and most pixels are void",
 }
 PARTS = {
     "independent": (
-        "Independent of place",
-        "by a chance that depends on neither place nor neighbours; it averages out",
+        "Independent of position",
+        "The errors depend neither on position nor on neighbours. They average out.",
     ),
     "boundary": (
         "At displaced boundaries",
-        "where boundaries were moved or smeared; networks learn it",
+        "Boundaries are displaced or blurred. Networks learn these errors.",
     ),
     "objects": (
         "Whole objects",
-        "objects missed, invented, merged or replaced by boxes",
+        "Objects are missed, invented, merged or replaced by boxes.",
     ),
 }
-# Name, unit, and what the number says.
+# Name, unit and meaning of each number.
 EVIDENCE = {
     "labelled": (
         "Labelled",
         "share",
-        "of the pixels that the reference labels",
+        "of the pixels of the reference are labelled",
     ),
-    "disagreement": ("Disagreement", "share", "of the pixels that both label"),
+    "disagreement": ("Disagreement", "share", "of the labelled pixels are wrong"),
     "association": (
         "Association",
         "standard deviations",
-        "by which labels follow the reference more than by chance",
+        "by which the dependence of labels on the reference exceeds chance",
     ),
     "information": (
         "Information",
-        "nats a pixel",
-        "that a label tells of the reference, within its map",
+        "nats per pixel",
+        "of information about the reference in a label, within its map",
     ),
     "neighbour_correlation": (
         "Neighbour correlation",
         "number",
-        "of errors far from boundaries; 0 if pixels err one by one, 1 if in clumps",
+        "of errors far from boundaries: 0 for independent errors, 1 for clumps",
     ),
     "step_contrast": (
         "Step at boundaries",
         "number",
-        "relative to that farther off; 1 if errors keep out of boundaries' way, less "
-        "if these were moved",
+        "relative to the step between far inside and far outside: 1 for errors that "
+        "are independent of position, less for displaced boundaries",
     ),
-    "step_error": ("Standard error of the step", "number", "were pixels independent"),
+    "step_error": (
+        "Standard error of the step",
+        "number",
+        "if pixels were independent",
+    ),
     "displacement": (
         "Displacement",
         "pixels",
-        "wrong inside objects, for each pixel of their boundary",
+        "inside objects are wrong, per pixel of their boundary",
     ),
-    "outer_errors": ("Outer errors", "share", "of the pixels just outside objects"),
+    "outer_errors": (
+        "Outer errors",
+        "share",
+        "of the pixels just outside objects are wrong",
+    ),
     "all_or_none": (
         "All or none",
         "number",
-        "correlation of errors within objects; 1 if each is right or wrong as a whole",
+        "correlation of errors within objects: 1 if each object is either right or "
+        "wrong as a whole",
     ),
-    "missed_objects": ("Missed objects", "share", "of the reference's objects"),
-    "part_objects": (
-        "Objects covered in part",
+    "missed_objects": (
+        "Missed objects",
         "share",
-        "of the reference's objects, by less than half",
+        "of the objects of the reference are missed",
+    ),
+    "part_objects": (
+        "Partly covered objects",
+        "share",
+        "of the objects of the reference are covered by less than half",
     ),
     "split_objects": (
         "Split objects",
         "share",
-        "of the reference's objects, drawn as several",
+        "of the objects of the reference are drawn as several objects",
     ),
     "invented_objects": (
         "Invented objects",
         "share",
-        "of the objects drawn, where the reference has none",
+        "of the objects drawn touch no object of the reference",
     ),
     "joined_objects": (
         "Joined objects",
         "share",
-        "of the objects drawn, over several of the reference",
+        "of the objects drawn touch several objects of the reference",
     ),
     "corner_ratio": (
         "Corners",
         "number",
-        "of outlines, relative to the reference's; far below 1 for boxes",
+        "per edge of the outlines, relative to the reference: far below 1 for boxes",
     ),
-    "grid": ("Grid", "pixels", "that outlines lie on; 1 if none"),
+    "grid": (
+        "Grid",
+        "pixels",
+        "is the spacing of the grid that outlines lie on: 1 without a grid",
+    ),
 }
 TELLING = {
     "clean": ("disagreement", "association", "information"),
@@ -144,14 +161,14 @@ TELLING = {
 
 @dataclasses.dataclass(frozen=True)
 class Thumbnail:
-    """One label map to show.
+    """One label map with its image and reference.
 
     Attributes:
       name: Name of the label map.
-      labels: `[H, W]` class ids; what is none is shown as void.
-      image: `[H, W]` or `[H, W, C]` numbers of any range, or None.
-      reference: `[H, W]` class ids, or None.
-      caption: A few words to go below the name; may be empty.
+      labels: Class ids `[H, W]`; ids that are no class are void.
+      image: Numbers of any range, `[H, W]` or `[H, W, C]`, or None.
+      reference: Class ids `[H, W]`, or None.
+      caption: Text below the name; may be empty.
     """
 
     name: str
@@ -168,18 +185,18 @@ def write_audit(
     rows: Sequence[Mapping[str, Any]],
     thumbnails: Sequence[Thumbnail],
 ) -> None:
-    """Writes the audit page: one HTML file that needs no other and no network.
+    """Writes the page of a label audit as one self-contained HTML file.
 
-    The file appears at once and whole, as that of `write_report` does.
+    The write is atomic: if it fails, an older file at `path` is kept.
 
     Args:
-      path: File to write; its folder is created if need be.
-      summary: Contents of audit.json. What is missing or None is left out.
-      rows: Of audit.csv, worst first; the page shows the first `MOST_ROWS`.
-      thumbnails: Label maps to show, in this order.
+      path: File to write. Its folder is created if it does not exist.
+      summary: Contents of audit.json. Missing fields are left out.
+      rows: Rows of audit.csv, worst first. The page shows the first `MOST_ROWS`.
+      thumbnails: Label maps to draw, in this order.
 
     Raises:
-      ValueError: If the arrays of a thumbnail do not fit each other.
+      ValueError: If the shapes of the arrays of a thumbnail differ.
     """
     for thumbnail in thumbnails:
         _check(thumbnail)
@@ -228,8 +245,8 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Label maps": wording.count(summary.get("maps")),
         "Classes": wording.count(summary.get("num_classes")),
         "Bad files": wording.count(len(summary.get("bad") or ())),
-        "Compared": wording.count(comparison.get("maps")),
-        "Pixels compared": wording.about(comparison.get("labelled")),
+        "Compared maps": wording.count(comparison.get("maps")),
+        "Compared pixels": wording.about(comparison.get("labelled")),
         "Disagreement": _share(comparison.get("disagreement")),
     }
     facts = [(name, text) for name, text in listed.items() if text != wording.DASH]
@@ -238,14 +255,14 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _partly(summary: Mapping[str, Any]) -> str:
-    """Says of how many maps there is a reference, if not of all."""
+    """Says how many maps have a reference, unless all have one."""
     maps, compared = summary.get("maps"), (summary.get("comparison") or {}).get("maps")
     if not wording.is_number(maps) or not wording.is_number(compared):
         return ""
     if compared >= maps:
         return ""
-    said = f"{wording.count(compared)} of the {wording.count(maps)} label maps"
-    return f"All that is said of the reference rests on {said}: the others have none."
+    said = f"{wording.count(compared)} of the {wording.count(maps)} label maps have a"
+    return f"{said} reference. All comparisons are based on these."
 
 
 def _comparison(comparison: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -269,7 +286,7 @@ def _comparison(comparison: Mapping[str, Any], names: Sequence[str]) -> dict[str
 def _evidence(
     numbers: Mapping[str, Any], family: str
 ) -> dict[str, list[tuple[str, str, str]]]:
-    """Name, number and explanation of the telling numbers, and of the others."""
+    """Returns name, number and meaning of the relevant and of all other numbers."""
     telling = [name for name in TELLING.get(family, ()) if name in numbers]
     known = [name for name in EVIDENCE if name in numbers]
     order = dict.fromkeys((*telling, *known, *numbers))
@@ -285,7 +302,7 @@ def _evidence_row(name: str, value: Any) -> tuple[str, str, str]:
     plain = name.replace("_", " ").capitalize()
     title, unit, meaning = EVIDENCE.get(name, (plain, "number", ""))
     if not wording.is_number(value):
-        return title, wording.DASH, f"{meaning}; not defined here".removeprefix("; ")
+        return title, wording.DASH, "not defined for these labels"
     if unit == "share":
         return title, _share(value), meaning
     if unit == "standard deviations":
@@ -293,13 +310,13 @@ def _evidence_row(name: str, value: Any) -> tuple[str, str, str]:
         return title, text, f"standard deviations {meaning}"
     if unit == "pixels":
         return title, f"{value:.2f}".removesuffix(".00"), f"pixels {meaning}"
-    if unit == "nats a pixel":
-        return title, f"{value:.3f}", f"nats a pixel {meaning}"
+    if unit == "nats per pixel":
+        return title, f"{value:.3f}", f"nats per pixel {meaning}"
     return title, f"{value:.2f}".replace("-0.00", "0.00"), meaning
 
 
 def _worth(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Says how many clean labels the labels are worth, and what is left of them."""
+    """Returns the worth of the labels in clean labels, and measures of the matrix."""
     labelled, effective = comparison.get("labelled"), comparison.get("effective")
     if not wording.is_number(labelled) or not wording.is_number(effective):
         return None
@@ -314,14 +331,14 @@ def _worth(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
     )
     information = ""
     if wording.is_number(told) and wording.is_number(entropy) and entropy > 0:
-        information = f"{told:.3f} of {entropy:.3f} nats a pixel"
-        information += f", {_share(told / entropy)}"
+        information = f"{told:.3f} of {entropy:.3f} nats per pixel"
+        information += f" ({_share(told / entropy)})"
     singular = comparison.get("singular_values") or ()
     condition = comparison.get("condition_number")
     listed = {
-        "Classes told apart": f"{comparison.get('rank', wording.DASH)} of "
+        "Distinguishable classes": f"{comparison.get('rank', wording.DASH)} of "
         f"{len(comparison.get('matrix') or ())}",
-        "Worth for the classes hardest to tell apart": wording.about(
+        "Worth for the least distinguishable classes": wording.about(
             comparison.get("effective_worst")
         ),
         "Semantic information": information,
@@ -347,7 +364,7 @@ def _sentence(text: Any) -> str:
 
 
 def _split(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Parts of the wrong pixels; none where nothing is wrong."""
+    """Returns the kinds of error; none if no pixel is wrong."""
     shares = comparison.get("split") or {}
     numbers = {k: float(v) for k, v in shares.items() if wording.is_number(v)}
     if sum(numbers.values()) <= 0:
@@ -371,7 +388,7 @@ def _split(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _matrix(
     comparison: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, Any] | None:
-    """Rows of cells: per cent, its interval (empty if it says nothing), and share."""
+    """Returns rows of cells: percentage, its interval (may be empty), and share."""
     parts = [
         _square(comparison.get(key), len(names)) for key in ("matrix", "low", "high")
     ]
@@ -407,7 +424,7 @@ def _square(values: Any, size: int) -> np.ndarray | None:
 
 
 def _position(position: Any, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Density maps, each on a scale from 0 to its own peak."""
+    """Returns density maps, each on a scale from 0 to its maximum."""
     if position is None:
         return []
     planes = np.asarray(position, float)
@@ -430,23 +447,23 @@ def _overview(overview: Mapping[str, Any], names: Sequence[str]) -> dict[str, An
     rows = []
     for index, (name, share) in enumerate(zip(names, shares, strict=True)):
         width = float(np.clip(share, 0, 1)) if wording.is_number(share) else 0.0
-        number = wording.count(objects[index]) if index else ""  # 0 has no objects
+        number = wording.count(objects[index]) if index else ""  # none in class 0
         rows.append((name, _share(share), width, number))
     numbers = {
         "Void": (
             _share(overview.get("void_share")),
-            "of all pixels hold no label.",
+            "of all pixels have no label.",
         ),
         "Spatial information": (
             f"{wording.number(overview.get('information'))} nats",
-            "is what the place of a pixel in its map tells of its label, on average "
-            "and less what chance alone would show: 0 if labels do not depend on "
-            "place.",
+            "is the information about the label of a pixel in its position, averaged "
+            "over maps, minus the amount expected by chance: 0 if labels do not depend "
+            "on position.",
         ),
         "Roughness": (
             _share(overview.get("roughness")),
-            "of a typical map's boundaries vanish when smoothed: about 10 % of smooth "
-            "outlines, nearly all of isolated pixels and thin lines.",
+            "of the boundaries of a typical map vanish when the map is smoothed: about "
+            "10 % for smooth outlines, nearly all for isolated pixels and thin lines.",
         ),
     }
     notes = [(name, *said) for name, said in numbers.items()]
@@ -459,8 +476,8 @@ def _warnings(summary: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
     groups = [
         (title, meaning, _cut(overview.get(key) or [], MOST_NAMES))
         for key, title, meaning in (
-            ("empty", "Empty", "no pixel holds a label"),
-            ("one_class", "One class", "all labels are of the same class"),
+            ("empty", "Empty", "no pixel has a label"),
+            ("one_class", "One class", "all labels have the same class"),
         )
     ]
     wrong = [
@@ -470,8 +487,8 @@ def _warnings(summary: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
     alike = [
         (title, meaning, _cut([_cut(g, MOST_NAMES) for g in twins.get(key) or []], 10))
         for key, title, meaning in (
-            ("exact", "Duplicates", "the same, pixel by pixel"),
-            ("near", "Near-duplicates", "nearly the same at low resolution"),
+            ("exact", "Duplicates", "equal in every pixel"),
+            ("near", "Near-duplicates", "nearly equal at low resolution"),
         )
     ]
     outliers = [
@@ -489,7 +506,7 @@ def _warnings(summary: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
 
 
 def _feature(feature: Any, names: Sequence[str]) -> str:
-    """Name of an outlier's feature, classes by their names."""
+    """Returns the name of a feature of an outlier, with the name of the class."""
     match = re.fullmatch(r"share of class (\d+)", str(feature))
     if match and int(match[1]) < len(names):
         return f"share of {names[int(match[1])]}"
@@ -555,7 +572,7 @@ def _thumbnail(thumbnail: Thumbnail, num_classes: int) -> dict[str, Any]:
 
 
 def _cut(items: Sequence[Any], most: int) -> dict[str, Any]:
-    """The first of a list, and how many there are and were left out."""
+    """Returns the first items of a list, and how many there are and are left out."""
     left = max(len(items) - most, 0)
     return {
         "shown": list(items[:most]),
@@ -569,7 +586,7 @@ def _maps(number: Any) -> str:
 
 
 def _signed(score: Any) -> str:
-    """A robust z-score, with its side."""
+    """Formats a robust z-score with its sign in words."""
     if not wording.is_number(score):
         return wording.DASH
     side = "above" if score > 0 else "below"
@@ -577,7 +594,7 @@ def _signed(score: Any) -> str:
 
 
 def _cell(share: float) -> str:
-    """Writes a share in per cent, without the sign; never a wrong 0 or 100."""
+    """Formats a share as a percentage without the sign; never rounds to 0 or 100."""
     if not np.isfinite(share):
         return wording.DASH
     if 0 < share < 0.0005:
@@ -588,7 +605,7 @@ def _cell(share: float) -> str:
 
 
 def _share(value: Any) -> str:
-    """Writes a share in [0, 1] as per cent, small ones with the digits they need."""
+    """Formats a share in [0, 1] as a percentage, with more digits if it is small."""
     if not wording.is_number(value):
         return wording.DASH
     if 0 < value < 0.00005:

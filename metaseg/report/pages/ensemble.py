@@ -1,4 +1,4 @@
-"""Runs that were trained side by side -> the page that compares them."""
+"""report.html of an ensemble: a comparison of runs that were trained together."""
 
 import os
 import statistics
@@ -12,19 +12,20 @@ from metaseg.report import figures, tables, template, wording
 __all__ = ["Member", "write_ensemble"]
 
 TEMPLATE = "ensemble.html.jinja"
-LONGEST = 24  # characters of a value that a cell of the table shows
+LONGEST = 24  # characters of a value in a cell of the table
 
 
 class Member(NamedTuple):
     """One run of an ensemble.
 
     Attributes:
-      folder: Its folder, relative to the page's; holds its own report.html.
-      differs: Value of each config field that members differ in.
-      measures: Test IoU (mean IoU for more than two classes) per reading; None where
-        it is not known.
-      history: Rows of its metrics.jsonl.
-      diverged: Step at which its loss was no longer finite; 0 if it always was.
+      folder: Folder of the run, relative to that of the page. It contains the
+        report.html of the run.
+      differs: Values of the config fields in which members differ.
+      measures: Test IoU, or mean IoU for more than two classes, of each decision rule;
+        None if unknown.
+      history: Rows of metrics.jsonl of the run.
+      diverged: First step with a loss that was not finite; 0 if there was none.
     """
 
     folder: str
@@ -45,20 +46,20 @@ def write_ensemble(
     command: str,
     time: Mapping[str, Any],
 ) -> None:
-    """Writes the page of an ensemble: its runs side by side, with links to theirs.
+    """Writes the page of an ensemble, with links to the pages of its runs.
 
-    The file appears at once and whole, needs no network, and no other file but where
-    one follows a link.
+    The page is one self-contained HTML file. The write is atomic: if it fails, an older
+    file at `path` is kept.
 
     Args:
-      path: File to write; its folder is created if need be.
+      path: File to write. Its folder is created if it does not exist.
       title: Heading of the page.
-      members: The runs, in the order of their numbers.
-      config: Resolved configuration of the whole, nested dictionaries.
-      environment: Versions, devices and the like, likewise.
+      members: Runs, in the order of their numbers.
+      config: Resolved configuration of the ensemble: nested dictionaries.
+      environment: Versions, devices and so on: nested dictionaries of plain values.
       num_classes: Number of classes K.
-      command: What was run; may be empty.
-      time: As "time" of results.json, for all runs together; may be empty.
+      command: Command line of the ensemble; may be empty.
+      time: "time" of results.json, for all runs together; may be empty.
 
     Raises:
       ValueError: If there is no member.
@@ -66,22 +67,19 @@ def write_ensemble(
     if not members:
         raise ValueError("members: got none, expected at least one run")
     fields = list(dict.fromkeys(field for each in members for field in each.differs))
-    readings = [r for r in wording.READINGS if _known(members, r)]
+    rules = [r for r in wording.DECISION_RULES if _known(members, r)]
     overlap = "IoU" if num_classes == 2 else "mean IoU"
     groups = _groups(members, fields)
-    main = next((r for r in ("analytic", *readings) if r in readings), "")
+    main = next((r for r in ("analytic", *rules) if r in rules), "")
     text = template.render(
         TEMPLATE,
         title=title,
         sentence=_sentence(members, fields),
         facts=_facts(members, groups, main, overlap, time),
         fields=fields,
-        readings=readings,
-        reading_names=wording.READINGS,
-        # A run's own page goes on to say which reading its pictures show.
-        reading_notes={
-            r: wording.READING_NOTES[r].split(" The pictures")[0] for r in readings
-        },
+        rules=rules,
+        rule_names=wording.DECISION_RULES,
+        rule_notes=wording.RULE_NOTES,
         diverged=sum(each.diverged > 0 for each in members),
         overlap=overlap,
         charts=figures.member_charts(
@@ -90,20 +88,20 @@ def write_ensemble(
             diverged=[each.diverged > 0 for each in members],
             varied=_varied_number(members, fields),
             overlap=overlap,
-            reading=wording.READINGS.get(main, ""),
+            rule=wording.DECISION_RULES.get(main, "").lower(),
         ),
         command=command,
         times=tables.time_rows(time),
         config=tables.flatten(config),
         environment=tables.flatten(environment),
-        **_table(members, fields, readings, groups),
+        **_table(members, fields, rules, groups),
     )
     files.write_text(path, text)
 
 
-def _known(members: Sequence[Member], reading: str) -> list[float]:
-    """The measures of the members that did not diverge, where they are numbers."""
-    values = [each.measures.get(reading) for each in members if not each.diverged]
+def _known(members: Sequence[Member], rule: str) -> list[float]:
+    """Returns the finite measures of the members that did not diverge."""
+    values = [each.measures.get(rule) for each in members if not each.diverged]
     return [value for value in values if wording.is_number(value)]
 
 
@@ -112,7 +110,7 @@ def _is_seed(field: str) -> bool:
 
 
 def _frozen(value: Any) -> Any:
-    """The value as what can be compared and hashed."""
+    """Converts a value to one that can be compared and hashed."""
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, list | tuple):
         return tuple(map(_frozen, value))
@@ -120,7 +118,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _settings(member: Member, fields: Sequence[str], *, seeds: bool) -> tuple[Any, ...]:
-    """What a member has in the fields that are seeds, or in those that are not."""
+    """Returns the values of the fields that are seeds, or of those that are not."""
     return tuple(
         _frozen(member.differs.get(field))
         for field in fields
@@ -129,10 +127,10 @@ def _settings(member: Member, fields: Sequence[str], *, seeds: bool) -> tuple[An
 
 
 def _groups(members: Sequence[Member], fields: Sequence[str]) -> list[list[int]]:
-    """Numbers of the members that differ in seeds alone, in groups of two or more.
+    """Groups the members that differ in seeds only; groups have two or more members.
 
-    Only these are repetitions of one experiment, of which a mean and a standard
-    deviation mean something. Runs with the same seeds too are the same run twice.
+    Only such groups repeat one experiment, and have a meaningful mean and standard
+    deviation. Runs with equal seeds are copies and form no group.
     """
     found: dict[Any, list[int]] = {}
     for i, each in enumerate(members):
@@ -148,7 +146,7 @@ def _groups(members: Sequence[Member], fields: Sequence[str]) -> list[list[int]]
 def _varied_number(
     members: Sequence[Member], fields: Sequence[str]
 ) -> tuple[str, list[float]] | None:
-    """The one field but seeds that members differ in, where it is a number."""
+    """Returns the only field, seeds aside, in which members differ, if numeric."""
     columns = {
         field: [_frozen(each.differs.get(field)) for each in members]
         for field in fields
@@ -161,29 +159,29 @@ def _varied_number(
     return (field, values) if all(map(wording.is_number, values)) else None
 
 
-def _best(members: Sequence[Member], readings: Sequence[str]) -> dict[str, str]:
-    """The highest measure of each reading as it is written, so that ties share it."""
+def _best(members: Sequence[Member], rules: Sequence[str]) -> dict[str, str]:
+    """Returns the text of the highest measure of each rule; ties have equal texts."""
     if len(members) < 2:
-        return dict.fromkeys(readings, "")
-    return {r: wording.number(max(_known(members, r))) for r in readings}
+        return dict.fromkeys(rules, "")
+    return {r: wording.number(max(_known(members, r))) for r in rules}
 
 
 def _table(
     members: Sequence[Member],
     fields: Sequence[str],
-    readings: Sequence[str],
+    rules: Sequence[str],
     groups: Sequence[Sequence[int]],
 ) -> dict[str, Any]:
-    """Lays out a row for each member and one for each group of them."""
+    """Makes one row for each member and for each group of members."""
     cells = {f: _cells([each.differs.get(f) for each in members]) for f in fields}
-    best = _best(members, readings)
+    best = _best(members, rules)
     rows = [
         {**_row(each, best), "values": [cells[f][i] for f in fields]}
         for i, each in enumerate(members)
     ]
     means = [
         {
-            **_group_row([members[i] for i in group], readings),
+            **_group_row([members[i] for i in group], rules),
             "values": [("", "") if _is_seed(f) else cells[f][group[0]] for f in fields],
         }
         for group in groups
@@ -195,7 +193,7 @@ def _row(member: Member, best: Mapping[str, str]) -> dict[str, Any]:
     scores = [(r, wording.number(member.measures.get(r))) for r in best]
     return {
         "name": member.folder,
-        # Quoted, no folder's name can be taken for another kind of address.
+        # Quoting keeps the name of a folder from becoming another kind of address.
         "link": urllib.parse.quote(f"{member.folder}/report.html"),
         "diverged": member.diverged,
         "scores": [
@@ -204,16 +202,16 @@ def _row(member: Member, best: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _group_row(group: Sequence[Member], readings: Sequence[str]) -> dict[str, Any]:
+def _group_row(group: Sequence[Member], rules: Sequence[str]) -> dict[str, Any]:
     left = sum(not each.diverged for each in group)
     return {
         "size": f"{left} of {len(group)}" if left < len(group) else str(left),
-        "scores": [_mean(_known(group, reading)) for reading in readings],
+        "scores": [_mean(_known(group, rule)) for rule in rules],
     }
 
 
 def _mean(values: Sequence[float]) -> str:
-    """Mean and standard deviation, as far as so many values have them."""
+    """Formats mean and sample standard deviation; one value has no deviation."""
     if len(values) < 2:
         return wording.number(values[0]) if values else wording.DASH
     deviation = wording.number(statistics.stdev(values))
@@ -221,9 +219,9 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _cells(values: Sequence[Any]) -> list[tuple[str, str]]:
-    """Each value of a column, short enough for a cell, and whole if it was not.
+    """Shortens the values of a column; returns short and, if cut, complete texts.
 
-    What is cut off at the front is what all values have in common.
+    A common beginning of all values is cut off if it is long.
     """
     texts = [_text(_frozen(value)) for value in values]
     columns = enumerate(zip(*texts, strict=False))
@@ -249,7 +247,7 @@ def _text(value: Any) -> str:
 
 
 def _sentence(members: Sequence[Member], fields: Sequence[str]) -> str:
-    """Says what this is."""
+    """Describes the ensemble: number of runs, and the fields in which they differ."""
     runs = f"{len(members)} independent run{'s' if len(members) > 1 else ''}"
     varied = [
         field
@@ -257,33 +255,33 @@ def _sentence(members: Sequence[Member], fields: Sequence[str]) -> str:
         if len({_frozen(each.differs.get(field)) for each in members}) > 1
     ]
     told = sorted(varied, key=_is_seed)
-    sentence = f"{runs}, trained side by side by one program"
+    sentence = f"{runs}, trained together by one program."
     if told:
         listed = " and ".join(filter(None, [", ".join(told[:-1]), told[-1]]))
-        alone = " alone" if all(map(_is_seed, told)) else ""
-        sentence += f"; they differ in {listed}{alone}"
-    return f"{sentence}."
+        only = " only" if all(map(_is_seed, told)) else ""
+        sentence += f" The runs differ in {listed}{only}."
+    return sentence
 
 
 def _facts(
     members: Sequence[Member],
     groups: Sequence[Sequence[int]],
-    reading: str,
+    rule: str,
     overlap: str,
     time: Mapping[str, Any],
 ) -> list[tuple[str, str]]:
-    """Lists sizes, costs and how it went; what is missing is not listed."""
+    """Lists number of runs, test scores and costs. Unknown values are left out."""
     diverged = sum(each.diverged > 0 for each in members)
     rows = [("Runs", str(len(members)))]
     if diverged:
         rows.append(("Diverged", str(diverged)))
-    if reading:
-        values = _known(members, reading)
+    if rule:
+        values = _known(members, rule)
         if len(groups) == 1 and len(groups[0]) == len(members):
             said = _mean(values)
         else:
             ends = [wording.number(end(values)) for end in (min, max)]
             said = " to ".join(dict.fromkeys(ends))
-        name = wording.READINGS[reading].lower()
+        name = wording.DECISION_RULES[rule].lower()
         rows.append((f"Test {overlap} ({name})", said))
     return rows + wording.facts({"time": time})

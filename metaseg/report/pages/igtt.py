@@ -1,4 +1,4 @@
-"""Masks found without labels, how they came about, and how good they are: the page.
+"""report.html of an iGTT run: segmented images, masks over the rounds, measures.
 
 May import `files` and the rest of `report`.
 """
@@ -19,12 +19,12 @@ TEMPLATE = "igtt.html.jinja"
 
 
 class Evolution(NamedTuple):
-    """The masks of one training image.
+    """Masks of one training image after some of the rounds.
 
     Attributes:
-      name: As the user knows it.
-      image: `[H, W, C]` of any range.
-      masks: Rounds, 0 for the start, and boolean `[H, W]`.
+      name: Name of the image.
+      image: Numbers of any range, `[H, W, C]`.
+      masks: Round (0: before the first round) and mask, boolean `[H, W]`.
     """
 
     name: str
@@ -36,10 +36,10 @@ class Shown(NamedTuple):
     """One segmented image.
 
     Attributes:
-      name: As the user knows it, and its files in masks/ and overlays/.
-      image: `[H, W, C]` of any range.
+      name: Name of the image, and of its files in masks/ and overlays/.
+      image: Numbers of any range, `[H, W, C]`.
       mask: Boolean `[H, W]`.
-      iou: With its label; nan where there is none.
+      iou: IoU of mask and label; nan without a label.
     """
 
     name: str
@@ -58,21 +58,21 @@ def write_igtt(
     config: Mapping[str, Any],
     environment: Mapping[str, Any],
 ) -> None:
-    """Writes the report of an iGTT run: one HTML file, and no network.
+    """Writes the page of an iGTT run as one HTML file.
 
     Args:
-      path: File to write; `overlays/NAME.png` beside it are linked.
+      path: File to write. The page links to `overlays/NAME.png` in the same folder.
       results: Contents of results.json.
       history: Rows of metrics.jsonl, one for each round.
-      evolution: A few training images.
+      evolution: Masks of a few training images over the rounds.
       shown: Segmented images, in any order.
-      config: Resolved configuration, nested dictionaries of plain values.
-      environment: Versions, devices and the like, likewise.
+      config: Resolved configuration: nested dictionaries of plain values.
+      environment: Versions, devices and so on: nested dictionaries of plain values.
     """
     data = results["data"]
     text = template.render(
         TEMPLATE,
-        title=f"{data['name']}, without labels",
+        title=f"{data['name']}, segmented without labels",
         sentence=_sentence(results),
         facts=_facts(results),
         table=_table(results["table"]),
@@ -91,31 +91,32 @@ def write_igtt(
 def _sentence(results: Mapping[str, Any]) -> str:
     data, rounds = results["data"], results["igtt"]
     images = wording.count(data["test"])
-    text = f"Masks of {images} images, learnt without labels in {rounds['rounds']} "
-    text += "rounds" if rounds["rounds"] != 1 else "round"
+    plural = "s" if rounds["rounds"] != 1 else ""
+    text = f"{images} images, segmented after {rounds['rounds']} round{plural} of "
+    text += "training without labels."
     if rounds["labels"] == "choose":
-        text += f"; validation labels chose round {rounds['round']}"
+        text += f" Validation labels selected round {rounds['round']}."
     if results["table"]:
         own = results["table"][0]
-        text += f". IoU {wording.number(own['iou'])} over all pixels"
-        text += f", {wording.number(own['mean_image_iou'])} on average per image"
-    return text + "."
+        text += f" The IoU is {wording.number(own['iou'])} over all pixels and "
+        text += f"{wording.number(own['mean_image_iou'])} on average per image."
+    return text
 
 
 def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     data, time = results["data"], results["time"]
     return [
-        ("Learnt from", f"{wording.count(data['train'])} images"),
-        ("Segmented", f"{wording.count(data['test'])} images"),
+        ("Training images", wording.count(data["train"])),
+        ("Segmented images", wording.count(data["test"])),
         ("Rounds", wording.count(results["igtt"]["rounds"])),
-        ("Last stability", wording.number(results["igtt"]["stability"])),
-        ("Training", wording.duration(time["train_seconds"])),
-        ("Of that, labels", wording.percent(time["update_share"])),
+        ("Stability of the last round", wording.number(results["igtt"]["stability"])),
+        ("Training time", wording.duration(time["train_seconds"])),
+        ("Share for label updates", wording.percent(time["update_share"])),
     ]
 
 
 def _table(table: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Name and measures of each method."""
+    """Returns name and measures of each method."""
     keys = ("iou", "mean_image_iou", "dice")
     return [(row["name"], [wording.number(row[key]) for key in keys]) for row in table]
 
@@ -138,7 +139,7 @@ def _pictured(each: Shown) -> dict[str, Any]:
     if wording.is_number(each.iou):
         notes.insert(0, f"IoU {wording.number(each.iou)}")
     if not over:
-        notes.append("mask alone")
+        notes.append("drawn without the image")
     return {
         "name": each.name,
         "link": f"overlays/{quote(each.name)}.png",

@@ -1,4 +1,4 @@
-"""Predicted images: the picture of one over its image, and index.html of all.
+"""index.html of predictions, and overlays of label maps on their images.
 
 May import `files` and the rest of `report`.
 """
@@ -25,14 +25,13 @@ __all__ = ["MOST_THUMBNAILS", "OVERLAY_SIDE", "overlay", "write_predictions"]
 TEMPLATE = "predictions.html.jinja"
 OVERLAY_SIDE = 2048
 MOST_THUMBNAILS = 200
-MOST_BAD = 200  # of the table
+MOST_BAD = 200  # rows of the table
 THUMB_SIDE = 288
-TINT = 0.25  # of the class's colour inside its objects
-POLICY = "style-src 'unsafe-inline'"  # of base.html.jinja
-READINGS = {
-    **wording.READINGS,
-    "validation": "validation threshold",
-    "own": "median cut of the training images, found without labels",
+TINT = 0.25  # weight of the colour of a class inside its objects
+POLICY = "style-src 'unsafe-inline'"  # in base.html.jinja
+DECISION_RULES = {
+    **wording.DECISION_RULES,
+    "own": "Median threshold of the training images, found without labels",
 }
 MEASURES = {
     "iou": "IoU",
@@ -47,16 +46,18 @@ MEASURES = {
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Draws a label map over its image: objects tinted and outlined by class.
+    """Draws a label map over its image, with tinted and outlined objects.
+
+    Images with a side above `OVERLAY_SIDE` are reduced by the smallest sufficient
+    integer n: every n-th pixel of the labels, and means over n x n pixels of the image.
 
     Args:
-      image: `[H, W, C]` of any range; its brightness is stretched.
-      labels: `[H, W]` class ids below `num_classes`; class 0 is left as it is.
-      num_classes: K.
+      image: Numbers of any range, `[H, W, C]`. The brightness is stretched.
+      labels: Class ids below `num_classes`, `[H, W]`. Class 0 is not drawn.
+      num_classes: Number of classes K.
 
     Returns:
-      uint8 `[h, w, 3]`; the image itself, or every n-th pixel of the labels and the
-      mean of n x n of the image, n being what brings the longer side to `OVERLAY_SIDE`.
+      uint8 `[h, w, 3]`.
     """
     step = -(-max(labels.shape) // OVERLAY_SIDE)
     below = _brightness(_reduced(image, step))
@@ -74,14 +75,14 @@ def overlay(image: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarr
 
 
 def _colours(num_classes: int) -> list[tuple[int, int, int]]:
-    """Colours of the classes; of two, the one that stands out from any image."""
+    """Returns the colours of the classes; of two classes, a bright one for class 1."""
     if num_classes == 2:
         return [pictures.DARK, pictures.OUTLINE_COLOUR]
     return pictures.class_colours(num_classes)
 
 
 def _reduced(image: np.ndarray, step: int) -> np.ndarray:
-    """Means over `step` x `step` pixels, float32, a few rows at a time."""
+    """Averages `step` x `step` pixels, float32, a few rows at a time."""
     if step == 1:
         return image.astype(np.float32)
     height, width = (side // step for side in image.shape[:2])
@@ -97,7 +98,7 @@ def _reduced(image: np.ndarray, step: int) -> np.ndarray:
 
 
 def _brightness(image: np.ndarray) -> np.ndarray:
-    """Stretches an image between its percentiles to uint8 `[h, w, 3]`."""
+    """Stretches the brightness between two percentiles, uint8 `[h, w, 3]`."""
     if image.shape[2] != 3:
         image = image.mean(axis=2, keepdims=True)
     low, high = np.percentile(image, (0.5, 99.5))
@@ -113,7 +114,7 @@ def write_predictions(
     *,
     images: str,
     run: str,
-    reading: str,
+    rule: str,
     aware: bool,
     class_names: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
@@ -122,20 +123,21 @@ def write_predictions(
     seconds: float,
     rate: str,
 ) -> None:
-    """Writes the page to look through predictions: one HTML file, and no network.
+    """Writes the page of predictions as one HTML file.
 
     Args:
-      path: file to write; `overlays/NAME.png` beside it are linked, and some embedded.
-      images: where the images came from.
-      run: name of the run.
-      reading: one of `READINGS`.
-      aware: whether the noise of the run has a matrix.
+      path: File to write. The page links to `overlays/NAME.png` in the same folder, and
+        embeds thumbnails of the first `MOST_THUMBNAILS`.
+      images: Origin of the images.
+      run: Name of the run.
+      rule: Key of `DECISION_RULES`.
+      aware: Whether a matrix describes the label noise of the run.
       class_names: K names.
-      rows: of predictions.csv: "name", numbers, and strings that are empty.
-      pooled: measures over all images with labels, or None.
-      bad: names and reasons.
-      seconds: of the whole command.
-      rate: images a second, in words; empty if nothing was left to do.
+      rows: Rows of predictions.csv: "name", and numbers or empty strings.
+      pooled: Measures over all images with labels, or None.
+      bad: Names and reasons of bad files.
+      seconds: Duration of the command.
+      rate: Images per second as text; empty if no image was left to predict.
     """
     fields = list(dict.fromkeys(key for row in rows for key in row))[1:]
     shown = _with_thumbnails(rows)
@@ -148,7 +150,7 @@ def write_predictions(
     text = template.render(
         TEMPLATE,
         images=images,
-        facts=_facts(rows, bad, seconds, rate, run, reading, aware),
+        facts=_facts(rows, bad, seconds, rate, run, rule, aware),
         classes=_classes(rows, class_names),
         colours=_colours(len(class_names)),
         two=len(class_names) == 2,
@@ -166,14 +168,14 @@ def write_predictions(
 
 
 def _allowing_script(text: str) -> str:
-    """Lets the page's own script, and no other, run under the policy of all pages."""
+    """Allows the script of the page, and no other, in the content security policy."""
     script = text.rsplit("<script>", 1)[1].split("</script>", 1)[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return text.replace(POLICY, f"{POLICY}; script-src 'sha256-{digest}'", 1)
 
 
 def _titled(field: str, names: Sequence[str]) -> dict[str, Any]:
-    """How the page shows a column: its heading, and what its numbers are."""
+    """Returns heading and kind of numbers of a column."""
     kind = field.split(" ", 1)[0]
     title = MEASURES.get(field, field[0].upper() + field[1:])
     return {
@@ -181,7 +183,7 @@ def _titled(field: str, names: Sequence[str]) -> dict[str, Any]:
         "kind": {"share": "share", "seconds": "seconds"}.get(
             kind, "measure" if field in MEASURES else "count"
         ),
-        # In the table shares stand for pixels, and class 0 has what is left.
+        # The table shows shares, not pixels, and leaves out the share of class 0.
         "column": kind != "pixels" and field != f"share {names[0]}",
     }
 
@@ -191,7 +193,7 @@ def _number(value: Any) -> float | None:
 
 
 def _with_thumbnails(rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Which images are embedded: the worst where that is known, else the first."""
+    """Selects the embedded images: the worst if measures are known, else the first."""
     overlap = next((key for key in ("iou", "miou") if any(key in r for r in rows)), "")
     known = [i for i, row in enumerate(rows) if wording.is_number(row.get(overlap))]
     worst = sorted(known, key=lambda i: rows[i][overlap])[:MOST_THUMBNAILS]
@@ -202,7 +204,7 @@ def _with_thumbnails(rows: Sequence[Mapping[str, Any]]) -> list[int]:
 def _thumbnails(
     folder: Path, rows: Sequence[Mapping[str, Any]], shown: Sequence[int]
 ) -> dict[int, list[Any]]:
-    """URI, width and height of small pictures, by row."""
+    """Returns URI, width and height of thumbnails, by row."""
     found = {}
     for index in shown:
         with Image.open(folder / "overlays" / f"{rows[index]['name']}.png") as picture:
@@ -220,20 +222,20 @@ def _facts(
     seconds: float,
     rate: str,
     run: str,
-    reading: str,
+    rule: str,
     aware: bool,
 ) -> list[tuple[str, str]]:
     pixels = sum(row["height"] * row["width"] for row in rows)
-    read = READINGS[reading]
-    if reading == "analytic" and not aware:
-        read = "Argmax (no matrix describes the noise of this run)"
+    name = DECISION_RULES[rule]
+    if rule == "analytic" and not aware:
+        name = "Argmax (no matrix describes the noise of this run)"
     listed = [
         ("Images", wording.count(len(rows))),
         ("Pixels", wording.about(pixels)),
         ("Bad files", wording.count(len(bad))),
         ("Time", wording.duration(seconds)),
         ("Rate", rate),
-        ("Reading", read),
+        ("Decision rule", name),
         ("Run", run),
     ]
     return [(name, text) for name, text in listed if text]
@@ -242,7 +244,7 @@ def _facts(
 def _classes(
     rows: Sequence[Mapping[str, Any]], names: Sequence[str]
 ) -> list[tuple[str, str, float, str]]:
-    """Name, share of all pixels as text and number, and objects, of each class."""
+    """Returns name, share of pixels (text and number) and objects of each class."""
     pixels = [sum(row[f"pixels {name}"] for row in rows) for name in names]
     total = max(sum(pixels), 1)
     objects = [sum(row[f"objects {name}"] for row in rows) for name in names[1:]]
@@ -257,7 +259,7 @@ def _classes(
 def _measures(
     pooled: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, list[tuple[str, str, float]]]:
-    """Measures over all images, and the IoU of each class where it is known."""
+    """Returns the measures over all images and the IoU of each class."""
     each = pooled.get("class_iou") or ()
     return {
         "all": [

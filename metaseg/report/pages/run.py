@@ -1,4 +1,4 @@
-"""Results, history and test images -> report.html."""
+"""report.html of a training run: metrics, learning curves, label noise, test images."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from metaseg import files
 from metaseg.report import figures, pictures, tables, template, wording
 from metaseg.report.panels import Panel, check_panel, worst_first
 
-__all__ = ["write_report"]
+__all__ = ["write_run"]
 
 TEMPLATE = "run.html.jinja"
 
 
-def write_report(
+def write_run(
     path: str | os.PathLike[str],
     *,
     title: str,
@@ -26,24 +26,24 @@ def write_report(
     panels: Sequence[Panel],
     num_classes: int,
 ) -> None:
-    """Writes the report of a run: one HTML file that needs no other and no network.
+    """Writes the page of a training run as one self-contained HTML file.
 
-    The file appears at once and whole: if anything fails, an older report at `path`
-    stays as it was.
+    The write is atomic: if it fails, an older file at `path` is kept.
 
     Args:
-      path: File to write; its folder is created if need be.
+      path: File to write. Its folder is created if it does not exist.
       title: Heading of the page.
-      config: Resolved configuration, nested dictionaries of plain values.
-      environment: Versions, devices and the like, likewise.
+      config: Resolved configuration: nested dictionaries of plain values.
+      environment: Versions, devices and so on: nested dictionaries of plain values.
       history: Rows of metrics.jsonl: "step", "split" ("train" or "val") and metrics.
-      results: Contents of results.json. What is missing is left out of the page, and
-        None and nan are shown as a dash.
-      panels: Test images to show, in any order.
+      results: Contents of results.json. Missing fields are left out; None and nan
+        become a dash.
+      panels: Test images, in any order.
       num_classes: Number of classes K.
 
     Raises:
-      ValueError: If the arrays of a panel do not fit each other or `num_classes`.
+      ValueError: If the shapes of the arrays of a panel differ, or a label map contains
+        an id that is no class.
     """
     for panel in panels:
         check_panel(panel, num_classes)
@@ -52,8 +52,8 @@ def write_report(
         title=title,
         summary=wording.summary(results),
         facts=wording.facts(results),
-        reading_names=wording.READINGS,
-        reading_notes=wording.READING_NOTES,
+        rule_names=wording.DECISION_RULES,
+        rule_notes=wording.RULE_NOTES,
         colours=_legend(num_classes),
         curves=figures.learning_curves(history),
         config=tables.flatten(config),
@@ -68,19 +68,19 @@ def write_report(
 
 
 def _results(results: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
-    """Prepares the parts of the page that come from results.json."""
+    """Prepares the parts of the page that depend on results.json alone."""
     parts = {
         key: value if isinstance(value := results.get(key), Mapping) else {}
         for key in ("noise", "data", "thresholds", "validation", "test", "time")
     }
     names = _class_names(parts["data"].get("class_names"), num_classes)
-    test = tables.readings_table(parts["test"], parts["thresholds"])
+    test = tables.rule_table(parts["test"], parts["thresholds"])
     histogram = results.get("score_histogram")
     noise = parts["noise"]
     return {
         "class_names": names,
         "test": test,
-        "validation": tables.readings_table(parts["validation"], {}),
+        "validation": tables.rule_table(parts["validation"], {}),
         "class_iou": tables.class_table(parts["test"].get("class_iou"), names),
         "histogram": figures.score_histogram(histogram, parts["thresholds"])
         if isinstance(histogram, Mapping)
@@ -111,8 +111,8 @@ def _legend(num_classes: int) -> dict[str, Any]:
         names = [
             "true negative",
             "true positive",
-            "false positive: predicted, not there",
-            "false negative: there, not predicted",
+            "false positive: predicted, but not present",
+            "false negative: present, but not predicted",
         ]
     else:
         names = ["right", "wrong"]
@@ -125,7 +125,7 @@ def _legend(num_classes: int) -> dict[str, Any]:
 
 
 def _panel(panel: Panel, num_classes: int) -> dict[str, Any]:
-    """Prepares one row of pictures."""
+    """Prepares the pictures of one test image."""
     return {
         "name": panel.name,
         "iou": wording.number(panel.iou),
@@ -144,10 +144,10 @@ def _panel(panel: Panel, num_classes: int) -> dict[str, Any]:
 
 
 def _spread(panels: Sequence[Panel]) -> str:
-    """Says how IoU is spread over the images."""
+    """Describes the range of the IoU over the images."""
     ious = np.array([panel.iou for panel in panels], float)
     finite = ious[np.isfinite(ious)]
     if len(finite) < 2:
         return ""
     low, middle, high = np.quantile(finite, [0, 0.5, 1])
-    return f"from {low:.2f} to {high:.2f}, median {middle:.2f}"
+    return f"ranges from {low:.2f} to {high:.2f} with median {middle:.2f}"

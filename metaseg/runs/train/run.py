@@ -633,7 +633,7 @@ def write_member(
         scores.probability,
         image_iou["analytic"],
     )
-    report.write_report(
+    report.write_run(
         folder_ / "report.html",
         title=f"{job.data.name}, {results_lib.noise_name(config)}",
         config=config.to_dict(),
