@@ -33,23 +33,54 @@ __all__ = [
 
 
 def shown(value: Any) -> str:
-    """`value` in one line of bounded length."""
+    """Returns a value in one line of bounded length, for messages.
+
+    Args:
+      value: Any value.
+
+    Returns:
+      Its `repr` on one line, shortened in the middle to about 80 characters.
+    """
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:60]} ... {text[-16:]}"
 
 
 def is_traced(value: Any) -> bool:
-    """Whether any part of `value` is an abstract value inside a transformation."""
+    """Returns whether any part of a value is traced by a JAX transformation.
+
+    Args:
+      value: Any value or tree of values.
+
+    Returns:
+      True if a leaf is a tracer, whose numbers are not known yet.
+    """
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
 def is_integer(value: Any) -> bool:
-    """Whether `value` is a whole number, and not a bool."""
+    """Returns whether a value is an integer; bools are not.
+
+    Args:
+      value: Any value.
+
+    Returns:
+      True for integers of Python and NumPy.
+    """
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def integer(where: str, value: Any, low: int, unit: str = "") -> None:
-    """A static integer of at least `low`."""
+    """Checks that a value is a static integer of at least `low`.
+
+    Args:
+      where: Name of the argument, for the message.
+      value: Value to check.
+      low: Smallest value allowed.
+      unit: Unit, for the message.
+
+    Raises:
+      InputError: If the check fails; the message starts with `where`.
+    """
     if not is_integer(value) or value < low:
         unit = f" ({unit})" if unit else ""
         raise InputError(
@@ -66,7 +97,19 @@ def number(
     *,
     open_ends: bool = False,
 ) -> None:
-    """A finite number in [low, high], or in (low, high)."""
+    """Checks that a value is a finite number in [low, high], or in (low, high).
+
+    Args:
+      where: Name of the argument, for the message.
+      value: Value to check.
+      low: Lower end.
+      high: Upper end.
+      unit: Unit, for the message.
+      open_ends: Whether the ends are excluded.
+
+    Raises:
+      InputError: If the check fails; the message starts with `where`.
+    """
     if is_traced(value):
         return
     scalar = isinstance(value, Real) or getattr(value, "shape", None) == ()
@@ -82,10 +125,18 @@ def number(
 
 
 def shares(where: str, value: Any, count: int | None) -> np.ndarray | None:
-    """Numbers in [0, 1]: one, or `count` of them (None: any number of them).
+    """Checks numbers in [0, 1]: one, or one per class.
+
+    Args:
+      where: Name of the argument, for the message.
+      value: Value to check.
+      count: How many numbers are allowed besides one; None: any.
 
     Returns:
       The numbers, or None if they are traced.
+
+    Raises:
+      InputError: If the check fails; the message starts with `where`.
     """
     if is_traced(value):
         return None
@@ -104,7 +155,16 @@ def shares(where: str, value: Any, count: int | None) -> np.ndarray | None:
 
 
 def prior(where: str, value: Any, num_classes: int | None) -> None:
-    """Class probabilities: K that sum to 1, or the foreground's alone for K = 2."""
+    """Checks class probabilities.
+
+    Args:
+      where: Name of the argument, for the message.
+      value: K probabilities that sum to 1, or for K = 2 the foreground's alone.
+      num_classes: Number of classes K; None if it is not known.
+
+    Raises:
+      InputError: If the check fails; the message starts with `where`.
+    """
     numbers = shares(where, value, num_classes)
     if numbers is not None and numbers.ndim == 0 and num_classes not in (None, 2):
         raise InputError(
@@ -115,7 +175,15 @@ def prior(where: str, value: Any, num_classes: int | None) -> None:
 
 
 def num_classes(where: str, value: Any) -> None:
-    """K, a static integer that leaves room for void."""
+    """Checks that a value is a number of classes: an integer from 2 to 255.
+
+    Args:
+      where: Name of the argument, for the message.
+      value: Value to check.
+
+    Raises:
+      InputError: If the check fails; the message starts with `where`.
+    """
     if not is_integer(value) or not 2 <= value <= VOID:
         raise InputError(
             f"{where}: got {shown(value)}, expected an integer in 2..{VOID}"
@@ -123,7 +191,16 @@ def num_classes(where: str, value: Any) -> None:
 
 
 def class_ids(where: str, value: Any, num_classes: int | None) -> None:
-    """Static class ids below K, each once, at least one (None: K is not known)."""
+    """Checks static class ids: below K, each once, at least one.
+
+    Args:
+      where: Name of the argument, for the message.
+      value: Value to check.
+      num_classes: Number of classes K; None if it is not known.
+
+    Raises:
+      InputError: If the check fails; the message starts with `where`.
+    """
     known = range(VOID if num_classes is None else num_classes)
     if not isinstance(value, tuple | list | range) or not all(
         is_integer(item) and item in known for item in value
@@ -136,7 +213,16 @@ def class_ids(where: str, value: Any, num_classes: int | None) -> None:
 
 
 def fill(where: str, value: Any, num_classes: int | None) -> None:
-    """A static class id below K, or void (None: K is not known)."""
+    """Checks a static class id below K, or 255 for void.
+
+    Args:
+      where: Name of the argument, for the message.
+      value: Value to check.
+      num_classes: Number of classes K; None if it is not known.
+
+    Raises:
+      InputError: If the check fails; the message starts with `where`.
+    """
     known = range(VOID if num_classes is None else num_classes)
     if not is_integer(value) or not (value in known or value == VOID):
         raise InputError(
@@ -146,7 +232,16 @@ def fill(where: str, value: Any, num_classes: int | None) -> None:
 
 
 def choice(where: str, value: Any, known: Collection[str]) -> None:
-    """One of some names."""
+    """Checks that a value is one of some names.
+
+    Args:
+      where: Name of the argument, for the message.
+      value: Value to check.
+      known: Names that are allowed.
+
+    Raises:
+      InputError: If the check fails; the message starts with `where`.
+    """
     if not isinstance(value, str) or value not in known:
         raise InputError(
             f"{where}: got {shown(value)}, expected one of {', '.join(known)}"
@@ -154,18 +249,42 @@ def choice(where: str, value: Any, known: Collection[str]) -> None:
 
 
 def flag(where: str, value: Any) -> None:
-    """True or False."""
+    """Checks that a value is True or False.
+
+    Args:
+      where: Name of the argument, for the message.
+      value: Value to check.
+
+    Raises:
+      InputError: If the check fails; the message starts with `where`.
+    """
     if not isinstance(value, bool):
         raise InputError(f"{where}: got {shown(value)}, expected True or False")
 
 
 def masks(where: str, value: Any) -> None:
-    """Boolean arrays `[..., H, W]`."""
+    """Checks that a value is a boolean array `[..., H, W]`.
+
+    Args:
+      where: Name of the argument, for the message.
+      value: Value to check.
+
+    Raises:
+      InputError: If the check fails; the message starts with `where`.
+    """
     _arrays(where, value, "b", "booleans")
 
 
 def label_maps(where: str, value: Any) -> None:
-    """Integer arrays `[..., H, W]` that can hold void, 255."""
+    """Checks for an integer array `[..., H, W]` whose type can hold 255, void.
+
+    Args:
+      where: Name of the argument, for the message.
+      value: Value to check.
+
+    Raises:
+      InputError: If the check fails; the message starts with `where`.
+    """
     _arrays(where, value, "iu", "integer class ids")
     if np.iinfo(value.dtype).max < VOID:
         raise InputError(

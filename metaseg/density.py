@@ -163,7 +163,7 @@ class Adaptive(NamedTuple):
 
 
 def adaptive(labels: jax.Array, num_classes: int, *, neighbours: int) -> Adaptive:
-    """Class densities in the smallest square that holds enough labelled pixels.
+    """Estimates class densities in the smallest square with enough labelled pixels.
 
     A k-nearest-neighbour estimate in the maximum norm, for labels that are mostly void:
     clicks and scribbles. Where the map has fewer labelled pixels, all of them count and
@@ -173,6 +173,9 @@ def adaptive(labels: jax.Array, num_classes: int, *, neighbours: int) -> Adaptiv
       labels: class ids, integer `[..., H, W]`.
       num_classes: K, static.
       neighbours: labelled pixels that the square holds at least, static, >= 1.
+
+    Returns:
+      Densities, and the radius of the square of each pixel.
 
     Raises:
       InputError: wrong labels, number of classes or neighbours.
@@ -236,7 +239,7 @@ def select_bandwidth(
     *,
     kernel: str = "gaussian",
 ) -> Bandwidth:
-    """Choose the bandwidth by leave-one-out likelihood.
+    """Chooses the bandwidth with the highest leave-one-out likelihood.
 
     Each labelled pixel is predicted from the others, `p(k) = (m_k + 1 / K) / (m + 1)`
     with m their mass under the kernel, as if one more pixel were shared by all classes:
@@ -247,6 +250,9 @@ def select_bandwidth(
       num_classes: K, static.
       candidates: bandwidths in pixels, `[C]`; may be traced.
       kernel: one of `KERNELS`, static.
+
+    Returns:
+      The best candidate, and the log-likelihood of all of them.
 
     Raises:
       InputError: wrong labels, number of classes, candidates or kernel.
@@ -316,7 +322,7 @@ class Inverse(NamedTuple):
 def invert(
     noisy_density: jax.Array, matrix: ArrayLike, *, pixels: ArrayLike
 ) -> Inverse:
-    """Estimate the clean density behind a noisy one: `rho~ @ pinv(T)`.
+    """Estimates the clean density behind a noisy one: `rho~ @ pinv(T)`.
 
     The noise that is left varies as `P' C P / n` with `P = pinv(T)`, n effective pixels
     and `C = sum_k rho_k (diag(T_k) - T_k' T_k)`, the mean covariance of a noisy label
@@ -328,6 +334,9 @@ def invert(
       matrix: T, `[K, K]`, rows summing to 1 (pixels turned into void are not seen: take
         the matrix of those left); may be traced.
       pixels: effective pixels n, scalar or `[..., H, W]`: `effective_pixels`.
+
+    Returns:
+      The estimate and its standard error.
 
     Raises:
       InputError: T is not `[K, K]`, or a row does not sum to 1.

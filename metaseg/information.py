@@ -37,10 +37,13 @@ DIVERGENCES = ("kl", "js", "tv", "hellinger")
 
 
 def entropy(probabilities: ArrayLike) -> jax.Array:
-    """Shannon entropy `-sum_k p_k log p_k` over the last axis, nats.
+    """Returns the Shannon entropy `-sum_k p_k log p_k` over the last axis, in nats.
 
     Args:
       probabilities: float `[..., K]`.
+
+    Returns:
+      Entropies, float32 `[...]`.
     """
     p = jnp.asarray(probabilities, jnp.float32)
     return -jnp.sum(p * jnp.log(jnp.where(p > 0, p, 1)), axis=-1)
@@ -138,7 +141,7 @@ class Worth(NamedTuple):
 
 
 def effective_labels(matrix: ArrayLike, prior: ArrayLike | None = None) -> Worth:
-    """Effective labels per noisy label, through the Fisher information.
+    """Returns how many clean labels a noisy one is worth, by Fisher information.
 
     n labels corrupted by T tell two class densities near pi apart as well as `n w`
     clean ones, w being noisy over clean Fisher information about the density. The clean
@@ -151,6 +154,10 @@ def effective_labels(matrix: ArrayLike, prior: ArrayLike | None = None) -> Worth
       matrix: T, `[K, K]`; where its rows sum to less than 1, pixels became void.
       prior: class shares pi, `[K]`, all > 0, or for K = 2 the foreground's alone; by
         default all alike.
+
+    Returns:
+      The worth on average, and for the two mixtures of classes that are hardest to tell
+      apart.
 
     Raises:
       InputError: wrong matrix or prior.
@@ -230,7 +237,7 @@ class Profile(NamedTuple):
 def boundary_profile(
     clean: jax.Array, noisy: jax.Array, num_classes: int, *, max_distance: int = 16
 ) -> Profile:
-    """What noisy labels say at each distance from a clean class's boundary.
+    """Counts noisy labels by their distance to the boundary of each clean class.
 
     For every class by itself, on the exact Euclidean distance: pixels of the class lie
     at `-d`, d the distance to the nearest pixel of another, others at `d - 1`, d that
@@ -243,6 +250,9 @@ def boundary_profile(
       noisy: class ids, integer `[..., H, W]`.
       num_classes: K, static.
       max_distance: D in pixels, static; pixels farther off do not count.
+
+    Returns:
+      The counts.
 
     Raises:
       InputError: wrong labels, number of classes or distance.
@@ -276,12 +286,15 @@ def boundary_profile(
 def describe(
     matrix: ArrayLike, class_names: Sequence[str] | None = None, *, tol: float = 1e-3
 ) -> str:
-    """What of the classes a matrix leaves, in one sentence.
+    """Says in one sentence which classes a matrix leaves distinguishable.
 
     Args:
       matrix: T, `[K, K]`, concrete.
       class_names: K names; by default "class 0" and so on.
       tol: singular values up to this count as 0.
+
+    Returns:
+      The sentence.
 
     Raises:
       InputError: wrong matrix, or not K names.

@@ -17,21 +17,39 @@ VOID = 255
 
 
 def is_void(labels: jax.Array) -> jax.Array:
-    """Boolean map, true where `labels` (any shape) holds no label."""
+    """Returns where a label map holds no label.
+
+    Args:
+      labels: Class ids, integer or float, of any shape; 255 is void.
+
+    Returns:
+      Boolean, the shape of `labels`; true where void.
+    """
     return labels == VOID
 
 
 def one_hot(labels: jax.Array, num_classes: int) -> jax.Array:
-    """Indicator of each class, float32 `[..., H, W, K]`; all zero where void."""
+    """Returns the indicator of each class.
+
+    Args:
+      labels: Class ids, integer `[..., H, W]`; 255 is void.
+      num_classes: Number of classes K.
+
+    Returns:
+      float32 `[..., H, W, K]`; all zero where void.
+    """
     return jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
 
 
 def class_counts(labels: jax.Array, num_classes: int) -> jax.Array:
-    """Pixels of each class in each map, int32 `[..., K]`; void is not counted.
+    """Counts the pixels of each class in each map; void is not counted.
 
     Args:
       labels: class ids, integer `[..., H, W]`.
       num_classes: K.
+
+    Returns:
+      int32 `[..., K]`.
     """
     hits = labels[..., None] == jnp.arange(num_classes, dtype=labels.dtype)
     return hits.sum(axis=(-3, -2), dtype=jnp.int32)

@@ -50,11 +50,17 @@ __all__ = [
 
 
 def symmetric(num_classes: int, rate: ArrayLike) -> jax.Array:
-    """Matrix of flipping each pixel with probability `rate` to any other class alike.
+    """Builds the matrix of flips to all other classes with equal probability.
 
     Args:
       num_classes: K, at least 2.
       rate: flip probability, scalar or one per clean class `[K]`; may be traced.
+
+    Returns:
+      float32 `[K, K]`.
+
+    Raises:
+      InputError: If `num_classes` or `rate` is out of range.
     """
     flipped = _rates(num_classes, rate)
     stays = jnp.eye(num_classes, dtype=bool)
@@ -62,11 +68,17 @@ def symmetric(num_classes: int, rate: ArrayLike) -> jax.Array:
 
 
 def pair(num_classes: int, rate: ArrayLike) -> jax.Array:
-    """Matrix of flipping each class i with probability `rate` to class i + 1 (mod K).
+    """Builds the matrix of flips from class i to class i + 1 (mod K).
 
     Args:
       num_classes: K, at least 2.
       rate: flip probability, scalar or one per clean class `[K]`; may be traced.
+
+    Returns:
+      float32 `[K, K]`.
+
+    Raises:
+      InputError: If `num_classes` or `rate` is out of range.
     """
     flipped = _rates(num_classes, rate)
     stays = jnp.eye(num_classes, dtype=jnp.float32)
@@ -76,7 +88,7 @@ def pair(num_classes: int, rate: ArrayLike) -> jax.Array:
 def block(
     num_classes: int, groups: Sequence[Sequence[int]], rate: ArrayLike
 ) -> jax.Array:
-    """Matrix of flipping each pixel to any other class of its own super-class alike.
+    """Builds the matrix of flips within super-classes, to all classes alike.
 
     The super-class noise of Patrini et al., "Making Deep Neural Networks Robust to
     Label Noise", CVPR 2017, but for the class flipped to: there it is the next one.
@@ -86,6 +98,13 @@ def block(
       groups: the super-classes, each the ids of its classes. A class that is alone in
         its group, or in none, keeps its label whatever its rate.
       rate: flip probability, scalar or one per clean class `[K]`; may be traced.
+
+    Returns:
+      float32 `[K, K]`.
+
+    Raises:
+      InputError: If `num_classes`, `rate` or a class id is out of range, or groups
+        overlap.
     """
     flipped = _rates(num_classes, rate)
     for group in groups:
@@ -102,7 +121,18 @@ def block(
 
 
 def binary(foreground: ArrayLike, background: ArrayLike) -> jax.Array:
-    """2 x 2 matrix from the flip probabilities of foreground and background."""
+    """Builds the matrix of two classes from their flip probabilities.
+
+    Args:
+      foreground: Probability that a foreground pixel is flipped; may be traced.
+      background: Probability that a background pixel is flipped; may be traced.
+
+    Returns:
+      float32 `[2, 2]`.
+
+    Raises:
+      InputError: If a probability is out of range.
+    """
     checks.number("foreground", foreground, 0, 1)
     checks.number("background", background, 0, 1)
     return symmetric(2, jnp.stack([jnp.asarray(background), jnp.asarray(foreground)]))
@@ -114,7 +144,7 @@ def sampling(
     classes: Sequence[int] | None = None,
     fill: int = 0,
 ) -> jax.Array:
-    """Matrix of keeping a fraction of some classes, the rest turned into `fill`.
+    """Builds the matrix of keeping a fraction of some classes and filling the rest.
 
     Args:
       num_classes: K, at least 2.
@@ -122,6 +152,12 @@ def sampling(
       classes: which classes are sampled; by default all but 0.
       fill: the class that pixels not kept become, or `VOID`: then the matrix is
         diagonal and sub-stochastic, its rows being what is left of each class.
+
+    Returns:
+      float32 `[K, K]`.
+
+    Raises:
+      InputError: If an argument is out of range.
     """
     checks.num_classes("num_classes", num_classes)
     chosen = range(1, num_classes) if classes is None else classes
@@ -135,12 +171,18 @@ def sampling(
 
 
 def uniform(num_classes: int, prior: ArrayLike | None = None) -> jax.Array:
-    """Rank-one matrix of labels drawn with no reference to the clean ones.
+    """Builds the rank-one matrix of labels drawn without regard to the clean ones.
 
     Args:
       num_classes: K, at least 2.
       prior: class probabilities `[K]`, or for K = 2 the foreground's alone; by default
         all classes alike. May be traced.
+
+    Returns:
+      float32 `[K, K]`.
+
+    Raises:
+      InputError: If `num_classes` or `prior` is out of range.
     """
     checks.num_classes("num_classes", num_classes)
     if prior is not None:
@@ -152,7 +194,18 @@ def uniform(num_classes: int, prior: ArrayLike | None = None) -> jax.Array:
 
 
 def compose(first: ArrayLike, second: ArrayLike) -> jax.Array:
-    """Matrix `first @ second` of one noise applied after another, independently."""
+    """Returns the matrix `first @ second` of two independent noises in turn.
+
+    Args:
+      first: Matrix of the noise that is applied first, `[K, K]`.
+      second: Matrix of the noise that is applied to its result, `[K, K]`.
+
+    Returns:
+      float32 `[K, K]`.
+
+    Raises:
+      InputError: If the matrices differ in shape.
+    """
     first, second = _square("first", first), _square("second", second)
     if first.shape[-1] != second.shape[-1]:
         raise InputError(f"second: shape {second.shape}, expected that of first")
@@ -160,7 +213,7 @@ def compose(first: ArrayLike, second: ArrayLike) -> jax.Array:
 
 
 def decode(probabilities: ArrayLike, matrix: ArrayLike) -> jax.Array:
-    """Class scores under the clean labels, `p~ @ pinv(T)`.
+    """Returns class scores under the clean labels, `p~ @ pinv(T)`.
 
     A network trained with cross-entropy on labels corrupted by T predicts
     `p~ = p @ T`, rescaled where T is sub-stochastic; the argmax of this is the clean
@@ -170,6 +223,12 @@ def decode(probabilities: ArrayLike, matrix: ArrayLike) -> jax.Array:
     Args:
       probabilities: predicted class probabilities, float `[..., K]`.
       matrix: T, `[K, K]`.
+
+    Returns:
+      Scores, float32 `[..., K]`.
+
+    Raises:
+      InputError: If the last axis of `probabilities` does not have K entries.
     """
     inverse = jnp.linalg.pinv(_square("matrix", matrix))
     shape, num_classes = np.shape(probabilities), inverse.shape[-1]
@@ -201,29 +260,46 @@ def threshold(matrix: ArrayLike) -> tuple[jax.Array, jax.Array]:
 
 
 def singular_values(matrix: ArrayLike) -> jax.Array:
-    """Singular values, float32 `[K]`, largest first.
+    """Returns the singular values of a matrix, largest first.
 
     Args:
       matrix: `[K, K]`.
+
+    Returns:
+      float32 `[K]`.
     """
     return jnp.linalg.svd(_square("matrix", matrix), compute_uv=False)
 
 
 def rank(matrix: ArrayLike, tol: float = 1e-6) -> jax.Array:
-    """Number of singular values above `tol`, int32; below K the noise loses classes.
+    """Counts the singular values above `tol`; below K the noise loses classes.
 
     None counts that float32 does not tell from 0: K times its relative precision, times
     the largest value.
+
+    Args:
+      matrix: `[K, K]`.
+      tol: Singular values up to this count as 0.
+
+    Returns:
+      int32 scalar.
     """
     values = singular_values(matrix)
     return jnp.sum(values > _floor(values, tol), axis=-1, dtype=jnp.int32)
 
 
 def condition_number(matrix: ArrayLike, tol: float = 1e-6) -> jax.Array:
-    """Largest singular value over the smallest, float32 scalar; at least 1.
+    """Returns the largest singular value over the smallest, at least 1.
 
     Of scores with a relative error e, `decode` has one of up to this number times e.
     Infinite where `rank`, with the same `tol`, is below K.
+
+    Args:
+      matrix: `[K, K]`.
+      tol: Singular values up to this count as 0.
+
+    Returns:
+      float32 scalar.
     """
     values = singular_values(matrix)
     regular = values[..., -1] > _floor(values, tol)[..., 0]
@@ -231,7 +307,7 @@ def condition_number(matrix: ArrayLike, tol: float = 1e-6) -> jax.Array:
 
 
 def joint_counts(clean: ArrayLike, noisy: ArrayLike, num_classes: int) -> jax.Array:
-    """Pixels of each (clean, noisy) class pair, int32 `[K, K]`.
+    """Counts the pixels of each pair of clean and noisy class.
 
     Counts of several batches add up.
 
@@ -239,6 +315,12 @@ def joint_counts(clean: ArrayLike, noisy: ArrayLike, num_classes: int) -> jax.Ar
       clean: class ids, integer, any shape; pixels void here or in `noisy` are left out.
       noisy: class ids, integer, the shape of `clean`.
       num_classes: K.
+
+    Returns:
+      int32 `[K, K]`, row = clean class.
+
+    Raises:
+      InputError: If the shapes of `clean` and `noisy` differ.
     """
     checks.num_classes("num_classes", num_classes)
     clean, noisy = _class_ids("clean", clean), _class_ids("noisy", noisy)
@@ -257,7 +339,7 @@ def joint_counts(clean: ArrayLike, noisy: ArrayLike, num_classes: int) -> jax.Ar
 
 
 def estimate(clean: ArrayLike, noisy: ArrayLike, num_classes: int) -> jax.Array:
-    """Matrix estimated from pixels whose clean and noisy labels are both known.
+    """Estimates the matrix from pixels whose clean and noisy labels are both known.
 
     The row of a class without such a pixel is the identity's: nothing is claimed to
     happen to it. `from_counts` tells how far each entry can be trusted.
@@ -266,6 +348,9 @@ def estimate(clean: ArrayLike, noisy: ArrayLike, num_classes: int) -> jax.Array:
       clean: class ids, integer, any shape; pixels void here or in `noisy` are left out.
       noisy: class ids, integer, the shape of `clean`.
       num_classes: K.
+
+    Returns:
+      float32 `[K, K]`.
     """
     return _normalised(joint_counts(clean, noisy, num_classes))
 
@@ -287,7 +372,7 @@ class Estimate(NamedTuple):
 
 
 def from_counts(counts: ArrayLike, *, confidence: ArrayLike = 0.95) -> Estimate:
-    """Matrix and Wilson score intervals from the pixels of each class pair.
+    """Estimates the matrix and its Wilson score intervals from counts of pixels.
 
     With k of a row's n pixels in an entry and z the normal quantile of
     `(1 + confidence) / 2`, the ends are the two p with `(k - n p)^2 = z^2 n p (1-p)`:
@@ -304,6 +389,9 @@ def from_counts(counts: ArrayLike, *, confidence: ArrayLike = 0.95) -> Estimate:
         summed over batches, or any confusion matrix of labels against a reference.
       confidence: probability, in (0, 1), that an interval holds its entry; may be
         traced.
+
+    Returns:
+      The matrix and the ends of the intervals.
     """
     _check_counts(counts)
     checks.number("confidence", confidence, 0, 1, open_ends=True)
@@ -324,7 +412,7 @@ def from_counts(counts: ArrayLike, *, confidence: ArrayLike = 0.95) -> Estimate:
 def estimate_from_scores(
     probabilities: ArrayLike, clean: ArrayLike, *, unmix: bool = False
 ) -> jax.Array:
-    """Matrix estimated from a model of the noisy labels and a few clean ones.
+    """Estimates the matrix from a model of the noisy labels and a few clean ones.
 
     `from_score_sums` of `score_sums`, where the formulas and their limits are.
 
@@ -333,6 +421,9 @@ def estimate_from_scores(
         labels, for images that it was not trained on; float `[..., H, W, K]`.
       clean: class ids, integer `[..., H, W]`; void pixels are left out.
       unmix: whether to undo the mixing of rows by uncertain pixels.
+
+    Returns:
+      float32 `[K, K]`.
     """
     return from_score_sums(score_sums(probabilities, clean), unmix=unmix)
 
@@ -350,11 +441,18 @@ class ScoreSums(NamedTuple):
 
 
 def score_sums(probabilities: ArrayLike, clean: ArrayLike) -> ScoreSums:
-    """What `from_score_sums` needs to know of a batch.
+    """Sums what `from_score_sums` needs to know of a batch.
 
     Args:
       probabilities: of the noisy classes, float `[..., H, W, K]`.
       clean: class ids, integer `[..., H, W]`; void pixels are left out.
+
+    Returns:
+      The sums, which add up over batches.
+
+    Raises:
+      InputError: If `probabilities` are not floats `[..., H, W, K]` on the pixels of
+        `clean`.
     """
     probabilities, clean = jnp.asarray(probabilities), _class_ids("clean", clean)
     if not jnp.issubdtype(probabilities.dtype, jnp.floating):
@@ -377,7 +475,7 @@ def score_sums(probabilities: ArrayLike, clean: ArrayLike) -> ScoreSums:
 
 
 def from_score_sums(sums: ScoreSums, *, unmix: bool = False) -> jax.Array:
-    """Matrix from the scores of a model of the noisy labels, on clean pixels.
+    """Estimates the matrix from the scores of a model on pixels with clean labels.
 
     Row i is the mean of `p~` over the pixels of clean class i. Source: "gold loss
     correction", Hendrycks et al., "Using Trusted Data to Train Deep Networks on Labels
@@ -401,6 +499,9 @@ def from_score_sums(sums: ScoreSums, *, unmix: bool = False) -> jax.Array:
     Args:
       sums: of `score_sums`, added over batches.
       unmix: whether to undo the mixing of rows by uncertain pixels.
+
+    Returns:
+      float32 `[K, K]`.
     """
     joint = _square("sums.joint", sums.joint)
     if not unmix:

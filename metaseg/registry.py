@@ -15,7 +15,14 @@ T = TypeVar("T")
 
 
 def is_plugin(name: Any) -> bool:
-    """Returns whether a name is that of a plug-in, `"package.module:name"`."""
+    """Returns whether a name is that of a plug-in, `"package.module:name"`.
+
+    Args:
+      name: Value of a config field.
+
+    Returns:
+      True for text with a colon.
+    """
     return isinstance(name, str) and ":" in name
 
 

@@ -122,6 +122,7 @@ def faults_of_function(node: Function) -> list[str]:
     if (
         parameters(node)  # without any, the first line says what is returned
         and gives_something(node)
+        and "contextmanager" not in " ".join(map(ast.unparse, node.decorator_list))
         and not {"Returns", "Yields"} & parts.keys()
     ):
         faults.append("no Returns")

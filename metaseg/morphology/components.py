@@ -48,12 +48,15 @@ def components(mask: jax.Array, connectivity: int = 2) -> jax.Array:
 
 
 def fill_holes(mask: jax.Array) -> jax.Array:
-    """The mask and all background that edges of the image do not reach.
+    """Adds all background that the edges of the image do not reach.
 
     Equal to `scipy.ndimage.binary_fill_holes`: background connects by edges.
 
     Args:
       mask: boolean `[..., H, W]`.
+
+    Returns:
+      Boolean `[..., H, W]`, the shape of `mask`.
 
     Raises:
       InputError: wrong mask.

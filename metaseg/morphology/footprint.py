@@ -35,6 +35,9 @@ def dilate(mask: jax.Array, radius: int, shape: str = "disk") -> jax.Array:
       shape: static: "disk", pixels within Euclidean distance `radius`; "square", `2
         radius + 1` pixels a side; "cross", the same row and column.
 
+    Returns:
+      Boolean `[..., H, W]`, the shape of `mask`.
+
     Raises:
       InputError: wrong mask, radius or shape.
     """
@@ -53,6 +56,9 @@ def erode(mask: jax.Array, radius: int, shape: str = "disk") -> jax.Array:
       radius: pixels, a static integer >= 0.
       shape: as in `dilate`.
 
+    Returns:
+      Boolean `[..., H, W]`, the shape of `mask`.
+
     Raises:
       InputError: wrong mask, radius or shape.
     """
@@ -70,6 +76,9 @@ def opening(mask: jax.Array, radius: int, shape: str = "disk") -> jax.Array:
       radius: pixels, a static integer >= 0.
       shape: as in `dilate`.
 
+    Returns:
+      Boolean `[..., H, W]`, the shape of `mask`.
+
     Raises:
       InputError: wrong mask, radius or shape.
     """
@@ -86,6 +95,9 @@ def closing(mask: jax.Array, radius: int, shape: str = "disk") -> jax.Array:
       radius: pixels, a static integer >= 0.
       shape: as in `dilate`.
 
+    Returns:
+      Boolean `[..., H, W]`, the shape of `mask`.
+
     Raises:
       InputError: wrong mask, radius or shape.
     """
@@ -101,6 +113,9 @@ def maximum(values: jax.Array, radius: int, shape: str = "disk") -> jax.Array:
       values: integers >= 0 `[..., H, W]`.
       radius: pixels, a static integer >= 0.
       shape: as in `dilate`.
+
+    Returns:
+      Integers of the shape and dtype of `values`.
 
     Raises:
       InputError: wrong values, radius or shape.

@@ -25,6 +25,9 @@ def skeletonize(mask: jax.Array) -> jax.Array:
     Args:
       mask: boolean `[..., H, W]`.
 
+    Returns:
+      Boolean `[..., H, W]`, the shape of `mask`.
+
     Raises:
       InputError: wrong mask.
     """
@@ -41,6 +44,9 @@ def skeletonize_classes(classes: jax.Array) -> jax.Array:
 
     Args:
       classes: class ids, integer `[..., H, W]`; 0 has no skeleton.
+
+    Returns:
+      Boolean `[..., H, W]`.
 
     Raises:
       InputError: wrong classes.
