@@ -69,13 +69,28 @@ class _Built(NamedTuple):
 
 
 def clean(key: jax.Array, labels: jax.Array) -> jax.Array:
-    """The clean labels themselves; the key is ignored."""
+    """Returns the labels as they are; the key is not used.
+
+    Args:
+      key: A key; not used.
+      labels: Class ids, integer `[..., H, W]`.
+
+    Returns:
+      `labels`.
+    """
     del key
     return labels
 
 
 def chain(*noise_fns: NoiseFn) -> NoiseFn:
-    """One noise after the other, each with a key of its own."""
+    """Applies one noise after the other, each with its own key.
+
+    Args:
+      *noise_fns: Noises, in the order in which they are applied.
+
+    Returns:
+      The noise `(key, labels) -> labels`.
+    """
 
     def chained(key: PRNGKey, labels: Labels) -> Integer[jax.Array, "*batch H W"]:
         noisy = jnp.asarray(labels)
@@ -94,6 +109,9 @@ def choose(*noise_fns: NoiseFn, weights: ArrayLike | None = None) -> NoiseFn:
     Args:
       *noise_fns: what to choose from.
       weights: their odds, >= 0, not all 0; by default all alike. May be traced.
+
+    Returns:
+      The noise `(key, labels) -> labels`.
 
     Raises:
       InputError: no noise at all, or wrong weights.
@@ -122,6 +140,9 @@ def only(classes: Sequence[int], noise_fn: NoiseFn) -> NoiseFn:
       classes: class ids, static.
       noise_fn: the noise.
 
+    Returns:
+      The noise `(key, labels) -> labels`.
+
     Raises:
       InputError: `classes` are not class ids, each once.
     """
@@ -139,6 +160,9 @@ def per_example(
     noise_fn: NoiseFn,
 ) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
     """Noise for a batch, in which an example's draw depends on its own id alone.
+
+    Args:
+      noise_fn: Noise of one label map.
 
     Returns:
       `(key, labels, ids) -> labels` for labels `[B, H, W]` and integer ids `[B]`. The

@@ -35,6 +35,9 @@ def omit(
       labels: class ids, integer `[..., H, W]`.
       rate: probability in [0, 1], scalar or one per class `[K]`; may be traced.
       fill: what missed objects become: a class id, or `VOID`; static.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
 
     def one(classes: jax.Array, words: jax.Array) -> jax.Array:
@@ -57,6 +60,9 @@ def add(key: jax.Array, labels: jax.Array, *, rate: ArrayLike) -> jax.Array:
       key: PRNG key.
       labels: class ids, integer `[..., H, W]`.
       rate: probability in [0, 1], scalar or one per class `[K]`; may be traced.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     height, width = labels.shape[-2:]
 
@@ -94,6 +100,9 @@ def merge(
       labels: class ids, integer `[..., H, W]`.
       radius: pixels, a static integer >= 0; gaps up to twice as wide are filled.
       rate: probability in [0, 1], scalar or one per class `[K]`; may be traced.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     reach = 2 * radius
     # A table, as square roots may differ between devices.
@@ -121,6 +130,9 @@ def boxes(key: jax.Array, labels: jax.Array, *, num_classes: int = 2) -> jax.Arr
       key: ignored.
       labels: class ids, integer `[..., H, W]`.
       num_classes: K, static.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     del key
 
@@ -168,6 +180,9 @@ def points(
       background: pixels of the background of each map, static.
       radius: each becomes a disk of this many pixels, cut off at the object's border;
         static.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
 
     def one(classes: jax.Array, words: jax.Array) -> jax.Array:
@@ -200,6 +215,9 @@ def scribbles(
       length: of a stroke from end to end, in pixels, static.
       background: strokes in the background of each map, static.
       radius: half of a stroke's width, in pixels, static; 0 is one pixel wide.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
 
     def one(classes: jax.Array, words: jax.Array) -> jax.Array:

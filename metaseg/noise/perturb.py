@@ -52,6 +52,9 @@ def dilate(
       labels: class ids, integer `[..., H, W]`.
       radius: pixels, a static integer >= 0.
       shape: static: "disk" (Euclidean distance), "square" or "cross".
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     del key
     grown = morphology.maximum(_foreground(labels), radius, shape)
@@ -72,6 +75,9 @@ def erode(
       labels: class ids, integer `[..., H, W]`.
       radius: pixels, a static integer >= 0.
       shape: static: "disk" (Euclidean distance), "square" or "cross".
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     del key
     eaten = morphology.dilate(labels == 0, radius, shape) & ~is_void(labels)
@@ -93,6 +99,9 @@ def random_boundary(
       labels: class ids, integer `[..., H, W]`.
       radius: r in pixels, a static integer >= 0.
       per: static: one draw per "image", or per "object" (8-connected component).
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     if per == "image":
         drawn = draw.words(key, (*labels.shape[:-2], 1, 1))
@@ -148,6 +157,9 @@ def skeletonize(key: jax.Array, labels: jax.Array) -> jax.Array:
     Args:
       key: ignored.
       labels: class ids, integer `[..., H, W]`.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     del key
     kept = morphology.skeletonize_classes(_foreground(labels)) | is_void(labels)
@@ -166,6 +178,9 @@ def shift_pixels(key: jax.Array, labels: jax.Array, *, radius: int) -> jax.Array
       key: PRNG key.
       labels: class ids, integer `[..., H, W]`.
       radius: pixels, a static integer >= 0.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     height, width = labels.shape[-2:]
     words = draw.words(key, (2, *labels.shape))
@@ -215,6 +230,9 @@ def markov(
       theta3: probability that any pixel flips in the end.
       blur: standard deviation in pixels, static; 0 for none.
       num_classes: K, static, at least 2.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     which, ways, last = jax.random.split(key, 3)
     coins = draw.words(which, (steps, *labels.shape[:-2], 1, 1))
@@ -274,6 +292,9 @@ def coarsen(
       labels: class ids, integer `[..., H, W]`.
       factor: sides of a block in pixels, a static integer >= 1.
       num_classes: K, static.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     del key
     height, width = labels.shape[-2:]

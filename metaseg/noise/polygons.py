@@ -49,6 +49,9 @@ def simplify(key: jax.Array, labels: jax.Array, *, tolerance: ArrayLike) -> jax.
       labels: class ids, integer `[..., H, W]`.
       tolerance: of Douglas-Peucker, pixels >= 0, scalar; may be traced. 0 gives the
         labels back.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     del key
     seeds = jnp.zeros((*labels.shape[:-2], _WORDS), jnp.uint32)
@@ -69,6 +72,9 @@ def jitter_vertices(
       sigma: standard deviation, pixels >= 0, scalar; may be traced.
       tolerance: of Douglas-Peucker, pixels >= 0, scalar; may be traced. Vertices as
         sparse as an annotator's need about 1; with 0 every pixel edge has one.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     seeds = jax.random.bits(key, (*labels.shape[:-2], _WORDS), jnp.uint32)
     return _redraw_on_host(labels, seeds, tolerance, sigma)

@@ -25,6 +25,9 @@ def random(key: jax.Array, labels: jax.Array, *, prior: ArrayLike) -> jax.Array:
       labels: class ids, integer `[..., H, W]`; read for their shape, dtype and void.
       prior: class probabilities `[K]`, or the foreground's alone for K = 2; may be
         traced.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     prior = jnp.asarray(prior, jnp.float32)
     if prior.ndim == 0:
@@ -44,6 +47,9 @@ def shuffle(key: jax.Array, labels: jax.Array, *, num_classes: int = 2) -> jax.A
       key: PRNG key.
       labels: class ids, integer `[..., H, W]`; ids not below K stay.
       num_classes: K, static.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     maps = labels.reshape(-1, labels.shape[-2] * labels.shape[-1])
     words = draw.words(key, labels.shape).reshape(maps.shape)
@@ -70,6 +76,9 @@ def constant(key: jax.Array, labels: jax.Array, *, fill: int = 0) -> jax.Array:
       key: ignored.
       labels: class ids, integer `[..., H, W]`.
       fill: the class id, static.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     del key
     return jnp.where(is_void(labels), labels, jnp.full_like(labels, fill))

@@ -41,6 +41,9 @@ def sample(
       fill: what pixels not kept become: a class id, or `VOID` for "not labelled".
       exact: keep exactly `ceil(n * fraction)` of the n pixels of each class in each
         map, as the source does, in place of an independent coin per pixel.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     fraction = jnp.asarray(fraction)
     if classes is None and fraction.ndim == 1:
@@ -78,6 +81,9 @@ def flip(
       num_classes: K, static, at least 2.
       exact: flip exactly `ceil(n * rate)` of the n pixels of each class in each map, as
         the source does, in place of an independent coin per pixel.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     drawn = draw.words(key, labels.shape)
     if exact:
@@ -103,6 +109,9 @@ def transition(key: jax.Array, labels: jax.Array, *, matrix: ArrayLike) -> jax.A
       key: PRNG key.
       labels: class ids, integer `[..., H, W]`; ids not below K stay.
       matrix: `[K, K]`, `matrix[i, j] = P(noisy = j | clean = i)`, rows sum to 1.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     matrix = jnp.asarray(matrix, jnp.float32)
     num_classes = matrix.shape[0]

@@ -34,6 +34,9 @@ def translate(
       labels: class ids, integer `[..., H, W]`.
       shift: pixels, a static integer >= 0.
       fill: what is taken from outside the image and from void: a class id, or `VOID`.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     height, width = labels.shape[-2:]
     words = draw.words(key, (*labels.shape[:-2], 1, 2))
@@ -68,6 +71,9 @@ def affine(
         60, times the height above the centre.
       shift: t lies in [-shift, shift] pixels a side, whole pixels.
       fill: what is taken from outside the image and from void: a class id, or `VOID`.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     height, width = labels.shape[-2:]
     words = draw.words(key, (*labels.shape[:-2], 1, 5))
@@ -133,6 +139,9 @@ def elastic(
       amplitude: root mean square of the displacement a side, in pixels; static.
       wavelength: shortest wave in pixels, static, at least 2.
       fill: what is taken from outside the image and from void: a class id, or `VOID`.
+
+    Returns:
+      Label maps of the shape and dtype of `labels`.
     """
     height, width = labels.shape[-2:]
     period = 2 * max(height, width)
