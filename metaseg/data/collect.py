@@ -1,6 +1,11 @@
-"""Images to predict: finding them, reading ahead, and writing what comes of them.
+"""Folder, file, pattern, paths or arrays -> items with names, which are read ahead.
 
-Imports no jax.
+An item is one image or one label map: a file, a page of a file, or an array. Its name
+is the path below the folder without the ending; `#PAGE` follows for a page of a TIFF or
+.npy file that has several, `#ARRAY` for an array of a .npz file. Images, label maps
+and references belong together if their names are equal.
+
+Imports no jax, so that worker processes start fast.
 """
 
 import collections
@@ -8,226 +13,362 @@ import glob
 import itertools
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
-import tifffile
-from PIL import Image
 
+from metaseg import files
 from metaseg.data import image_files
 from metaseg.errors import InputError
 
 __all__ = [
-    "UNFINISHED",
-    "Job",
+    "Item",
     "Loaded",
-    "ScoreFile",
+    "Source",
     "find",
-    "find_labels",
+    "find_partners",
+    "read_ahead",
+    "read_image",
     "stream",
-    "write_png",
+    "unstacked",
 ]
 
-UNFINISHED = ".*.part"  # what files are called that are being written
-PAGED = (".tif", ".tiff", ".npy", ".npz")  # formats that can hold several images
+Source = str | os.PathLike[str] | np.ndarray | Sequence[Any]
+T = TypeVar("T")
+
+PAGED = (".tif", ".tiff", ".npy")  # formats that may hold several pages
+KINDS = {False: "image", True: "label map"}
 _READERS = 2
-_AHEAD = 32  # images read ahead at most
-_AHEAD_PIXELS = 1 << 25  # and pixels, but for the next image
+_AHEAD = 32  # most images that are read ahead
+_AHEAD_PIXELS = 1 << 25  # most pixels of them; one image is always read ahead
 
 
-class Job(NamedTuple):
-    """One image: a file, or a page of one.
+class Item(NamedTuple):
+    """One image or label map.
 
     Attributes:
-      name: of its results: the path below the folder without ending, and `#PAGE`.
-      path: the file.
-      page: from 0, or None of a file with one.
-      stamp: bytes and time of change in ns, which tell a file that was changed.
+      name: Name for results and for finding partners, see the module.
+      path: File, or None for an array.
+      page: Page of the file from 0, or None if the file holds one.
+      stamp: Bytes and time of change in ns of the file, or bytes and CRC-32 of the
+        array; another stamp means another content.
+      pixels: The array, or None for a file.
+      where: What messages name.
+      error: What is wrong with the file, if its pages could not be counted.
     """
 
     name: str
-    path: Path
+    path: Path | None
     page: int | None
     stamp: tuple[int, int]
+    pixels: np.ndarray | None = None
+    where: str = ""
+    error: str = ""
 
 
-class Loaded(NamedTuple):
-    """What reading one image gave: pixels `[H, W, C]` as stored, or what is wrong."""
+class Loaded(NamedTuple, Generic[T]):
+    """Result of reading an item: its content, or one line that says what is wrong."""
 
-    pixels: np.ndarray | None
+    content: T | None
     error: str = ""
 
 
 def find(
-    images: str, output: Path, field: str = "--images"
-) -> tuple[list[Job], list[tuple[str, str]]]:
-    """Images by folder, file or pattern, sorted by name.
+    source: Source,
+    *,
+    field: str,
+    labels: bool = False,
+    exclude: Path | None = None,
+    unique: bool = False,
+) -> list[Item]:
+    """Finds images or label maps.
 
     Args:
-      images: what the field says.
-      output: files below it are left out, as those of an earlier run.
-      field: its name, for messages.
+      source: A folder (its sub-folders are searched too), a file or a glob pattern; a
+        sequence of files; or arrays, see `unstacked`.
+      field: Name of the argument, for messages.
+      labels: Whether label maps are looked for.
+      exclude: Folder whose files are left out.
+      unique: Whether two files that differ in their ending alone are an error.
+        Otherwise such files keep their endings in their names.
 
     Returns:
-      The images, and names of damaged files with what is wrong.
+      The items, sorted by path; arrays in their order, named by their index. Damaged
+      files are among them: reading them says what is wrong.
 
     Raises:
-      InputError: no image there.
+      InputError: If there is no item, or `unique` is violated.
     """
-    root = Path(images).expanduser()
-    if root.is_dir():
-        paths = image_files.walk(root, image_files.IMAGE_SUFFIXES)
-    elif root.is_file():
-        root, paths = root.parent, [root]
+    if isinstance(source, str | os.PathLike):
+        suffixes = image_files.LABEL_SUFFIXES if labels else image_files.IMAGE_SUFFIXES
+        paths, root = _expand(Path(source).expanduser(), suffixes)
+        expected = f"a folder, file or pattern of {', '.join(suffixes)}"
+        where = f" at '{source}'"
     else:
-        paths = [Path(p) for p in sorted(glob.glob(str(root), recursive=True))]
-        paths = [
-            p
-            for p in paths
-            if p.is_file() and p.suffix.lower() in image_files.IMAGE_SUFFIXES
-        ]
-        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), root.parts)
-        root = Path(*fixed)
-    mine = output.resolve()
-    paths = [path for path in paths if mine not in path.resolve().parents]
+        given = _separate(source, labels)
+        if not all(isinstance(one, str | os.PathLike) for one in given):
+            return [_array_item(i, x, field) for i, x in enumerate(given)]
+        paths = [Path(one).expanduser().absolute() for one in given]
+        for path in paths:
+            if not path.is_file():
+                raise InputError(f"{field}: no file '{path}'")
+        root = Path(os.path.commonpath([path.parent for path in paths]))
+        expected, where = "files or arrays", ""
+    if exclude is not None:
+        folder = exclude.resolve()
+        paths = [path for path in paths if folder not in path.resolve().parents]
     if not paths:
-        raise InputError(
-            f"{field}: no image at '{images}'; expected a folder, file or pattern of"
-            f" {', '.join(image_files.IMAGE_SUFFIXES)}"
-        )
-    jobs: list[Job] = []
-    bad: list[tuple[str, str]] = []
-    for path, name in _names(paths, root).items():
-        try:
-            jobs += _pages(path, name)
-        except (InputError, OSError) as error:
-            bad.append((name, str(error)))
-    return jobs, bad
+        raise InputError(f"{field}: no {KINDS[labels]}{where}; expected {expected}")
+    names = _names(paths, root, field if unique else "")
+    return [item for path, name in names.items() for item in _pages(path, name)]
 
 
-def _names(paths: Sequence[Path], root: Path) -> dict[Path, str]:
-    """The path below the root, without ending unless files differ in it alone."""
-    below = {path: path.relative_to(root) for path in paths}
-    count = collections.Counter(_plain(part.with_suffix("")) for part in below.values())
-    return {
-        path: _plain(
-            part if count[_plain(part.with_suffix(""))] > 1 else part.with_suffix("")
-        )
-        for path, part in below.items()
-    }
+def find_partners(
+    source: Source, items: Sequence[Item], *, field: str, labels: bool = True
+) -> dict[str, Item]:
+    """Finds what belongs to items, such as the true label maps of images.
 
+    Args:
+      source: As in `find`. Arrays belong to the items in their order.
+      items: The items, at least one.
+      field: Name of the argument, for messages.
+      labels: Whether label maps are looked for.
 
-def _plain(path: Path) -> str:
-    """With `/`, and letters as one code each: macOS stores them decomposed."""
-    return unicodedata.normalize("NFC", path.as_posix())
-
-
-def _pages(path: Path, name: str) -> list[Job]:
-    status = path.stat()
-    stamp = (status.st_size, status.st_mtime_ns)
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
-        raise InputError(f"{path!a}: expected a name of printable letters")
-    pages = image_files.count_pages(path) if path.suffix.lower() in PAGED else 1
-    if pages == 1:
-        return [Job(name, path, None, stamp)]
-    return [Job(f"{name}#{page}", path, page, stamp) for page in range(pages)]
-
-
-def find_labels(root: Path, jobs: Sequence[Job]) -> dict[str, Job]:
-    """True label maps of the images, by the images' names.
+    Returns:
+      Partners by the names of `items`; items without a partner are left out.
 
     Raises:
-      InputError: no such folder, or no name in common.
+      InputError: If no item has a partner, or there is not one array for each item.
     """
-    if not root.is_dir():
-        raise InputError(f"--labels: no folder '{root}'")
-    paths = image_files.walk(root, image_files.LABEL_SUFFIXES)
-    known: dict[str, Job] = {}
-    wanted = {job.name for job in jobs} | {job.name.partition("#")[0] for job in jobs}
-    for path, name in _names(paths, root).items():
-        if name in wanted:
-            known |= {label.name: label for label in _pages(path, name)}
-    found = {job.name: known[job.name] for job in jobs if job.name in known}
-    if not found:
+    found = find(source, field=field, labels=labels)
+    if found[0].pixels is not None:
+        if len(found) != len(items):
+            raise InputError(
+                f"{field}: got {len(found)} arrays, expected one for each of"
+                f" {len(items)}"
+            )
+        return {a.name: b for a, b in zip(items, found, strict=True)}
+    known = {item.name: item for item in found}
+    partners = {item.name: known[item.name] for item in items if item.name in known}
+    if not partners:
         raise InputError(
-            f"--labels: no name in '{root}' like '{jobs[0].name}'; expected label maps"
-            " named as the images"
+            f"{field}: no {KINDS[labels]} in '{source}' has a name like"
+            f" '{items[0].name}'; expected equal names"
         )
-    return found
+    return partners
 
 
-def stream(jobs: Sequence[Job], channel: int | None) -> Iterator[Loaded]:
-    """Reads images in order, some ahead of who takes them, within bounds of memory."""
-    todo = iter(jobs)
-    ahead: collections.deque[Future[Loaded]] = collections.deque()
-    limit = 1
+def stream(items: Iterable[Item], channel: int | None) -> Iterator[Loaded[np.ndarray]]:
+    """Reads images in order, some ahead of the caller, in bounded memory.
+
+    Args:
+      items: The images.
+      channel: Channel to take, or None.
+
+    Yields:
+      For each item, in order, its pixels `[H, W, C]` as stored or what is wrong.
+    """
+
+    def limit(last: Loaded[np.ndarray] | None) -> int:
+        if last is None or last.content is None:
+            return 1
+        return max(1, min(_AHEAD, _AHEAD_PIXELS // last.content.size))
+
     with ThreadPoolExecutor(_READERS) as pool:
-        try:
-            while True:
-                for job in todo:
-                    ahead.append(pool.submit(_load, job, channel))
-                    if len(ahead) >= limit:
-                        break
-                if not ahead:
-                    return
-                loaded = ahead.popleft().result()
-                if loaded.pixels is not None:
-                    limit = max(1, min(_AHEAD, _AHEAD_PIXELS // loaded.pixels.size))
-                yield loaded
-        finally:
-            for future in ahead:
-                future.cancel()
+        yield from read_ahead(pool, _load, ((item, channel) for item in items), limit)
 
 
-def _load(job: Job, channel: int | None) -> Loaded:
+def read_ahead(
+    pool: Executor,
+    load: Callable[..., T],
+    tasks: Iterable[tuple[Any, ...]],
+    limit: Callable[[T | None], int],
+) -> Iterator[T]:
+    """Yields `load(*task)` for each task in order, while others are computed ahead.
+
+    Args:
+      pool: Threads or processes.
+      load: Function of the arguments in a task.
+      tasks: Arguments.
+      limit: Returns the most results that may wait, given the last one or, at first,
+        None. After a result that is None, or whose limit is unknown, return 1.
+    """
+    todo = iter(tasks)
+    waiting: collections.deque[Future[T]] = collections.deque()
+    most = limit(None)
     try:
-        return Loaded(image_files.read_image(job.path, page=job.page, channel=channel))
+        while True:
+            for task in itertools.islice(todo, max(0, most - len(waiting))):
+                waiting.append(pool.submit(load, *task))
+            if not waiting:
+                return
+            result = waiting.popleft().result()
+            most = limit(result)
+            yield result
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _load(item: Item, channel: int | None) -> Loaded[np.ndarray]:
+    try:
+        return Loaded(read_image(item, channel=channel))
     except InputError as error:
         return Loaded(None, str(error))
 
 
-def _scratch(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{os.getpid()}.part")
+def read_image(item: Item, *, channel: int | None = None) -> np.ndarray:
+    """Reads one image as stored.
 
+    Args:
+      item: The image.
+      channel: Channel to take, or None.
 
-def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Writes uint8 `[H, W]` or `[H, W, 3]`; the file is there whole or not at all."""
-    scratch = _scratch(path)
-    Image.fromarray(pixels).save(scratch, "PNG")
-    scratch.replace(path)
+    Returns:
+      `[H, W, C]`, see `image_files.read_image`.
 
-
-class ScoreFile:
-    """A 32-bit TIFF that is written strip by strip, and appears when it is whole."""
-
-    def __init__(self, path: Path, planes: int, height: int, width: int) -> None:
-        shape = (planes, height, width) if planes > 1 else (height, width)
-        self._path, self._scratch = path, _scratch(path)
-        self._size = (height, width)
-        tifffile.imwrite(
-            self._scratch,
-            shape=shape,
-            dtype=np.float32,
-            photometric="minisblack",
-            bigtiff=4 * planes * height * width > 4_000_000_000,
+    Raises:
+      InputError: If the image cannot be read or lacks the channel.
+    """
+    if item.error:
+        raise InputError(item.error)
+    if item.path is not None:
+        return image_files.read_image(item.path, page=item.page, channel=channel)
+    assert item.pixels is not None
+    pixels = item.pixels[..., None] if item.pixels.ndim == 2 else item.pixels
+    if channel is None:
+        return pixels
+    if not 0 <= channel < pixels.shape[-1]:
+        raise InputError(
+            f"{item.where}: {pixels.shape[-1]} channels, expected one that has channel"
+            f" {channel}"
         )
-        with tifffile.TiffFile(self._scratch) as file:
-            self._first = file.pages.first.dataoffsets[0]
-            self._dtype = np.dtype(np.float32).newbyteorder(file.byteorder)
-        self._file = self._scratch.open("r+b")
+    return pixels[..., channel : channel + 1]
 
-    def write(self, start: int, scores: np.ndarray) -> None:
-        """Writes rows `[h, W, planes]` from row `start` on."""
-        height, width = self._size
-        for plane, rows in enumerate(np.moveaxis(scores, -1, 0)):
-            self._file.seek(self._first + 4 * width * (plane * height + start))
-            self._file.write(np.ascontiguousarray(rows, self._dtype).data)
 
-    def close(self) -> None:
-        """Moves the file to its place."""
-        self._file.close()
-        self._scratch.replace(self._path)
+def unstacked(images: Any, *, field: str = "images") -> list[np.ndarray]:
+    """Splits arrays into images and checks that they hold finite numbers.
+
+    Args:
+      images: One image `[H, W]` or `[H, W, C]`, a stack `[N, H, W]` or `[N, H, W, C]`,
+        or a sequence of images. The last of three axes holds channels if it has at most
+        four, or less than a quarter of the length of both others, as in .npy files.
+      field: Name of the argument, for messages.
+
+    Returns:
+      Images `[H, W]` or `[H, W, C]`; bool as uint8.
+
+    Raises:
+      InputError: If an item is not an image.
+    """
+    given = enumerate(_separate(images, labels=False))
+    return [checked(image, f"{field}[{index}]") for index, image in given]
+
+
+def checked(image: Any, where: str) -> np.ndarray:
+    """Returns an image `[H, W]` or `[H, W, C]` of finite numbers; bool as uint8.
+
+    Raises:
+      InputError: If it is anything else; names it as `where`.
+    """
+    array = np.asarray(image)
+    if array.ndim not in (2, 3) or array.size == 0 or array.dtype.kind not in "buif":
+        raise InputError(
+            f"{where}: {array.dtype} of shape {array.shape}, expected numbers"
+            " [H, W] or [H, W, C]"
+        )
+    if not np.isfinite(array).all():
+        raise InputError(f"{where}: NaN or infinite values, expected finite ones")
+    return array.astype(np.uint8) if array.dtype.kind == "b" else array
+
+
+def _separate(source: Any, labels: bool) -> list[Any]:
+    """Splits a stack of arrays, or lists a sequence."""
+    ndim = getattr(source, "ndim", None)
+    if ndim == 2 or (
+        ndim == 3 and not labels and not image_files.is_stack(source.shape)
+    ):
+        return [source]
+    return list(source)
+
+
+def _array_item(index: int, value: Any, field: str) -> Item:
+    where = f"{field}[{index}]"
+    array = checked(value, where)
+    stamp = (array.nbytes, zlib.crc32(np.ascontiguousarray(array).tobytes()))
+    return Item(f"{index:06d}", None, None, stamp, array, where)
+
+
+def _expand(root: Path, suffixes: Collection[str]) -> tuple[list[Path], Path]:
+    """Files of a folder, file or pattern, and the folder that names start from."""
+    if root.is_dir():
+        return image_files.walk(root, tuple(suffixes)), root
+    if root.is_file():
+        return [root], root.parent
+    paths = (Path(path) for path in sorted(glob.glob(str(root), recursive=True)))
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), root.parts)
+    return [
+        path for path in paths if path.is_file() and path.suffix.lower() in suffixes
+    ], Path(*fixed)
+
+
+def _names(paths: Sequence[Path], root: Path, unique: str) -> dict[Path, str]:
+    """Paths below the root, with their endings only where others differ in them."""
+    below = {path: path.relative_to(root) for path in paths}
+    groups: dict[str, list[Path]] = collections.defaultdict(list)
+    for path, part in below.items():
+        groups[_composed(part.with_suffix(""))].append(path)
+    names = {}
+    for name, group in groups.items():
+        if unique and len(group) > 1:
+            raise InputError(
+                f"{unique}: '{group[0]}' and '{group[1]}' have the same name, expected"
+                " one file per name"
+            )
+        for path in group:
+            names[path] = name if len(group) == 1 else _composed(below[path])
+    return {path: names[path] for path in paths}
+
+
+def _composed(path: Path) -> str:
+    """The path with `/`, and each letter as one code: macOS stores them decomposed."""
+    return unicodedata.normalize("NFC", path.as_posix())
+
+
+def _pages(path: Path, name: str) -> list[Item]:
+    """Items of one file."""
+    item = Item(name, path, None, (0, 0), None, str(path))
+    try:
+        files.printable(Path(name))
+        status = path.stat()
+        item = item._replace(stamp=(status.st_size, status.st_mtime_ns))
+        parts = _parts(path)
+    except (InputError, OSError) as error:
+        return [item._replace(name=_escaped(name), error=str(error))]
+    if len(parts) < 2:
+        return [item]
+    return [
+        item._replace(name=f"{name}#{part}", page=page)
+        for page, part in enumerate(parts)
+    ]
+
+
+def _parts(path: Path) -> list[str]:
+    """What the pages of a file are called."""
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        arrays = image_files.array_names(path)
+        plain = all(name.isprintable() and not set(name) & {*"/\\"} for name in arrays)
+        if plain and len(set(arrays)) == len(arrays):
+            return arrays
+        return [str(page) for page in range(len(arrays))]
+    count = image_files.count_pages(path) if suffix in PAGED else 1
+    return [str(page) for page in range(count)]
+
+
+def _escaped(name: str) -> str:
+    return name if name.isprintable() else ascii(name)[1:-1]

@@ -1,136 +1,82 @@
-"""Label maps on disk: finding them, reading them in worker processes, in order.
+"""Label maps and their references: class ids of stored values, read by processes.
 
-Imports no jax: the workers would start it each.
+Imports no jax, which every worker process would have to start.
 """
 
-import collections
+import functools
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
-from metaseg.data import image_files
+from metaseg.data import collect, image_files
+from metaseg.data.collect import Item, Loaded
 from metaseg.errors import InputError
 
-__all__ = ["SUFFIXES", "Encoding", "LabelFile", "Loaded", "encoding", "find", "stream"]
+__all__ = ["Encoding", "LabelPair", "encoding", "load", "read_values", "stream"]
 
-SUFFIXES = image_files.LABEL_SUFFIXES
 _ANY = 255  # classes that a file may hold before their number is known
 _LOOKED_AT = 200  # files that tell how many classes there are
-
-
-class LabelFile(NamedTuple):
-    """One label map: a file, or an array of a .npz file.
-
-    Attributes:
-      name: what maps and their references are matched by: the path below the folder
-        without ending, and for .npz the array's name.
-      path: the file.
-      page: of which array of a .npz file, else None.
-      stamp: bytes and time of change in ns, which tell a file that was changed.
-    """
-
-    name: str
-    path: Path
-    page: int | None
-    stamp: tuple[int, int]
 
 
 class Encoding(NamedTuple):
     """How class ids are stored.
 
     Attributes:
-      num_classes: K.
-      foreground: the stored value of class 1: 255 in masks of 0 and 255, else 1.
+      num_classes: Number of classes K.
+      foreground: Stored value of class 1: 255 in masks of 0 and 255, else 1.
     """
 
     num_classes: int
     foreground: int = 1
 
 
-class Loaded(NamedTuple):
-    """What reading one map, and its reference, gave.
+class LabelPair(NamedTuple):
+    """A label map, integer `[H, W]`, and its reference of the same shape, or None."""
 
-    Attributes:
-      labels: integer `[H, W]`, or None.
-      reference: integer `[H, W]`, or None if there is none.
-      error: one line that says what is wrong, or "".
-    """
-
-    labels: np.ndarray | None
+    labels: np.ndarray
     reference: np.ndarray | None = None
-    error: str = ""
 
 
-def find(root: Path, flag: str) -> list[LabelFile]:
-    """Label maps below a folder, sorted by name; hidden files are left out.
+def read_values(item: Item) -> np.ndarray:
+    """Reads a label map as stored.
 
-    Args:
-      root: the folder.
-      flag: what a message names.
+    Returns:
+      Integers `[H, W]`.
 
     Raises:
-      InputError: no such folder, no label map in it, or two of one name.
+      InputError: If the map cannot be read, or does not hold integers in one plane.
     """
-    if not root.is_dir():
-        raise InputError(f"{flag}: no folder '{root}'")
-    found: dict[str, LabelFile] = {}
-    for path in image_files.walk(root, SUFFIXES):
-        status = path.stat()
-        stamp = (status.st_size, status.st_mtime_ns)
-        name = path.relative_to(root).with_suffix("").as_posix()
-        for page, array in _arrays(path):
-            own = f"{name}:{array}" if array else name
-            if own in found:
-                raise InputError(
-                    f"{flag}: '{found[own].path}' and '{path}' have the same name, "
-                    "expected one label map per name"
-                )
-            found[own] = LabelFile(own, path, page, stamp)
-    if not found:
+    if item.error:
+        raise InputError(item.error)
+    if item.path is not None:
+        return image_files.read_label_values(item.path, page=item.page)
+    values = item.pixels
+    if values is None or values.dtype.kind not in "ui" or values.ndim != 2:
+        shape, dtype = np.shape(values), getattr(values, "dtype", None)
         raise InputError(
-            f"{flag}: no label map in '{root}', expected {', '.join(SUFFIXES)}"
+            f"{item.where}: {dtype} of shape {shape}, expected integer class ids [H, W]"
         )
-    return list(found.values())
+    return values
 
 
-def _arrays(path: Path) -> list[tuple[int | None, str]]:
-    """Pages of a .npz file and their names; none for other files and damaged ones."""
-    if path.suffix.lower() != ".npz":
-        return [(None, "")]
-    try:
-        names = image_files.array_names(path)
-    except InputError:  # it is named when it is read
-        return [(None, "")]
-    return list(enumerate(Path(name).name for name in names)) or [(None, "")]
+def encoding(items: Sequence[Item], num_classes: int) -> Encoding:
+    """Finds how many classes there are, and whether masks hold 0 and 255.
 
-
-def read(file: LabelFile) -> np.ndarray:
-    """The stored values of one label map, integer `[H, W]`.
-
-    Raises:
-      InputError: unreadable, not integers, or not one plane.
-    """
-    return image_files.read_label_values(file.path, page=file.page)
-
-
-def encoding(files: Sequence[LabelFile], num_classes: int) -> Encoding:
-    """How many classes there are, and whether masks are of 0 and 255.
-
-    Looks at up to 200 files spread over the list; unreadable ones are left for later.
+    Looks at up to 200 maps spread over the list, and skips those that cannot be read.
 
     Args:
-      files: the label maps.
-      num_classes: K if it is known, else 0: then one more than the highest id but 255.
+      items: The label maps.
+      num_classes: K if it is known. Otherwise 0: then K is one more than the highest
+        id but 255.
     """
-    step = max(1, len(files) // _LOOKED_AT)
+    step = max(1, len(items) // _LOOKED_AT)
     seen: set[int] = set()
-    for file in files[::step]:
+    for item in items[::step]:
         try:
-            seen.update(np.unique(read(file)).tolist())
+            seen.update(np.unique(read_values(item)).tolist())
         except InputError:
             continue
     masks = 255 in seen and not seen & {1} and max(seen - {255}, default=0) == 0
@@ -141,26 +87,25 @@ def encoding(files: Sequence[LabelFile], num_classes: int) -> Encoding:
 
 
 def load(
-    file: LabelFile,
-    reference: LabelFile | None,
+    item: Item,
+    reference: Item | None,
     stored: Encoding,
     reference_stored: Encoding | None,
-) -> Loaded:
-    """Reads one map and its reference; never raises."""
+) -> Loaded[LabelPair]:
+    """Reads one map and its reference; does not raise `InputError`."""
     try:
-        labels = _decoded(read(file), stored)
+        labels = _decoded(read_values(item), stored)
         if reference is None or reference_stored is None:
-            return Loaded(labels)
-        clean = _decoded(read(reference), reference_stored)
+            return Loaded(LabelPair(labels))
+        clean = _decoded(read_values(reference), reference_stored)
         if clean.shape != labels.shape:
-            return Loaded(
-                None,
-                error=f"{file.path}: {labels.shape[0]} x {labels.shape[1]}, expected "
-                f"{clean.shape[0]} x {clean.shape[1]} as its reference",
+            raise InputError(
+                f"{item.where}: {labels.shape[0]} x {labels.shape[1]}, expected "
+                f"{clean.shape[0]} x {clean.shape[1]} as its reference"
             )
-        return Loaded(labels, clean)
+        return Loaded(LabelPair(labels, clean))
     except InputError as error:
-        return Loaded(None, error=str(error))
+        return Loaded(None, str(error))
 
 
 def _decoded(values: np.ndarray, stored: Encoding) -> np.ndarray:
@@ -170,39 +115,32 @@ def _decoded(values: np.ndarray, stored: Encoding) -> np.ndarray:
 
 
 def stream(
-    files: Sequence[LabelFile],
-    references: Sequence[LabelFile | None],
+    items: Sequence[Item],
+    references: Sequence[Item | None],
     stored: Encoding,
     reference_stored: Encoding | None,
+    *,
     workers: int,
-) -> Iterator[Loaded]:
-    """Reads maps in worker processes, in order, a few ahead of the reader.
+) -> Iterator[Loaded[LabelPair]]:
+    """Reads label maps in order, in worker processes that run ahead of the caller.
 
     Args:
-      files: the label maps.
-      references: for each of them its reference, or None.
-      stored: how class ids of the maps are stored.
-      reference_stored: the same for the references.
-      workers: processes; 0 reads in this one.
+      items: The label maps.
+      references: The reference of each map, or None.
+      stored: How class ids of the maps are stored.
+      reference_stored: How class ids of the references are stored.
+      workers: Number of processes; 0 reads in this one.
+
+    Yields:
+      For each map, in order, the map with its reference, or what is wrong.
     """
-    jobs = zip(files, references, strict=True)
+    read = functools.partial(load, stored=stored, reference_stored=reference_stored)
+    tasks = zip(items, references, strict=True)
     if workers == 0:
-        for file, reference in jobs:
-            yield load(file, reference, stored, reference_stored)
+        for task in tasks:
+            yield read(*task)
         return
     # Forking a process that runs jax can hang it.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        ahead: collections.deque[Future[Loaded]] = collections.deque()
-        try:
-            for file, reference in jobs:
-                ahead.append(
-                    pool.submit(load, file, reference, stored, reference_stored)
-                )
-                if len(ahead) > 4 * workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+        yield from collect.read_ahead(pool, read, tasks, lambda _: 4 * workers + 1)

@@ -5,11 +5,13 @@
 `finding` lists folders. Host-side NumPy; imports no jax.
 """
 
+from metaseg.data.image_files.arrays import is_stack
 from metaseg.data.image_files.finding import walk
 from metaseg.data.image_files.reading import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
     array_names,
+    class_ids,
     count_pages,
     read_image,
     read_label,
@@ -22,7 +24,9 @@ __all__ = [
     "LABEL_SUFFIXES",
     "MAX_PIXELS",
     "array_names",
+    "class_ids",
     "count_pages",
+    "is_stack",
     "quiet_decoders",
     "read_image",
     "read_label",

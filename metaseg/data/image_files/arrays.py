@@ -12,7 +12,14 @@ from metaseg.data.image_files import samples
 from metaseg.data.image_files.samples import Want
 from metaseg.errors import InputError
 
-__all__ = ["count_npy", "count_npz", "decode_npy", "decode_npz", "names_of_npz"]
+__all__ = [
+    "count_npy",
+    "count_npz",
+    "decode_npy",
+    "decode_npz",
+    "is_stack",
+    "names_of_npz",
+]
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -25,7 +32,7 @@ def decode_npy(stream: BinaryIO, want: Want) -> np.ndarray:
     shape, dtype = _header(stream)
     _check_dtype(want, dtype)
     index = samples.page_index(want, _pages(shape))
-    stacked = _is_stack(shape)
+    stacked = is_stack(shape)
     _check_shape(want, shape[1:] if stacked else shape)
     with samples.decoder_errors():
         mapped = np.load(stream.name, mmap_mode="r", allow_pickle=False)
@@ -88,11 +95,15 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _is_stack(shape: tuple[int, ...]) -> bool:
-    """Whether the first axis counts pages.
+def is_stack(shape: tuple[int, ...]) -> bool:
+    """Returns whether the first axis of an array counts pages.
 
-    The last one counts channels if there are at most four, or if it is less than a
-    quarter of both others: `[512, 512, 31]`, but not `[31, 512, 512]`.
+    The last of three axes counts channels if there are at most four of them, or less
+    than a quarter of the length of both others: `[512, 512, 31]` is one image,
+    `[31, 512, 512]` a stack of 31.
+
+    Args:
+      shape: Shape of two to four axes.
     """
     if len(shape) == 3:
         return shape[2] > 4 and 4 * shape[2] > min(shape[:2])
@@ -100,7 +111,7 @@ def _is_stack(shape: tuple[int, ...]) -> bool:
 
 
 def _pages(shape: tuple[int, ...]) -> int:
-    return shape[0] if _is_stack(shape) else 1
+    return shape[0] if is_stack(shape) else 1
 
 
 def _check_dtype(want: Want, dtype: np.dtype) -> None:

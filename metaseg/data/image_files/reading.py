@@ -136,38 +136,53 @@ def read_image(
 
 
 def read_label(path: Path, num_classes: int, *, page: int | None = None) -> np.ndarray:
-    """Reads a label map as stored: grey values, or the indices of a palette.
+    """Reads a label map of class ids: grey values, or the indices of a palette.
 
     Args:
       path: PNG, TIFF, .npy or .npz; colour only with three equal channels.
-      num_classes: K. With K = 2 the values may be 0 and 1, or 0 and 255.
-      page: which of several pages, from 0, as for `read_image`.
+      num_classes: Number of classes K.
+      page: Which of several pages, from 0, as for `read_image`.
+
+    Returns:
+      uint8 `[H, W]`, see `class_ids`.
+
+    Raises:
+      InputError: If the file cannot be decoded or holds anything else.
+    """
+    values = read_label_values(path, page=page)
+    return class_ids(values, num_classes, where=shown(path))
+
+
+def class_ids(values: np.ndarray, num_classes: int, *, where: str) -> np.ndarray:
+    """Checks stored values of a label map.
+
+    Args:
+      values: Integers `[H, W]`. With K = 2 they may be 0 and 1, or 0 and 255.
+      num_classes: Number of classes K.
+      where: What messages name.
 
     Returns:
       uint8 `[H, W]`: ids below K, and 255, which is foreground with K = 2 and void
       with more.
 
     Raises:
-      InputError: if the file cannot be decoded or holds anything else.
+      InputError: If other values are stored.
     """
-    pixels = read_label_values(path, page=page)
     expected = (
         "0 and 1, or 0 and 255"
         if num_classes == 2
         else f"0 to {num_classes - 1}, or 255 for void"
     )
-    unknown = (pixels < 0) | ((pixels >= num_classes) & (pixels != VOID))
+    unknown = (values < 0) | ((values >= num_classes) & (values != VOID))
     if unknown.any():
-        ids = [str(int(value)) for value in np.unique(pixels[unknown])]
+        ids = [str(int(value)) for value in np.unique(values[unknown])]
         raise InputError(
-            f"{shown(path)}: class id {some(ids)} in {np.count_nonzero(unknown)}"
-            f" pixels; expected {expected} (config.data.num_classes={num_classes})"
+            f"{where}: class id {some(ids)} in {np.count_nonzero(unknown)}"
+            f" pixels; expected {expected} (num_classes={num_classes})"
         )
-    if num_classes == 2 and (pixels == 1).any() and (pixels == VOID).any():
-        raise InputError(
-            f"{shown(path)}: both 1 and 255 in a label; expected {expected}"
-        )
-    return pixels.astype(np.uint8)
+    if num_classes == 2 and (values == 1).any() and (values == VOID).any():
+        raise InputError(f"{where}: both 1 and 255 in a label; expected {expected}")
+    return values.astype(np.uint8)
 
 
 def read_label_values(
