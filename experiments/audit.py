@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from metaseg.errors import InputError
+from metaseg.errors import InputError, prefixed
 
 _LABELS = flags.DEFINE_string(
     "labels", None, "Folder of label maps: .png, .tif, .tiff, .npy, .npz."
@@ -56,18 +56,18 @@ def main(argv: Sequence[str]) -> int:
         # Late: jax starts only once the flags are known to be right.
         from metaseg.runs import audit as label_audit
 
-        return label_audit.run(
-            label_audit.Settings(
-                labels=labels,
-                reference=Path(_REFERENCE.value) if _REFERENCE.value else None,
-                images=Path(_IMAGES.value) if _IMAGES.value else None,
-                output=output,
+        with prefixed("--", *label_audit.ARGUMENTS):
+            found = label_audit.audit(
+                labels,
+                output,
+                reference=_REFERENCE.value or None,
+                images=_IMAGES.value or None,
                 num_classes=_NUM_CLASSES.value,
                 class_names=tuple(_CLASS_NAMES.value or ()),
                 workers=_WORKERS.value,
                 seed=_SEED.value,
             )
-        )
+        return int(bool(found.summary["bad"]))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

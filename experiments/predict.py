@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from metaseg import host
-from metaseg.errors import InputError
+from metaseg.errors import InputError, prefixed
 
 _RUN = flags.DEFINE_string("run", None, "Work folder of a finished run.")
 _IMAGES = flags.DEFINE_string(
@@ -35,8 +35,8 @@ _LABEL_VALUES = flags.DEFINE_list(
     None,
     "Class id of stored values of --labels that are not ids, 255 for void: 11=255.",
 )
-_READING = flags.DEFINE_enum(
-    "reading",
+_DECISION_RULE = flags.DEFINE_enum(
+    "decision_rule",
     "analytic",
     ["analytic", "argmax", "validation"],
     "How scores become labels: analytic is the noise-aware one.",
@@ -90,21 +90,21 @@ def main(argv: Sequence[str]) -> int:
         # Late: jax starts only once the flags are known to be right.
         from metaseg.runs import predict as predict_run
 
-        return predict_run.run(
-            predict_run.Settings(
-                run=run,
-                images=images,
-                output=output,
-                labels=Path(_LABELS.value) if _LABELS.value else None,
+        with prefixed("--", *predict_run.ARGUMENTS):
+            done = predict_run.predict(
+                run,
+                images,
+                output,
+                labels=_LABELS.value,
                 label_values=_label_values(),
-                reading=_READING.value,
+                decision_rule=_DECISION_RULE.value,
                 values=_VALUES.value,
                 scores=_SCORES.value,
                 channel=_CHANNEL.value,
                 tile=_TILE.value,
                 overlap=_OVERLAP.value,
             )
-        )
+        return int(bool(done.bad))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

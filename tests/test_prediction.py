@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -32,7 +33,7 @@ def make_run(num_classes=2, channels=1, matrix=None, norm="batch", validation=No
         middle = float(path[-1].key in ("scale", "var"))
         return jnp.asarray(rng.normal(middle, scale, leaf.shape), jnp.float32)
 
-    return prediction.Run(
+    return prediction.Predictor(
         model=model,
         variables=jax.tree_util.tree_map_with_path(draw, shapes),
         matrix=matrix,
@@ -40,7 +41,7 @@ def make_run(num_classes=2, channels=1, matrix=None, norm="batch", validation=No
         class_names=tuple("abcdef"[:num_classes]),
         channels=channels,
         normalizer=normalize.build(),
-        validation=validation,
+        validation_threshold=validation,
         name="untrained",
     )
 
@@ -172,15 +173,14 @@ def test_branches_that_meet_at_the_bottom_are_one_object():
 
 @pytest.mark.parametrize("rate", [0.0, 0.4, 0.9])
 @pytest.mark.parametrize("num_classes", [2, 3])
-def test_labels_are_what_the_decision_rules_make_of_the_scores(num_classes, rate):
+def test_decision_rules_equal_those_of_training(num_classes, rate):
     matrix = np.asarray(ntm.symmetric(num_classes, rate))
     run = make_run(num_classes, matrix=matrix)
     probability = RNG.dirichlet(np.ones(num_classes), (50, 40)).astype(np.float32)
     scores = probability[..., 1:] if num_classes == 2 else probability
     for rule, known in (("analytic", matrix), ("argmax", None)):
         expected = decoding.predict(jnp.asarray(probability), known)
-        found = prediction.decision_rule(run, rule)(scores)
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(prediction.decoder(run, rule)(scores), expected)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_labels_are_what_the_decision_rules_make_of_the_scores(num_classes, rate
 def test_a_tuned_threshold_is_itself_foreground_unless_inverted(inverted, expected):
     score = np.float32([0.25 - 1 / 4096, 0.25, 0.75]).reshape(1, 3, 1)
     run = make_run(validation=decoding.Threshold(0.25, inverted))
-    assert prediction.decision_rule(run, "validation")(score).tolist() == [expected]
+    assert prediction.decoder(run, "validation")(score).tolist() == [expected]
 
 
 def test_the_function_of_the_package_takes_one_array_or_several(run):
@@ -210,14 +210,57 @@ def test_grey_is_repeated_for_a_colour_run():
     np.testing.assert_allclose(one.scores, three.scores, atol=1e-6)
 
 
+def test_a_stack_is_predicted_as_its_images_are(run):
+    stack = RNG.integers(0, 256, (5, 24, 20), dtype=np.uint8)
+    whole, each = prediction.predict(run, stack), prediction.predict(run, list(stack))
+    assert len(whole) == len(each) == 5
+    for a, b in zip(whole, each, strict=True):
+        np.testing.assert_array_equal(a.scores, b.scores)
+
+
+def test_the_fingerprint_follows_from_everything_that_labels_follow_from(run):
+    threshold = decoding.Threshold(0.3, False)
+    changes = [
+        {"normalizer": normalize.build("percentile")},
+        {"normalizer": normalize.build("fixed", mean=1)},
+        {"variables": jax.tree.map(lambda x: x + 1, run.variables)},
+        {"matrix": np.eye(2, dtype=np.float32)},
+        {"validation_threshold": threshold},
+        {"final_threshold": threshold},
+    ]
+    found = [prediction.fingerprint(run._replace(**change)) for change in changes]
+    assert len({prediction.fingerprint(run), *found}) == 7
+    assert prediction.fingerprint(run._replace(name="b")) == prediction.fingerprint(run)
+
+
+@pytest.mark.parametrize("planes", [1, 3])
+def test_scores_that_are_written_in_strips_are_read_back_whole(tmp_path, planes):
+    scores = RNG.random((50, 30, planes), dtype=np.float32)
+    path = tmp_path / "scores" / "a.tif"
+    with prediction.ScoreFile(path, planes, 50, 30) as file:
+        for start in range(0, 50, 20):
+            file.write(start, scores[start : start + 20])
+            assert not path.exists()
+        file.finish()
+    expected = scores[..., 0] if planes == 1 else np.moveaxis(scores, -1, 0)
+    np.testing.assert_array_equal(tifffile.imread(path), expected)
+
+
+def test_a_file_of_scores_that_is_not_finished_is_removed(tmp_path):
+    path = tmp_path / "a.tif"
+    with pytest.raises(KeyError), prediction.ScoreFile(path, 1, 5, 5):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("image", "options", "message"),
     [
         (RNG.normal(size=(8, 8, 3)), {}, r"^images\[0\]: 3 channels; expected grey"),
         (np.zeros((0, 8)), {}, r"^images\[0\]: float64 of shape \(0, 8\)"),
         (np.full((8, 8), np.nan), {}, r"^images\[0\]: NaN"),
-        (SMOOTH, {"rule": "oracle"}, "^rule: got 'oracle'"),
-        (SMOOTH, {"rule": "validation"}, "^rule: got 'validation'"),
+        (SMOOTH, {"decision_rule": "oracle"}, "^decision_rule: got 'oracle'"),
+        (SMOOTH, {"decision_rule": "validation"}, "^decision_rule: got 'validation'"),
         (SMOOTH, {"tile": 0}, "^tile: got 0"),
         (SMOOTH, {"tile": 64, "overlap": 64}, "^overlap: got 64, expected 0 to 60"),
     ],

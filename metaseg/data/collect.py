@@ -116,7 +116,8 @@ def find(
         for path in paths:
             if not path.is_file():
                 raise InputError(f"{field}: no file '{path}'")
-        root = Path(os.path.commonpath([path.parent for path in paths]))
+        common = os.path.commonpath([path.parent for path in paths]) if paths else ""
+        root = Path(common)
         expected, where = "files or arrays", ""
     if exclude is not None:
         folder = exclude.resolve()

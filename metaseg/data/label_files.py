@@ -54,10 +54,11 @@ def read_values(item: Item) -> np.ndarray:
     if item.path is not None:
         return image_files.read_label_values(item.path, page=item.page)
     values = item.pixels
-    if values is None or values.dtype.kind not in "ui" or values.ndim != 2:
-        shape, dtype = np.shape(values), getattr(values, "dtype", None)
+    assert values is not None
+    if values.dtype.kind not in "ui" or values.ndim != 2:
         raise InputError(
-            f"{item.where}: {dtype} of shape {shape}, expected integer class ids [H, W]"
+            f"{item.where}: {values.dtype} of shape {values.shape}, expected integer"
+            " class ids [H, W]"
         )
     return values
 

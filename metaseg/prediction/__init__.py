@@ -1,37 +1,41 @@
-"""Segmenting new images with a trained run, as a function of arrays or paths.
+"""Segmentation of new images with a trained network, from arrays or files.
 
-    run = prediction.load("runs/cells")
-    first, = prediction.predict(run, image)        # first.labels, first.scores
+    predictor = prediction.load("runs/cells")
+    first, = prediction.predict(predictor, image)      # first.labels, first.scores
 
-Images of any size are cut into overlapping tiles and their scores blended, so that the
+Images of any size are cut into overlapping tiles whose scores are blended, so that the
 result does not depend on the tiles; see docs/predict.md. May import everything of
-`metaseg` but `report`.
+`metaseg` but `report` and `runs`.
 
-    run.py       a run's work folder -> network, weights, decision rules
-    network.py   compiled programs; how far a pixel is seen
-    tiles.py     sides of an image -> tiles and their weights
-    scores.py    images -> scores, strip by strip; labels
-    objects.py   connected components, strip by strip
+    predictor.py    work folder of a run -> network, weights, decision rules
+    network.py      compiled programs; how far from a pixel the network looks
+    tiles.py        sides of an image -> tiles and their weights
+    scores.py       images -> scores, strip by strip; labels
+    objects.py      connected components, strip by strip
+    score_file.py   scores, strip by strip -> a TIFF file
+    export.py       predictor -> one file that needs no metaseg
 """
 
 from metaseg.prediction.objects import Objects, add_strip, no_objects
-from metaseg.prediction.run import (
-    DECISION_RULES,
-    Run,
-    decision_rule,
+from metaseg.prediction.predictor import (
+    PREDICTION_RULES,
+    Predictor,
+    decoder,
     fingerprint,
     load,
 )
+from metaseg.prediction.score_file import ScoreFile
 from metaseg.prediction.scores import Prediction, Strip, fit_channels, predict, strips
 
 __all__ = [
-    "DECISION_RULES",
+    "PREDICTION_RULES",
     "Objects",
     "Prediction",
-    "Run",
+    "Predictor",
+    "ScoreFile",
     "Strip",
     "add_strip",
-    "decision_rule",
+    "decoder",
     "fingerprint",
     "fit_channels",
     "load",

@@ -1,4 +1,4 @@
-"""Compiled programs of a network, and how far it sees."""
+"""Compiled programs of a network, and how far from a pixel it looks."""
 
 import functools
 from collections.abc import Callable
@@ -11,50 +11,65 @@ import numpy as np
 
 from metaseg import decoding, models
 
-__all__ = ["program", "radius", "stride"]
+__all__ = ["program", "radius", "scores", "stride"]
 
 UNKNOWN_STRIDE = 32  # of a network that does not say
-GLOBAL_RADIUS = 128  # taken where all of an image is seen
+GLOBAL_RADIUS = 128  # of a network whose outputs depend on the whole image
 _LOUD = 1e30
 
 
 def stride(model: nn.Module) -> int:
-    """Pixels by which an image can be moved without changing how it is pooled."""
+    """Returns by how many pixels an image can move and be pooled in the same way."""
     return getattr(model, "stride", UNKNOWN_STRIDE)
+
+
+def scores(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
+    """Computes class probabilities.
+
+    Args:
+      model: Flax network.
+      variables: Weights.
+      images: Normalised images `[N, H, W, C]`.
+
+    Returns:
+      Probabilities `[N, H, W, K]`; for two classes the foreground's, `[N, H, W, 1]`.
+    """
+    logits: Any = model.apply(variables, images, train=False)
+    probability = decoding.probabilities(logits)
+    return probability[..., 1:] if probability.shape[-1] == 2 else probability
 
 
 @functools.lru_cache(maxsize=8)
 def program(model: nn.Module) -> Callable[[Any, np.ndarray], jax.Array]:
-    """The compiled `(variables, images) -> scores`, once for each shape of images.
+    """Returns the compiled `scores` of a network, one program for each shape of images.
 
-    Scores are class probabilities `[N, H, W, K]`; of two classes the foreground's
-    alone, `[N, H, W, 1]`.
+    Args:
+      model: Flax network.
+
+    Returns:
+      A function `(variables, images) -> scores`.
     """
-
-    def scores(variables: Any, images: jax.Array) -> jax.Array:
-        logits: Any = model.apply(variables, images, train=False)
-        probability = decoding.probabilities(logits)
-        return probability[..., 1:] if probability.shape[-1] == 2 else probability
-
-    return jax.jit(scores, compiler_options=models.compiler_options())
+    return jax.jit(
+        functools.partial(scores, model), compiler_options=models.compiler_options()
+    )
 
 
 @functools.lru_cache(maxsize=16)
 def radius(model: nn.Module, channels: int) -> int:
-    """Measures how many pixels away from an input block outputs change.
+    """Measures how far from a changed input block outputs change.
 
-    The network gets positive weights, so that nothing cancels, and two tall images, one
-    of which has a block of huge values in its middle, aligned to the stride. An output
-    farther from a cut than this does not see it.
+    The network gets positive weights, so that nothing cancels, and two tall images. One
+    of them has a block of huge values in its middle, aligned to the stride. An output
+    farther from a cut than the radius does not depend on the cut.
 
     Args:
       model: Flax network.
-      channels: of its images.
+      channels: Channels of its images.
 
     Returns:
-      Pixels, beyond blocks of the network's stride; `GLOBAL_RADIUS` for networks that
-      see all of the image (global pooling, norms over the image), whose tiles are
-      therefore not exact.
+      Radius in pixels, beyond blocks of the network's stride. `GLOBAL_RADIUS` for
+      networks whose outputs depend on the whole image (global pooling, norms over the
+      image); their tiles are not exact.
     """
     step = stride(model)
     height = 64 * step
@@ -81,7 +96,7 @@ def radius(model: nn.Module, channels: int) -> int:
 
 
 def _positive(path: Any, leaf: Any) -> jax.Array:
-    """Kernels that average, scales and variances 1, small biases, means 0."""
+    """Returns kernels that average, scales and variances 1, small biases, means 0."""
     name = path[-1].key
     if name in ("mean", "bias"):
         return jnp.full(leaf.shape, 0.0 if name == "mean" else 0.1, leaf.dtype)

@@ -1,4 +1,4 @@
-"""Connected components of a label map that arrives strip by strip. Host side."""
+"""Counts connected components of a label map that arrives strip by strip. Host side."""
 
 from typing import NamedTuple
 
@@ -12,11 +12,11 @@ _TOUCHING = np.ones((3, 3), bool)  # corners connect
 
 
 class Objects(NamedTuple):
-    """What is known of the rows so far.
+    """Components of the rows so far.
 
     Attributes:
-      counts: int64 `[K - 1]`, components of the classes but 0.
-      edges: of each class the component of each pixel of the last row, int `[W]`, 0
+      counts: int64 `[K - 1]`, number of components of each class but 0.
+      edges: For each class the component of each pixel of the last row, int `[W]`, 0
         outside the class; empty before the first strip.
     """
 
@@ -25,23 +25,23 @@ class Objects(NamedTuple):
 
 
 def no_objects(num_classes: int) -> Objects:
-    """The count before the first strip."""
+    """Returns the count before the first strip."""
     nothing = (np.zeros(0, np.int64),) * (num_classes - 1)
     return Objects(np.zeros(num_classes - 1, np.int64), nothing)
 
 
 def add_strip(objects: Objects, labels: np.ndarray) -> Objects:
-    """Counts on; after the last strip `counts` is that of the whole label map.
+    """Adds rows to the count.
 
-    Equal to `scipy.ndimage.label` of the whole with 8 neighbours, in the memory of a
-    strip.
+    After the last strip `counts` equals that of `scipy.ndimage.label` of the whole
+    label map with 8 neighbours, in the memory of a strip.
 
     Args:
-      objects: of the rows above.
-      labels: integer `[h, W]`, the rows that follow.
+      objects: Components of the rows above.
+      labels: Class ids of the rows that follow, integer `[h, W]`.
 
     Returns:
-      The objects of all rows so far.
+      The components of all rows so far.
     """
     counts, edges = objects.counts.copy(), []
     for index, above in enumerate(objects.edges):
@@ -55,7 +55,7 @@ def add_strip(objects: Objects, labels: np.ndarray) -> Objects:
 def _join(
     above: np.ndarray, first: np.ndarray, last: np.ndarray, number: int
 ) -> tuple[int, np.ndarray]:
-    """How many components the border joins, and the last row's in common numbers."""
+    """Returns how many components the border joins, and those of the last row."""
     before = int(above.max(initial=0))
     if before == 0:
         return 0, _compact(last.astype(np.int64))
@@ -80,7 +80,7 @@ def _join(
 
 
 def _compact(row: np.ndarray) -> np.ndarray:
-    """The same components, numbered from 1 without gaps; 0 stays."""
+    """Numbers components from 1 without gaps; 0 remains 0."""
     inside = row > 0
     numbers = np.zeros(len(row), np.int64)
     numbers[inside] = np.unique(row[inside], return_inverse=True)[1] + 1

@@ -1,8 +1,8 @@
-"""Images -> scores, strip by strip and in bounded memory, and the function `predict`.
+"""Images -> scores, strip by strip in bounded memory; and the function `predict`.
 
-Tiles of all images form one stream: those of equal size that follow each other are
-computed together, the device works on one batch while the host prepares the next and
-blends the last, and strips of rows leave as soon as no tile to come has weight there.
+The tiles of all images form one stream. Consecutive tiles of equal size are computed
+together. The device computes one batch while the host prepares the next one and blends
+the last one. A strip of rows is complete when no later tile has weight in it.
 """
 
 import itertools
@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from metaseg.data import image_files
+from metaseg.data import collect, image_files
 from metaseg.data.normalize import Affine
 from metaseg.errors import InputError
 from metaseg.prediction import network, tiles
-from metaseg.prediction.run import Run, decision_rule, load
+from metaseg.prediction.predictor import Predictor, decoder, load
 
 __all__ = ["Prediction", "Strip", "fit_channels", "predict", "strips"]
 
@@ -29,11 +29,11 @@ BATCH_PIXELS_ELSEWHERE = 1 << 22
 
 
 class Prediction(NamedTuple):
-    """What the network says of one image.
+    """Segmentation of one image.
 
     Attributes:
-      labels: uint8 `[H, W]`, class ids.
-      scores: float32 `[H, W, K]`, class probabilities under the noisy labels.
+      labels: Class ids, uint8 `[H, W]`.
+      scores: Probabilities of the noisy labels, float32 `[H, W, K]`.
     """
 
     labels: np.ndarray
@@ -41,14 +41,14 @@ class Prediction(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """Rows of the scores of one image, in order from the top.
+    """Scores of consecutive rows of one image.
 
     Attributes:
-      image: index of the image.
-      start: first row.
-      scores: float32 `[h, W, 1]`, the foreground's probability, or `[h, W, K]`.
-      last: whether the image ends here.
-      seconds: wall time that went into the strip, less that of whoever takes strips.
+      image: Index of the image.
+      start: First row.
+      scores: float32 `[h, W, 1]`, probability of the foreground, or `[h, W, K]`.
+      last: Whether this is the last strip of the image.
+      seconds: Wall time spent on the strip, without the time of the caller.
     """
 
     image: int
@@ -59,7 +59,7 @@ class Strip(NamedTuple):
 
 
 class _Grid(NamedTuple):
-    """An image's number and size, and how its sides are cut."""
+    """Index and size of an image, and how its sides are cut into tiles."""
 
     image: int
     height: int
@@ -69,7 +69,7 @@ class _Grid(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """One tile: float32 `pixels` `[h, w, C]`, and which of the grid."""
+    """One tile: its place in the grid and its normalised pixels `[h, w, C]`."""
 
     grid: _Grid
     row: int
@@ -81,43 +81,44 @@ Images = Sequence[Any] | np.ndarray | jax.Array | str | os.PathLike[str]
 
 
 def predict(
-    run: Run | str | os.PathLike[str],
+    predictor: Predictor | str | os.PathLike[str],
     images: Images,
     *,
-    rule: str = "analytic",
+    decision_rule: str = "analytic",
     tile: int | None = None,
     overlap: int | None = None,
 ) -> list[Prediction]:
-    """Segments images with a trained run.
+    """Segments images with a trained network.
 
     Args:
-      run: a run's work folder, or what `load` made of it.
-      images: one image or a sequence of them, of any sizes: paths, or arrays `[H, W]`
-        or `[H, W, C]` in the units of the run's files, not normalised. Grey is
-        repeated for a colour run.
-      rule: how scores become labels: "analytic" (noise-aware), "argmax" or
-        "validation", see `decision_rule`.
-      tile: pixels a side that the network sees at once; see `tiles.plan`.
-      overlap: of neighbouring tiles, in pixels.
+      predictor: Result of `load`, or the work folder of a run.
+      images: One path or a sequence of paths; or arrays as `data.collect.unstacked`
+        takes them: `[N, H, W]`, or a sequence of `[H, W]` or `[H, W, C]` of any sizes.
+        Arrays hold values in the units of the training files, not normalised. Grey
+        images are repeated into the channels of a network for colour.
+      decision_rule: Rule from scores to labels, see `decoder`: "analytic" (the
+        noise-aware one), "argmax" or "validation".
+      tile: Side in pixels of what the network sees at once; see `tiles.plan`.
+      overlap: Overlap of neighbouring tiles in pixels.
 
     Returns:
       One prediction for each image.
 
     Raises:
-      InputError: wrong run, image, rule or sizes.
+      InputError: If the run, an image, the rule or a size is wrong.
     """
-    if not isinstance(run, Run):
-        run = load(run)
-    decide = decision_rule(run, rule)
+    if not isinstance(predictor, Predictor):
+        predictor = load(predictor)
+    decode = decoder(predictor, decision_rule)
     found: list[Prediction] = []
     parts: list[np.ndarray] = []
-    arrays = _arrays(run, images)
-    for strip in strips(run, arrays, tile=tile, overlap=overlap):
+    arrays = _arrays(predictor, images)
+    for strip in strips(predictor, arrays, tile=tile, overlap=overlap):
         parts.append(strip.scores)
         if strip.last:
             scores = np.concatenate(parts)
             parts.clear()
-            found.append(Prediction(decide(scores), _all_classes(scores)))
+            found.append(Prediction(decode(scores), _all_classes(scores)))
     return found
 
 
@@ -127,45 +128,34 @@ def _all_classes(scores: np.ndarray) -> np.ndarray:
     return np.concatenate([1 - scores, scores], axis=-1)
 
 
-def _arrays(run: Run, images: Images) -> Iterator[np.ndarray]:
-    """Images as stored, read one by one; checks what is given as arrays."""
-    one = isinstance(images, str | os.PathLike) or getattr(images, "ndim", 4) < 4
+def _arrays(predictor: Predictor, images: Images) -> Iterator[np.ndarray]:
+    """Yields images as stored, read one by one."""
+    one = isinstance(images, str | os.PathLike)
     given: Iterable[Any] = [images] if one else images  # type: ignore[assignment]
+    if hasattr(given, "ndim"):
+        given = collect.unstacked(given)
     for index, image in enumerate(given):
         if isinstance(image, str | os.PathLike):
-            path = Path(image)
-            yield fit_channels(image_files.read_image(path), run.channels, str(path))
-            continue
-        where = f"images[{index}]"
-        array = np.asarray(image)
-        if (
-            array.ndim not in (2, 3)
-            or array.size == 0
-            or array.dtype.kind not in "buif"
-        ):
-            raise InputError(
-                f"{where}: {array.dtype} of shape {array.shape}, expected numbers"
-                " [H, W] or [H, W, C]"
-            )
-        if not np.isfinite(array).all():
-            raise InputError(f"{where}: NaN or infinite values, expected finite ones")
-        array = array.astype(np.uint8) if array.dtype.kind == "b" else array
-        yield fit_channels(array, run.channels, where)
+            where, array = str(image), image_files.read_image(Path(image))
+        else:
+            where = f"images[{index}]"
+            array = collect.checked(image, where)
+        yield fit_channels(array, predictor.channels, where)
 
 
 def fit_channels(image: np.ndarray, channels: int, where: str) -> np.ndarray:
-    """Gives an image the channels that a run takes.
+    """Gives an image the channels that a network takes.
 
     Args:
       image: `[H, W]` or `[H, W, C]`.
-      channels: of the run.
-      where: what a message names.
+      channels: Channels that the network takes.
+      where: What messages name.
 
     Returns:
-      `[H, W, channels]`, or `[H, W, 1]`, which normalisation broadcasts.
+      `[H, W, channels]`, or `[H, W, 1]` if the image is grey.
 
     Raises:
-      InputError: the image has other channels, and is not grey.
+      InputError: If the image has another number of channels and is not grey.
     """
     image = image[..., None] if image.ndim == 2 else image
     found = image.shape[-1]
@@ -178,29 +168,30 @@ def fit_channels(image: np.ndarray, channels: int, where: str) -> np.ndarray:
 
 
 def strips(
-    run: Run,
+    predictor: Predictor,
     images: Iterable[np.ndarray],
     *,
     tile: int | None = None,
     overlap: int | None = None,
 ) -> Iterator[Strip]:
-    """Scores of images of any size.
+    """Computes scores of images of any size in bounded memory.
 
     Args:
-      run: the run.
-      images: of `fit_channels`; taken one by one, a batch ahead of what is given back.
-      tile: see `tiles.plan`.
-      overlap: see `tiles.plan`.
+      predictor: The predictor.
+      images: Results of `fit_channels`; they are taken one by one, a batch ahead of the
+        strips.
+      tile: See `tiles.plan`.
+      overlap: See `tiles.plan`.
 
     Yields:
-      The strips of each image, from its top, image after image.
+      The strips of each image from top to bottom, image after image.
 
     Raises:
-      InputError: wrong sizes of tiles.
+      InputError: If a size of tiles is wrong.
     """
-    pieces = _pieces(run, images, tile, overlap)
+    pieces = _pieces(predictor, images, tile, overlap)
     blend: np.ndarray | None = None
-    for piece, scores, seconds in _scored(run, _batches(pieces)):
+    for piece, scores, seconds in _scored(predictor, _batches(pieces)):
         grid, row = piece.grid, piece.row
         if len(grid.rows.starts) == len(grid.columns.starts) == 1:
             inside = scores[: grid.height, : grid.width]
@@ -225,7 +216,7 @@ def strips(
 
 
 def _add(blend: np.ndarray, piece: _Piece, scores: np.ndarray) -> None:
-    """Adds a tile, where it has weight, to the rows of its row of tiles."""
+    """Adds the weighted scores of a tile to the rows that are being blended."""
     rows, columns = piece.grid.rows, piece.grid.columns
     top, bottom = rows.supports[piece.row]
     left, right = columns.supports[piece.column]
@@ -239,28 +230,31 @@ def _add(blend: np.ndarray, piece: _Piece, scores: np.ndarray) -> None:
 
 
 def _pieces(
-    run: Run, images: Iterable[np.ndarray], tile: int | None, overlap: int | None
+    predictor: Predictor,
+    images: Iterable[np.ndarray],
+    tile: int | None,
+    overlap: int | None,
 ) -> Iterator[_Piece]:
-    """Normalised tiles; beyond the image its edge is repeated."""
-    step = network.stride(run.model)
+    """Yields normalised tiles; the edge of the image is repeated beyond it."""
+    step = network.stride(predictor.model)
     # The radius takes a compilation to measure, and matters only where images are cut.
     plan = tiles.plan(step, 0, tile=tile, overlap=overlap)
     measured = False
     for index, image in enumerate(images):
         height, width = image.shape[:2]
         if max(height, width) > plan.tile and not measured:
-            seen = network.radius(run.model, run.channels)
+            seen = network.radius(predictor.model, predictor.channels)
             plan, measured = tiles.plan(step, seen, tile=tile, overlap=overlap), True
         sides = (tiles.extended(side, plan.grain) for side in (height, width))
         rows, columns = (tiles.cut(side, plan) for side in sides)
         grid = _Grid(index, height, width, rows, columns)
-        affine = run.normalizer(image)
+        affine = predictor.normalizer(image)
         for (i, top), (j, left) in itertools.product(
             enumerate(rows.starts), enumerate(columns.starts)
         ):
             part = image[top : top + rows.length, left : left + columns.length]
             pixels = _extended(affine, part, (rows.length, columns.length))
-            shape = (*pixels.shape[:2], run.channels)
+            shape = (*pixels.shape[:2], predictor.channels)
             yield _Piece(grid, i, j, np.broadcast_to(pixels, shape))
 
 
@@ -270,7 +264,7 @@ def _extended(affine: Affine, part: np.ndarray, size: tuple[int, int]) -> np.nda
 
 
 def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
-    """Groups tiles of one size that follow each other."""
+    """Groups consecutive tiles of one size."""
     most = BATCH_PIXELS.get(jax.default_backend(), BATCH_PIXELS_ELSEWHERE)
     batch: list[_Piece] = []
     for piece in pieces:
@@ -285,10 +279,10 @@ def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
 
 
 def _scored(
-    run: Run, batches: Iterable[list[_Piece]]
+    predictor: Predictor, batches: Iterable[list[_Piece]]
 ) -> Iterator[tuple[_Piece, np.ndarray, float]]:
-    """Tiles with their scores and seconds, computed one batch ahead."""
-    program = network.program(run.model)
+    """Yields tiles with scores and seconds; the next batch is already under way."""
+    program = network.program(predictor.model)
     ahead: list[tuple[list[_Piece], jax.Array]] = []
     began = time.perf_counter()
     for batch in itertools.chain(batches, [None]):
@@ -297,7 +291,7 @@ def _scored(
             size = 1 << (len(batch) - 1).bit_length()
             filled = [*batch, *batch[-1:] * (size - len(batch))]
             stack = np.stack([piece.pixels for piece in filled])
-            ahead.append((batch, program(run.variables, stack)))
+            ahead.append((batch, program(predictor.variables, stack)))
         if ahead and (batch is None or len(ahead) > 1):
             done, result = ahead.pop(0)
             scores = np.asarray(result)

@@ -1,8 +1,8 @@
 """Sides of an image -> overlapping tiles and the weights that blend them. NumPy only.
 
-Along each side a tile hands over to the next inside their overlap, by weights that sum
-to one. A pixel nearer to a cut than the network's radius sees the cut, so weights are
-zero there, as far as the overlap allows.
+In the overlap of two neighbouring tiles the weight of one falls while that of the other
+rises, and their sum is 1. The network's output may be wrong within its radius of a cut,
+so weights are zero there, as far as the overlap allows.
 """
 
 import functools
@@ -13,21 +13,21 @@ import numpy as np
 
 from metaseg.errors import InputError
 
-__all__ = ["GRAIN", "Axis", "Plan", "cut", "extended", "plan"]
+__all__ = ["GRAIN", "Axis", "Tiling", "cut", "extended", "plan"]
 
 GRAIN = 16  # sides are extended to multiples of it, to bound the number of programs
 TILE = 1024  # pixels a side unless given
 
 
-class Plan(NamedTuple):
-    """How images are cut.
+class Tiling(NamedTuple):
+    """How images are cut into tiles; all values in pixels.
 
     Attributes:
-      tile: side of a tile at most, a multiple of `grain`.
-      overlap: of neighbouring tiles at least, a multiple of `stride`.
-      radius: pixels from a cut that may be wrong.
-      stride: tiles start at its multiples.
-      grain: sides of images are extended to its multiples.
+      tile: Longest side of a tile, a multiple of `grain`.
+      overlap: Least overlap of neighbouring tiles, a multiple of `stride`.
+      radius: Distance from a cut within which the network's output may be wrong.
+      stride: Tiles start at multiples of it.
+      grain: Sides of images are extended to multiples of it.
     """
 
     tile: int
@@ -38,13 +38,13 @@ class Plan(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """One side of an image, cut.
+    """One side of an image, cut into tiles.
 
     Attributes:
-      length: of each tile.
-      starts: of the tiles.
-      weights: float32 `[length]` of each; over all tiles they sum to 1.
-      supports: first and last but one pixel of each that has weight.
+      length: Length of each tile in pixels.
+      starts: First pixel of each tile.
+      weights: Weights float32 `[length]` of each tile; at each pixel they sum to 1.
+      supports: Half-open range `(start, stop)` of the pixels of each that have weight.
     """
 
     length: int
@@ -54,25 +54,29 @@ class Axis(NamedTuple):
 
 
 def extended(side: int, grain: int) -> int:
-    """The side as a multiple of `grain`."""
+    """Returns `side` rounded up to a multiple of `grain`."""
     return -(-side // grain) * grain
 
 
 def plan(
     stride: int, radius: int, *, tile: int | None = None, overlap: int | None = None
-) -> Plan:
-    """Chooses tiles.
+) -> Tiling:
+    """Chooses the size and overlap of tiles.
 
     Args:
-      stride: of the network.
-      radius: pixels from a cut within which the network's output may see it.
-      tile: side in pixels, rounded up to a multiple of the grain; by default 1024, or
-        more for radii that need it.
-      overlap: in pixels, rounded up to a multiple of the stride; by default what makes
-        the result exact, and three quarters of a given tile at most.
+      stride: Stride of the network in pixels.
+      radius: Distance in pixels from a cut within which the network's output may depend
+        on the cut.
+      tile: Side in pixels, rounded up to a multiple of the grain; by default 1024, or
+        more if the radius needs it.
+      overlap: Overlap in pixels, rounded up to a multiple of the stride. By default the
+        least that makes the result exact, and at most three quarters of a tile.
+
+    Returns:
+      The tiling.
 
     Raises:
-      InputError: a size out of range.
+      InputError: If a size is out of range.
     """
     grain = math.lcm(stride, GRAIN)
     enough = extended(2 * radius + GRAIN, stride)
@@ -87,12 +91,12 @@ def plan(
             f"overlap: got {overlap}, expected 0 to {side - stride} pixels with tiles"
             f" of {side}"
         )
-    return Plan(side, lap, radius, stride, grain)
+    return Tiling(side, lap, radius, stride, grain)
 
 
 @functools.lru_cache(maxsize=256)
-def cut(side: int, plan: Plan) -> Axis:
-    """Cuts one side, a multiple of `plan.grain`, into as few tiles as will do."""
+def cut(side: int, plan: Tiling) -> Axis:
+    """Cuts one side, a multiple of `plan.grain`, into the fewest tiles."""
     if side <= plan.tile:
         return Axis(side, (0,), (np.ones(side, np.float32),), ((0, side),))
     free = (side - plan.tile) // plan.stride
@@ -108,18 +112,20 @@ def cut(side: int, plan: Plan) -> Axis:
     )
 
 
-def _weights(starts: np.ndarray, plan: Plan) -> list[np.ndarray]:
-    """Each tile's weights: one, less what its neighbours on both sides take over."""
+def _weights(starts: np.ndarray, plan: Tiling) -> list[np.ndarray]:
+    """Returns weights of each tile: 1 less the weights of its neighbours."""
     overlaps = starts[:-1] + plan.tile - starts[1:]
     exact = overlaps / 2 - plan.radius
-    half = np.where(exact >= 0, exact, overlaps / 4)  # at least clear of the cuts
-    half = np.minimum(half, np.diff(starts).min() / 2)  # one handover at a time
+    half = np.where(exact >= 0, exact, overlaps / 4)  # at least off the cuts
+    half = np.minimum(
+        half, np.diff(starts).min() / 2
+    )  # two transitions may not overlap
     centre = starts[1:] + overlaps / 2
     pixels = np.arange(plan.tile) + 0.5
 
-    def risen(handover: int, start: int) -> np.ndarray:
-        distance = start + pixels - centre[handover]
-        x = np.clip(distance / max(2 * half[handover], 1e-9) + 0.5, 0, 1)
+    def risen(neighbours: int, start: int) -> np.ndarray:
+        distance = start + pixels - centre[neighbours]
+        x = np.clip(distance / max(2 * half[neighbours], 1e-9) + 0.5, 0, 1)
         return x * x * (3 - 2 * x)
 
     weights = []

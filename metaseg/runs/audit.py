@@ -1,341 +1,376 @@
-"""The audit of a folder of label maps: read, measured one by one, summed up, written.
+"""The audit of label maps: read, measured one by one, summed up, written.
 
-Every measured map leaves one line in OUTPUT/records.jsonl, by which a second run goes
-on: maps whose file is unchanged are not read again.
+Each measured map adds one row to OUTPUT/records.jsonl. A later job with the same
+arguments skips maps whose files are unchanged. `audit_arrays` does the same for arrays
+and writes nothing.
 """
 
 import csv
 import io
-import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from metaseg import audit, files, report
-from metaseg.data import image_files, label_files
-from metaseg.data.label_files import LabelFile
+from metaseg import audit as audit_lib
+from metaseg import checks, files, report
+from metaseg.data import collect, label_files
+from metaseg.data.collect import Item, Source
+from metaseg.data.label_files import Encoding
 from metaseg.errors import InputError
 
-__all__ = ["Settings", "run"]
+__all__ = ["ARGUMENTS", "Audited", "audit", "audit_arrays"]
 
 RECORDS = "records.jsonl"
+ARGUMENTS = (
+    "labels",
+    "reference",
+    "images",
+    "output",
+    "num_classes",
+    "class_names",
+    "workers",
+    "seed",
+)
 GRID = (16, 16)  # cells of the density by place in the image
 SHOWN = 24  # label maps shown as pictures
 
 
-class Settings(NamedTuple):
-    """What the command line says.
+class Audited(NamedTuple):
+    """Result of `audit`.
 
     Attributes:
-      labels: folder of label maps.
-      reference: folder of references, or None.
-      images: folder of images, or None.
-      output: folder for the results.
-      num_classes: K, or 0 to find it out.
-      class_names: K names, or none.
-      workers: processes that read files.
-      seed: of the bootstrap.
+      report: Path of audit.html.
+      summary: Content of audit.json.
+      rows: Content of audit.csv: a row for each map, worst first.
     """
 
-    labels: Path
-    reference: Path | None
-    images: Path | None
-    output: Path
-    num_classes: int
-    class_names: tuple[str, ...]
-    workers: int
-    seed: int
+    report: Path
+    summary: dict[str, Any]
+    rows: list[dict[str, Any]]
 
 
-class Record(NamedTuple):
-    """What is kept of one map.
+class MapRecord(NamedTuple):
+    """Measures of one map.
 
     Attributes:
-      file: where it came from.
-      map: measures without a reference.
-      position: pixels of each class in each cell, int64 `[16, 16, K]`.
-      joint: pixels of each (reference, label) pair, int64 `[K, K]`, or None.
-      split: kinds of its disagreement, or None.
+      name: Name of the map.
+      map: Measures without a reference.
+      position: Pixels of each class in each cell, int64 `[16, 16, K]`.
+      joint: Pixels of each (reference, label) pair, int64 `[K, K]`, or None.
+      split: Kinds of its disagreement, or None.
     """
 
-    file: LabelFile
-    map: audit.LabelMap
+    name: str
+    map: audit_lib.LabelMap
     position: np.ndarray
     joint: np.ndarray | None
-    split: audit.ErrorKinds | None
+    split: audit_lib.ErrorKinds | None
 
 
-class Gathered(NamedTuple):
-    """What the whole set left.
+class _Inputs(NamedTuple):
+    """Label maps and their references, and how both are stored."""
+
+    items: Sequence[Item]
+    references: Sequence[Item | None]
+    stored: Encoding
+    reference_stored: Encoding | None
+
+
+class _Gathered:
+    """Measures of all maps.
 
     Attributes:
-      records: of each map, in the order of the files.
-      pair: sums over all maps with a reference, or None.
-      position: sum over all maps.
-      bad: names of files that could not be used, and why.
+      records: Of each map, by name.
+      pair: Sums over all maps with a reference, or None.
+      position: Sum over all maps, int64 `[16, 16, K]`.
+      bad: Names of files that could not be used, and why.
     """
 
-    records: list[Record]
-    pair: audit.Comparison | None
-    position: np.ndarray
-    bad: list[tuple[str, str]]
+    def __init__(self, num_classes: int) -> None:
+        self.records: dict[str, MapRecord] = {}
+        self.pair: audit_lib.Comparison | None = None
+        self.position = np.zeros((*GRID, num_classes), np.int64)
+        self.bad: list[tuple[str, str]] = []
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Adds a row of the journal."""
+        pair = None if row["pair"] is None else _pair_of(row["pair"])
+        record = _record(row, pair)
+        self.records[record.name] = record
+        self.position += record.position
+        if pair is not None:
+            self.pair = pair if self.pair is None else audit_lib.add(self.pair, pair)
 
 
-def run(settings: Settings) -> int:
-    """Audits a folder.
+def audit(
+    labels: Source,
+    output: str | os.PathLike[str],
+    *,
+    reference: Source | None = None,
+    images: Source | None = None,
+    num_classes: int = 0,
+    class_names: Sequence[str] = (),
+    workers: int | None = None,
+    seed: int = 0,
+) -> Audited:
+    """Audits label maps and writes audit.json, audit.csv and audit.html.
+
+    Args:
+      labels: Folder, file or glob pattern of label maps; or a sequence of files; or
+        arrays, see `data.collect.find`.
+      output: Folder for the results; an earlier audit there is continued.
+      reference: Label maps that are believed to be right, or by a second annotator, for
+        some or all of the same names; or None.
+      images: Images of the same names, for pictures; or None.
+      num_classes: Number of classes K; 0 takes one more than the highest id found.
+      class_names: K names; by default "class 0", "class 1", ...
+      workers: Processes that read files; 0 reads in this one. By default one per core.
+      seed: Seed of the bootstrap.
 
     Returns:
-      0, or 1 if some files were bad.
+      What was found. Files that cannot be used are in `summary["bad"]`.
 
     Raises:
-      InputError: wrong folders or fields; no map could be read.
+      InputError: If an argument is wrong, no map can be read, or the output cannot be
+        written.
     """
-    maps = label_files.find(settings.labels, "--labels")
-    references = _references(settings, maps)
-    stored = label_files.encoding(maps, settings.num_classes)
-    known = [file for file in references if file is not None]
-    reference_stored = None
-    if known:
-        reference_stored = label_files.encoding(known, settings.num_classes)
-        num_classes = max(stored.num_classes, reference_stored.num_classes)
-        stored = stored._replace(num_classes=num_classes)
-        reference_stored = reference_stored._replace(num_classes=num_classes)
-    names = _class_names(settings, stored.num_classes)
-    pictures = _images(settings, maps)
-    _check_output(settings.output)
-    print(
-        f"{len(maps)} label maps in {settings.labels}, {len(known)} with a reference; "
-        f"{stored.num_classes} classes"
-        + (", 255 is foreground" if stored.foreground == 255 else "")
-    )
-    gathered = _gather(settings, maps, references, stored, reference_stored)
-    if not gathered.records:
-        name, reason = gathered.bad[0]
-        raise InputError(f"--labels: no map could be read; the first: {reason or name}")
-    summary = _summary(settings, gathered, names)
-    rows = _rows(gathered.records, summary)
-    files.write_json(settings.output / "audit.json", summary)
-    _write_csv(settings.output / "audit.csv", rows, names)
-    html = settings.output / "audit.html"
-    report.write_audit(
-        html,
-        summary=summary,
-        rows=rows,
-        thumbnails=_thumbnails(
-            rows, gathered.records, references, stored, reference_stored, pictures
-        ),
-    )
+    workers = os.cpu_count() or 1 if workers is None else workers
+    checks.integer("workers", workers, 0)
+    folder = Path(output)
+    inputs = _inputs(labels, reference, num_classes)
+    names = _class_names(class_names, inputs.stored.num_classes)
+    pictures = {}
+    if images is not None:
+        pictures = collect.find_partners(
+            images, inputs.items, field="images", labels=False
+        )
+    facts = {"labels": _shown(labels), "reference": _shown(reference)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        count = sum(one is not None for one in inputs.references)
+        print(
+            f"{len(inputs.items)} label maps in {facts['labels']}, {count} with a"
+            f" reference; {inputs.stored.num_classes} classes"
+            + (", 255 is foreground" if inputs.stored.foreground == 255 else "")
+        )
+        gathered = _gather(inputs, folder, facts, workers)
+        if not gathered.records:
+            name, reason = gathered.bad[0]
+            raise InputError(
+                f"labels: no map could be read; the first: {reason or name}"
+            )
+        facts["images"] = _shown(images)
+        summary = facts | _summary(gathered, names, seed)
+        rows = _rows(list(gathered.records.values()), summary)
+        files.write_json(folder / "audit.json", summary)
+        _write_csv(folder / "audit.csv", rows, names)
+        html = folder / "audit.html"
+        thumbnails = _thumbnails(rows, inputs, pictures)
+        report.write_audit(html, summary=summary, rows=rows, thumbnails=thumbnails)
+    except OSError as error:  # errors of label maps are listed, so this is the output
+        raise InputError(
+            f"output: cannot write '{error.filename or output}' ({error.strerror});"
+            " measured maps are kept, run again to continue"
+        ) from error
     _say(summary, html)
-    return int(bool(gathered.bad))
+    return Audited(html, summary, rows)
 
 
-def _references(
-    settings: Settings, files: Sequence[LabelFile]
-) -> list[LabelFile | None]:
-    if settings.reference is None:
-        return [None] * len(files)
-    by_name = {
-        file.name: file for file in label_files.find(settings.reference, "--reference")
-    }
-    matched = [by_name.get(file.name) for file in files]
-    if not any(matched):
+def audit_arrays(
+    labels: Any,
+    reference: Any = None,
+    *,
+    num_classes: int | None = None,
+    class_names: Sequence[str] = (),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Audits label maps in memory.
+
+    Args:
+      labels: Integer class ids `[N, H, W]`, or a sequence of arrays `[H, W]` of any
+        sizes; 255 is void. In masks that hold 0 and 255 alone, 255 is class 1.
+      reference: Label maps of the same shapes that are believed to be right, or None.
+      num_classes: Number of classes K; by default one more than the highest id.
+      class_names: K names; by default "class 0", "class 1", ...
+      seed: Seed of the bootstrap.
+
+    Returns:
+      The content of audit.json, see docs/audit.md. Maps are named by their index. The
+      verdict is in `result["comparison"]["verdict"]`.
+
+    Raises:
+      InputError: If an argument is wrong.
+    """
+    inputs = _inputs(labels, reference, num_classes or 0)
+    names = _class_names(class_names, inputs.stored.num_classes)
+    gathered = _Gathered(inputs.stored.num_classes)
+    for item, clean in zip(inputs.items, inputs.references, strict=True):
+        loaded = label_files.load(item, clean, inputs.stored, inputs.reference_stored)
+        if loaded.content is None:
+            raise InputError(loaded.error)
+        gathered.add(_measured(item, loaded.content, inputs.stored.num_classes))
+    summary = _summary(gathered, names, seed)
+    del summary["scores"]
+    facts = {"labels": _shown(labels), "reference": _shown(reference), "images": None}
+    return facts | summary
+
+
+def _inputs(labels: Source, reference: Source | None, num_classes: int) -> _Inputs:
+    """Finds label maps and references, and how their class ids are stored."""
+    if num_classes != 0:
+        checks.num_classes("num_classes", num_classes)
+    items = collect.find(labels, field="labels", labels=True, unique=True)
+    stored = label_files.encoding(items, num_classes)
+    if reference is None:
+        return _Inputs(items, [None] * len(items), stored, None)
+    partners = collect.find_partners(reference, items, field="reference")
+    reference_stored = label_files.encoding(list(partners.values()), num_classes)
+    num_classes = max(stored.num_classes, reference_stored.num_classes)
+    return _Inputs(
+        items,
+        [partners.get(item.name) for item in items],
+        stored._replace(num_classes=num_classes),
+        reference_stored._replace(num_classes=num_classes),
+    )
+
+
+def _shown(source: Source | None) -> str | None:
+    """Returns where label maps come from, for audit.json."""
+    if source is None:
+        return None
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    return "a list of files" if isinstance(source[0], str | os.PathLike) else "arrays"
+
+
+def _class_names(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    if class_names and len(class_names) != num_classes:
         raise InputError(
-            f"--reference: no name in '{settings.reference}' is one of "
-            f"'{settings.labels}', expected some like '{files[0].name}'"
+            f"class_names: got {len(class_names)} names, expected {num_classes}"
         )
-    return matched
-
-
-def _images(settings: Settings, files: Sequence[LabelFile]) -> dict[str, Path]:
-    """Image of each name that has one."""
-    if settings.images is None:
-        return {}
-    if not settings.images.is_dir():
-        raise InputError(f"--images: no folder '{settings.images}'")
-    wanted = {file.name for file in files}
-    found = {}
-    for path in image_files.walk(settings.images, image_files.IMAGE_SUFFIXES):
-        name = path.relative_to(settings.images).with_suffix("").as_posix()
-        if name in wanted:
-            found[name] = path
-    if not found:
-        raise InputError(
-            f"--images: no image in '{settings.images}' has the name of a label "
-            f"map, expected some like '{files[0].name}'"
-        )
-    return found
-
-
-def _class_names(settings: Settings, num_classes: int) -> tuple[str, ...]:
-    if settings.class_names and len(settings.class_names) != num_classes:
-        raise InputError(
-            f"--class_names: {len(settings.class_names)} names, expected {num_classes}"
-        )
-    if settings.class_names:
-        return settings.class_names
+    if class_names:
+        return tuple(class_names)
     if num_classes == 2:
         return ("background", "foreground")
     return tuple(f"class {index}" for index in range(num_classes))
 
 
-def _check_output(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"--output: cannot make '{output}': {error.strerror}"
-        ) from None
-
-
 def _gather(
-    settings: Settings,
-    files: Sequence[LabelFile],
-    references: Sequence[LabelFile | None],
-    stored: label_files.Encoding,
-    reference_stored: label_files.Encoding | None,
-) -> Gathered:
-    """Measures all maps, those of an earlier run excepted."""
+    inputs: _Inputs, output: Path, facts: Mapping[str, Any], workers: int
+) -> _Gathered:
+    """Measures all maps but those of an earlier job."""
+    items, references = inputs.items, inputs.references
     header = {
-        "labels": str(settings.labels.absolute()),
-        "reference": settings.reference and str(settings.reference.absolute()),
-        "stored": list(stored),
-        "reference_stored": reference_stored and list(reference_stored),
+        "labels": facts["labels"] and os.path.abspath(facts["labels"]),
+        "reference": facts["reference"] and os.path.abspath(facts["reference"]),
+        "stored": list(inputs.stored),
+        "reference_stored": inputs.reference_stored and list(inputs.reference_stored),
     }
-    path = settings.output / RECORDS
     stamps = {
-        file.name: [list(file.stamp), list(reference.stamp) if reference else None]
-        for file, reference in zip(files, references, strict=True)
+        item.name: [list(item.stamp), list(clean.stamp) if clean else None]
+        for item, clean in zip(items, references, strict=True)
     }
-    K = stored.num_classes
-    records: dict[str, Record] = {}
-    totals: list[audit.Comparison] = []  # one at most: the sum
-    position = np.zeros((*GRID, K), np.int64)
-    bad: list[tuple[str, str]] = []
-    by_name = {file.name: file for file in files}
-
-    def keep(record: Record, pair: audit.Comparison | None) -> None:
-        nonlocal position
-        records[record.file.name] = record
-        position = position + record.position
-        if pair is not None:
-            totals[:] = [audit.add(totals[0], pair)] if totals else [pair]
-
-    for line in _earlier(path, header):
-        name = line["name"]
-        if name in records or stamps.get(name) != line["stamp"]:
-            continue
-        pair = None if line["pair"] is None else _pair_of(line["pair"])
-        keep(_record(by_name[name], line, pair), pair)
-    todo = [i for i, file in enumerate(files) if file.name not in records]
-    if records:
-        print(f"{len(records)} of them measured by an earlier run")
-    _start_over(path, header, bool(records))
-    loaded = label_files.stream(
-        [files[i] for i in todo],
-        [references[i] for i in todo],
-        stored,
-        reference_stored,
-        min(settings.workers, len(todo)),
-    )
-    bar = tqdm(
-        zip(todo, loaded, strict=True),
-        desc="auditing",
-        total=len(files),
-        initial=len(records),
-        unit="map",
-        disable=None,  # no bar where stderr is not a terminal
-    )
-    with path.open("a", encoding="utf-8") as out:
-        for index, (labels, reference, error) in bar:
-            file = files[index]
-            if labels is None:
-                bad.append((file.name, error))
+    gathered = _Gathered(inputs.stored.num_classes)
+    kept = set()
+    with files.Journal(output / RECORDS, header) as journal:
+        for row in journal.earlier():
+            if row["name"] not in kept and stamps.get(row["name"]) == row["stamp"]:
+                kept.add(row["name"])
+                gathered.add(row)
+        if kept:
+            print(f"{len(kept)} of them measured by an earlier run")
+        journal.begin(journal.earlier())
+        todo = [i for i, item in enumerate(items) if item.name not in kept]
+        loaded = label_files.stream(
+            [items[i] for i in todo],
+            [references[i] for i in todo],
+            inputs.stored,
+            inputs.reference_stored,
+            workers=min(workers, len(todo)),
+        )
+        bar = tqdm(
+            zip(todo, loaded, strict=True),
+            desc="auditing",
+            total=len(items),
+            initial=len(kept),
+            unit="map",
+            disable=None,  # no bar where stderr is not a terminal
+        )
+        for index, (maps, error) in bar:
+            item = items[index]
+            if maps is None:
+                gathered.bad.append((item.name, error))
                 continue
-            pair = None
-            if reference is not None:
-                pair = audit.compare(labels, reference, K, where=str(file.path))
-            line = {
-                "name": file.name,
-                "stamp": stamps[file.name],
-                "map": _plain(audit.examine(labels, K, where=str(file.path))),
-                "position": _position(labels, K).tolist(),
-                "pair": None if pair is None else _plain(pair),
-            }
-            out.write(json.dumps(line) + "\n")
-            keep(_record(file, line, pair), pair)
-    ordered = [records[file.name] for file in files if file.name in records]
-    return Gathered(ordered, totals[0] if totals else None, position, bad)
+            row = _measured(item, maps, inputs.stored.num_classes)
+            row["stamp"] = stamps[item.name]
+            journal.append(row)
+            gathered.add(row)
+    order = {item.name: index for index, item in enumerate(items)}
+    gathered.records = dict(
+        sorted(gathered.records.items(), key=lambda pair: order[pair[0]])
+    )
+    return gathered
 
 
-def _record(
-    file: LabelFile, line: Mapping[str, Any], pair: audit.Comparison | None
-) -> Record:
-    fields = dict(line["map"])
+def _measured(
+    item: Item, maps: label_files.LabelPair, num_classes: int
+) -> dict[str, Any]:
+    """Measures one map; returns a row of the journal without its stamp."""
+    labels, reference = maps
+    pair = None
+    if reference is not None:
+        pair = audit_lib.compare(labels, reference, num_classes, where=item.where)
+    examined = audit_lib.examine(labels, num_classes, where=item.where)
+    return {
+        "name": item.name,
+        "map": _plain(examined),
+        "position": _position(labels, num_classes).tolist(),
+        "pair": None if pair is None else _plain(pair),
+    }
+
+
+def _record(row: Mapping[str, Any], pair: audit_lib.Comparison | None) -> MapRecord:
+    fields = dict(row["map"])
     for name, dtype in (("counts", np.int64), ("objects", np.int64)):
         fields[name] = np.asarray(fields[name], dtype)
     fields["thumb"] = np.asarray(fields["thumb"], np.uint8)
     for name in ("size", "wrong_ids"):
         fields[name] = tuple(fields[name])
-    return Record(
-        file,
-        audit.LabelMap(**fields),
-        np.asarray(line["position"], np.int64),
+    return MapRecord(
+        row["name"],
+        audit_lib.LabelMap(**fields),
+        np.asarray(row["position"], np.int64),
         None if pair is None else pair.joint,
-        None if pair is None else audit.error_kinds(pair),
+        None if pair is None else audit_lib.error_kinds(pair),
     )
 
 
-def _pair_of(fields: Mapping[str, Any]) -> audit.Comparison:
+def _pair_of(fields: Mapping[str, Any]) -> audit_lib.Comparison:
     arrays = {
         name: np.asarray(value, np.float64 if name == "spread" else np.int64)
         for name, value in fields.items()
         if isinstance(value, list)
     }
-    return audit.Comparison(**{**fields, **arrays})
+    return audit_lib.Comparison(**{**fields, **arrays})
 
 
-def _plain(measured: audit.LabelMap | audit.Comparison) -> dict[str, Any]:
-    """Fields of a named tuple as JSON has them."""
+def _plain(measured: audit_lib.LabelMap | audit_lib.Comparison) -> dict[str, Any]:
+    """Returns the fields of a named tuple as types that JSON has."""
     return {
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in measured._asdict().items()
     }
 
 
-def _earlier(path: Path, header: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Lines of an earlier run with the same settings; a line cut short is the last."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as lines:
-        try:
-            if json.loads(next(lines, "null")) != json.loads(json.dumps(header)):
-                return
-            for line in lines:
-                yield json.loads(line)
-        except json.JSONDecodeError:
-            return
-
-
-def _start_over(path: Path, header: Mapping[str, Any], goes_on: bool) -> None:
-    """Leaves a file of whole lines only, that lines can be added to."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("w", encoding="utf-8") as out:
-        out.write(json.dumps(header) + "\n")
-        if goes_on:
-            for line in _earlier(path, header):
-                out.write(json.dumps(line) + "\n")
-    scratch.replace(path)
-
-
 def _position(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Pixels of each class in each cell of the image, int64 `[16, 16, K]`.
+    """Counts pixels of each class in each cell of the image, int64 `[16, 16, K]`.
 
-    `density.position` on the host: it would compile once for every size of image.
+    Equals `density.position`, which would be compiled for each size of image.
     """
     height, width = labels.shape
     rows = np.arange(height)[:, None] * GRID[0] // height
@@ -349,23 +384,18 @@ def _position(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return counts.reshape(*GRID, num_classes)
 
 
-def _summary(
-    settings: Settings, gathered: Gathered, names: Sequence[str]
-) -> dict[str, Any]:
-    """The content of audit.json."""
-    records = gathered.records
+def _summary(gathered: _Gathered, names: Sequence[str], seed: int) -> dict[str, Any]:
+    """Returns the content of audit.json but for where the maps come from."""
+    records = list(gathered.records.values())
     maps = [record.map for record in records]
-    whole, far = audit.overview(maps), audit.outliers(maps)
-    same = audit.duplicates(maps)
+    whole, far = audit_lib.overview(maps), audit_lib.outliers(maps)
+    same = audit_lib.duplicates(maps)
 
     def named(indices: Sequence[int]) -> list[str]:
-        return [records[i].file.name for i in indices]
+        return [records[i].name for i in indices]
 
     total = gathered.position.sum(axis=-1, keepdims=True)
     return {
-        "labels": str(settings.labels),
-        "reference": settings.reference and str(settings.reference),
-        "images": settings.images and str(settings.images),
         "num_classes": len(names),
         "class_names": list(names),
         "maps": len(records),
@@ -381,7 +411,7 @@ def _summary(
             "wrong_ids": {str(k): v for k, v in whole.wrong_ids.items()},
         },
         "outliers": [
-            {"name": records[i].file.name, "feature": feature, "score": score}
+            {"name": records[i].name, "feature": feature, "score": score}
             for i, (feature, score) in zip(far.indices, far.reasons, strict=True)
         ],
         "duplicates": {
@@ -389,20 +419,22 @@ def _summary(
             "near": [named(group) for group in same.near],
         },
         "position": (gathered.position / np.maximum(total, 1)).tolist(),
-        "comparison": _comparison(settings, gathered, names),
+        "comparison": _comparison(gathered, names, seed),
         "scores": np.abs(far.scores).max(axis=1).tolist(),
     }
 
 
 def _comparison(
-    settings: Settings, gathered: Gathered, names: Sequence[str]
+    gathered: _Gathered, names: Sequence[str], seed: int
 ) -> dict[str, Any] | None:
-    """What the labels are against their references."""
+    """Returns how labels and references differ, or None without references."""
     if gathered.pair is None:
         return None
-    joints = np.stack([r.joint for r in gathered.records if r.joint is not None])
-    found = audit.transition(joints, class_names=names, seed=settings.seed)
-    judged = audit.verdict(gathered.pair)
+    joints = np.stack(
+        [r.joint for r in gathered.records.values() if r.joint is not None]
+    )
+    found = audit_lib.transition(joints, class_names=names, seed=seed)
+    judged = audit_lib.verdict(gathered.pair)
     condition = found.condition_number
     return {
         "maps": len(joints),
@@ -429,11 +461,12 @@ def _comparison(
     }
 
 
-def _profile(pair: audit.Comparison, names: Sequence[str]) -> dict[str, Any]:
-    """Share labelled as each class by signed depth, negative inside the class.
+def _profile(pair: audit_lib.Comparison, names: Sequence[str]) -> dict[str, Any]:
+    """Returns the share labelled as each class by signed depth, negative inside.
 
-    Outside, depth is the distance to the class for two classes only: with more it is
-    that to the nearest of all boundaries, and nothing is said.
+    Outside a class, depth is the distance to the class for two classes only. With more
+    classes it is the distance to the nearest boundary of any class, and the share is
+    None.
     """
     counts = pair.profile.sum(axis=0).astype(float)  # [K, DEPTHS, K]
     classes = {}
@@ -448,13 +481,15 @@ def _profile(pair: audit.Comparison, names: Sequence[str]) -> dict[str, Any]:
         classes[name] = [
             float(s) if t > 0 else None for s, t in zip(share, total, strict=True)
         ]
-    depths = np.arange(audit.DEPTHS)
+    depths = np.arange(audit_lib.DEPTHS)
     distance = np.concatenate([-1 - depths[::-1], depths])
     return {"distance": distance.tolist(), "classes": classes}
 
 
-def _rows(records: Sequence[Record], summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per map, worst first: most wrong, or farthest from the others."""
+def _rows(
+    records: Sequence[MapRecord], summary: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Returns a row per map, worst first: most wrong, or farthest from the others."""
     duplicates = {
         name for group in summary["duplicates"]["exact"] for name in group[1:]
     }
@@ -468,12 +503,12 @@ def _rows(records: Sequence[Record], summary: dict[str, Any]) -> list[dict[str, 
                 ("empty", one.empty),
                 ("one class", one.one_class),
                 ("wrong ids", one.wrong > 0),
-                ("duplicate", record.file.name in duplicates),
+                ("duplicate", record.name in duplicates),
             )
             if set_
         ]
         row: dict[str, Any] = {
-            "name": record.file.name,
+            "name": record.name,
             "height": one.size[0],
             "width": one.size[1],
             "labelled": one.labelled,
@@ -505,7 +540,7 @@ def _badness(row: Mapping[str, Any]) -> tuple[float, int, float]:
 def _write_csv(
     path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]
 ) -> None:
-    """audit.csv, whole or not at all."""
+    """Writes audit.csv."""
     compared = any("disagreement" in row for row in rows)
     last = ("disagreement", "independent", "boundary", "objects_share")
     plain = ("name", "height", "width", "labelled", "void_share")
@@ -523,53 +558,57 @@ def _write_csv(
 
 
 def _thumbnails(
-    rows: Sequence[Mapping[str, Any]],
-    records: Sequence[Record],
-    references: Sequence[LabelFile | None],
-    stored: label_files.Encoding,
-    reference_stored: label_files.Encoding | None,
-    images: Mapping[str, Path],
+    rows: Sequence[Mapping[str, Any]], inputs: _Inputs, images: Mapping[str, Item]
 ) -> list[report.Thumbnail]:
-    """Pictures of the worst maps."""
-    files = {record.file.name: record.file for record in records}
-    clean = {file.name: file for file in references if file is not None}
+    """Returns pictures of the worst maps."""
+    by_name = {
+        item.name: (item, clean)
+        for item, clean in zip(inputs.items, inputs.references, strict=True)
+    }
     shown = []
     for row in rows[:SHOWN]:
-        name = row["name"]
-        reference = clean.get(name)
-        loaded = label_files.load(files[name], reference, stored, reference_stored)
-        if loaded.labels is None:
+        item, clean = by_name[row["name"]]
+        maps = label_files.load(
+            item, clean, inputs.stored, inputs.reference_stored
+        ).content
+        if maps is None:  # the file has changed since it was measured
             continue
-        image = None
-        if name in images:
-            try:
-                image = image_files.read_image(images[name])
-            except InputError as error:
-                print(f"warning: {error}", file=sys.stderr)
-        if image is not None and image.shape[:2] != loaded.labels.shape:
-            print(
-                f"warning: {images[name]}: size {image.shape[:2]}, expected "
-                f"{loaded.labels.shape}, as its label map",
-                file=sys.stderr,
-            )
-            image = None
         said = f"score {row['score']:.1f}"
         if "disagreement" in row:
             said = f"{row['disagreement']:.1%} wrong"
         shown.append(
             report.Thumbnail(
-                name=name,
-                labels=loaded.labels,
-                image=image,
-                reference=loaded.reference,
+                name=item.name,
+                labels=maps.labels,
+                image=_image(images.get(item.name), maps.labels.shape),
+                reference=maps.reference,
                 caption=said,
             )
         )
     return shown
 
 
+def _image(item: Item | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Returns the image of a label map; warns if it cannot be shown."""
+    if item is None:
+        return None
+    try:
+        image = collect.read_image(item)
+    except InputError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return None
+    if image.shape[:2] != shape:
+        print(
+            f"warning: {item.where}: size {image.shape[:2]}, expected {shape}, as its"
+            " label map",
+            file=sys.stderr,
+        )
+        return None
+    return image
+
+
 def _say(summary: Mapping[str, Any], html: Path) -> None:
-    """The verdict on the terminal, and where the rest is."""
+    """Prints the verdict, bad files, and where the page is."""
     compared = summary["comparison"]
     if compared:
         print(f"verdict: {compared['verdict']['family']}")

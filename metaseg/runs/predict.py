@@ -1,83 +1,87 @@
 """Prediction of many images: read ahead, segmented, measured, written, shown.
 
-Every finished image leaves one line in OUTPUT/records.jsonl, by which a second run goes
-on: images whose file is unchanged and whose results are there are not read again.
+Each finished image adds one row to OUTPUT/records.jsonl. A later job with the same
+arguments skips images whose files are unchanged and whose results exist.
 """
 
+import contextlib
 import csv
 import io
 import itertools
-import json
+import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from metaseg import decoding, files, prediction, report
-from metaseg.data import collect, image_files
-from metaseg.data.collect import Job
+from metaseg import checks, decoding, files, prediction, report
+from metaseg.data import collect, image_files, label_files
+from metaseg.data.collect import Item, Source
 from metaseg.data.dataset import VOID
 from metaseg.errors import InputError
 
-__all__ = ["Settings", "run"]
+__all__ = ["ARGUMENTS", "Predicted", "predict"]
 
 RECORDS = "records.jsonl"
-_SLAB = 1 << 22  # pixels compared with labels at a time
-_LINE_EVERY = 10  # seconds between lines of progress where there is no terminal
+ARGUMENTS = (
+    "run",
+    "images",
+    "output",
+    "labels",
+    "label_values",
+    "decision_rule",
+    "values",
+    "channel",
+    "tile",
+    "overlap",
+)
+VALUES = ("ids", "mask")
+_SLAB = 1 << 22  # pixels that are compared with labels at a time
+_LINE_EVERY = 10  # seconds between lines of progress if there is no terminal
 
 
-class Settings(NamedTuple):
-    """What the command line says.
+class Predicted(NamedTuple):
+    """Result of `predict`.
 
     Attributes:
-      run: work folder of the run.
-      images: folder, file or pattern.
-      output: folder for the results.
-      labels: folder of true label maps, or None.
-      reading: "analytic", "argmax" or "validation".
-      values: "ids" or "mask".
-      scores: whether to write scores.
-      channel: of the images, or None.
-      tile: pixels a side, or None.
-      overlap: pixels, or None.
-      label_values: class ids of stored values of `labels`, or None.
+      report: Path of index.html.
+      rows: Rows of predictions.csv: name, sizes, areas, objects and measures.
+      measures: `decoding.measure` of all images with labels together, or None.
+      bad: `(name, what is wrong)` for each file that could not be used.
     """
 
-    run: Path
-    images: str
+    report: Path
+    rows: list[dict[str, Any]]
+    measures: dict[str, Any] | None
+    bad: list[tuple[str, str]]
+
+
+class _Task(NamedTuple):
+    """What the prediction of each image needs; see `predict`.
+
+    Attributes:
+      predictor: The network.
+      decode: Function from scores to labels.
+      partners: True label maps by the names of the images.
+      output: Folder for the results.
+      label_values: Class ids by stored value, or None.
+      options: The arguments that results depend on.
+    """
+
+    predictor: prediction.Predictor
+    decode: Callable[[np.ndarray], np.ndarray]
+    partners: Mapping[str, Item]
     output: Path
-    labels: Path | None = None
-    reading: str = "analytic"
-    values: str = "ids"
-    scores: bool = False
-    channel: int | None = None
-    tile: int | None = None
-    overlap: int | None = None
-    label_values: Mapping[int, int] | None = None
+    label_values: Mapping[int, int] | None
+    options: Mapping[str, Any]
 
 
-class Task(NamedTuple):
-    """What the prediction of each image needs.
-
-    Attributes:
-      settings: of the command line.
-      run: the network.
-      read: scores to labels.
-      labels: true label maps by name of the image.
-    """
-
-    settings: Settings
-    run: prediction.Run
-    read: Callable[[np.ndarray], np.ndarray]
-    labels: Mapping[str, Job]
-
-
-class Progress:
-    """A bar on a terminal; elsewhere a line now and then."""
+class PredictionProgress:
+    """A bar on a terminal; elsewhere a line every ten seconds."""
 
     def __init__(self, total: int, done: int) -> None:
         self._bar = tqdm(
@@ -88,7 +92,7 @@ class Progress:
         self._pixels = 0
 
     def rate(self) -> str:
-        """Images and megapixels a second, or nothing if there were none."""
+        """Returns images and megapixels per second; empty if no image was computed."""
         if self._pixels == 0:
             return ""
         seconds = max(time.perf_counter() - self._start, 1e-9)
@@ -96,7 +100,7 @@ class Progress:
         return f"{images:.3g} images/s, {mega / 1e6:.3g} megapixels/s"
 
     def pixels(self, count: int) -> None:
-        """Counts what has been segmented."""
+        """Counts segmented pixels."""
         self._pixels += count
         now = time.perf_counter()
         if self._bar.disable and now - self._said > _LINE_EVERY:
@@ -117,253 +121,291 @@ class Progress:
         self._bar.close()
 
 
-def run(settings: Settings) -> int:
-    """Predicts.
+def predict(
+    run: str | os.PathLike[str] | prediction.Predictor,
+    images: Source,
+    output: str | os.PathLike[str],
+    *,
+    labels: Source | None = None,
+    label_values: Mapping[int, int] | None = None,
+    decision_rule: str = "analytic",
+    values: str = "ids",
+    scores: bool = False,
+    channel: int | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
+) -> Predicted:
+    """Segments images and writes label maps, overlays, a table and a page.
+
+    Args:
+      run: Work folder of a finished run, or a loaded predictor.
+      images: Folder, file or glob pattern; or a sequence of files; or arrays, see
+        `data.collect.find`.
+      output: Folder for the results: new, empty, or that of an earlier prediction,
+        which is continued.
+      labels: True label maps with the names of the images, to measure against.
+      label_values: Class ids of stored values of `labels` that are not class ids; 255
+        is void.
+      decision_rule: Rule from scores to labels: "analytic" (noise-aware), "argmax" or
+        "validation".
+      values: "ids" writes class ids, "mask" 0 and 255 for two classes.
+      scores: Whether to write the scores, as 32-bit TIFF files.
+      channel: Channel of each image to use, or None for all.
+      tile: Side in pixels of what the network sees at once, or None.
+      overlap: Overlap of tiles in pixels, or None.
 
     Returns:
-      0, or 1 if some files were bad.
+      What was predicted.
 
     Raises:
-      InputError: wrong run, folders or flags; nothing could be predicted; the output
-        could not be written.
+      InputError: If an argument is wrong, no image can be predicted, or the output
+        cannot be written.
     """
+    checks.choice("values", values, VALUES)
+    options = {
+        "decision_rule": decision_rule,
+        "values": values,
+        "scores": scores,
+        "channel": channel,
+        "tile": tile,
+        "overlap": overlap,
+        "label_values": sorted((label_values or {}).items()),
+    }
+    folder = Path(output)
     try:
-        return _run(settings)
-    except OSError as error:  # bad images are listed, so this is the output
+        return _predict(run, images, folder, labels, label_values, options)
+    except OSError as error:  # errors of images are listed, so this is the output
         raise InputError(
-            f"--output: cannot write '{error.filename or settings.output}' "
-            f"({error.strerror}); what is finished is kept, run again to go on"
+            f"output: cannot write '{error.filename or output}' ({error.strerror});"
+            " finished images are kept, run again to continue"
         ) from error
 
 
-def _run(settings: Settings) -> int:
+def _predict(
+    run: str | os.PathLike[str] | prediction.Predictor,
+    images: Source,
+    output: Path,
+    labels: Source | None,
+    label_values: Mapping[int, int] | None,
+    options: Mapping[str, Any],
+) -> Predicted:
     start = time.perf_counter()
-    network = prediction.load(settings.run)
-    try:
-        read = prediction.decision_rule(network, settings.reading)
-    except InputError as error:
-        reason = str(error).removeprefix("rule: ")
-        raise InputError(f"--reading: {reason}") from None
-    if settings.values == "mask" and network.num_classes != 2:
+    predictor, folder = run, ""
+    if not isinstance(predictor, prediction.Predictor):
+        predictor, folder = prediction.load(predictor), f" ({run})"
+    decode = prediction.decoder(predictor, options["decision_rule"])
+    if options["values"] == "mask" and predictor.num_classes != 2:
         raise InputError(
-            f"--values: got mask, but the run has {network.num_classes} classes;"
+            f"values: got mask, but the run has {predictor.num_classes} classes;"
             " expected ids"
         )
-    jobs, bad = collect.find(settings.images, settings.output)
-    _check_output(settings.output)
-    labels = {}
-    if settings.labels is not None and jobs:
-        labels = collect.find_labels(settings.labels, jobs)
-    task = Task(settings, network, read, labels)
+    items = collect.find(images, field="images", exclude=output)
+    _check_output(output)
+    partners = {}
+    if labels is not None:
+        partners = collect.find_partners(labels, items, field="labels")
+    task = _Task(predictor, decode, partners, output, label_values, options)
+    source = _described(images, items)
     print(
-        f"{len(jobs)} images at {settings.images}"
-        + (f", {len(labels)} with a label map" if settings.labels else "")
-        + f"; run: {network.name}; reading: {settings.reading}"
+        f"{len(items)} images at {source}"
+        + (f", {len(partners)} with a label map" if labels is not None else "")
+        + f"; run: {predictor.name}; decision rule: {options['decision_rule']}"
     )
-    rows, said = _predict_all(task, jobs, bad)
+    bad: list[tuple[str, str]] = []
+    rows, rate = _predict_all(task, items, bad)
     if not rows:
-        raise InputError(f"--images: no image could be predicted; first: {bad[0][1]}")
+        raise InputError(f"images: no image could be predicted; first: {bad[0][1]}")
     bad += [(row["name"], row["label_error"]) for row in rows if "label_error" in row]
-    _finish(task, rows, bad, said, time.perf_counter() - start)
-    return int(bool(bad))
+    measured = [row for row in rows if "confusion" in row]
+    each = {row["name"]: _measures([row]) for row in measured}
+    pooled = _measures(measured) if measured else None
+    table = [
+        _columns(row, predictor.class_names, each.get(row["name"])) for row in rows
+    ]
+    done = Predicted(output / "index.html", table, pooled, bad)
+    _write_measures(task, str(labels), done, each)
+    files.write_text(output / "predictions.csv", _csv(table))
+    final = options["decision_rule"] == "analytic" and predictor.final_threshold
+    report.write_predictions(
+        done.report,
+        images=source,
+        run=f"{predictor.name}{folder}",
+        rule="own" if final else options["decision_rule"],
+        aware=predictor.matrix is not None,
+        class_names=predictor.class_names,
+        rows=table,
+        pooled=pooled,
+        bad=bad,
+        seconds=time.perf_counter() - start,
+        rate=rate,
+    )
+    _say(done, len(measured), rate)
+    return done
+
+
+def _described(images: Source, items: Sequence[Item]) -> str:
+    """Returns where the images come from, for messages and the page."""
+    if isinstance(images, str | os.PathLike):
+        return os.fspath(images)
+    return "a list of files" if items[0].pixels is None else "arrays"
 
 
 def _check_output(output: Path) -> None:
-    """Makes the folder, unless it holds what no prediction has written."""
+    """Makes the folder, unless it holds files that no prediction has written."""
     if output.is_dir():
-        try:
-            with (output / RECORDS).open(encoding="utf-8") as lines:
-                mine = "fingerprint" in json.loads(next(lines, "null"))
-        except (OSError, ValueError, TypeError):
-            mine = False
+        header = files.Journal.header_of(output / RECORDS)
+        mine = isinstance(header, dict) and "fingerprint" in header
         if not mine and any(output.iterdir()):
             raise InputError(
-                f"--output: '{output}' is not empty and not of an earlier prediction;"
+                f"output: '{output}' is not empty and not of an earlier prediction;"
                 " expected a new or empty folder"
             )
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"--output: cannot make '{output}' ({error.strerror}); expected a folder"
+            f"output: cannot make '{output}' ({error.strerror}); expected a folder"
         ) from None
 
 
-def _paths(settings: Settings, name: str) -> dict[str, Path]:
-    """Where the results of an image go."""
-    wanted = {"labels": ".png", "overlays": ".png"}
-    if settings.scores:
-        wanted["scores"] = ".tif"
-    return {
-        kind: settings.output / kind / f"{name}{ending}"
-        for kind, ending in wanted.items()
-    }
+def _paths(output: Path, name: str, scores: bool) -> dict[str, Path]:
+    """Returns where the results of an image go."""
+    wanted = {"labels": ".png", "overlays": ".png"} | (
+        {"scores": ".tif"} if scores else {}
+    )
+    return {kind: output / kind / f"{name}{end}" for kind, end in wanted.items()}
 
 
 def _predict_all(
-    task: Task, jobs: Sequence[Job], bad: list[tuple[str, str]]
+    task: _Task, items: Sequence[Item], bad: list[tuple[str, str]]
 ) -> tuple[list[dict[str, Any]], str]:
-    """Rows of all images, earlier ones included, and the rate; extends `bad`."""
-    settings = task.settings
-    records = settings.output / RECORDS
-    header = _header(task)
-    stamps = {job.name: _stamps(task, job) for job in jobs}
+    """Returns rows of all images, earlier ones too, and the rate; extends `bad`."""
+    fingerprint = prediction.fingerprint(task.predictor)
+    header = {"fingerprint": fingerprint, **task.options}
+    journal = files.Journal(task.output / RECORDS, header)
+    stamps = {item.name: _stamps(task, item) for item in items}
     rows: dict[str, dict[str, Any]] = {}
-    for row in _earlier(records, header):
-        there = all(path.is_file() for path in _paths(settings, row["name"]).values())
+    for row in journal.earlier():
+        paths = _paths(task.output, row["name"], task.options["scores"])
+        there = all(path.is_file() for path in paths.values())
         if there and stamps.get(row["name"]) == row["stamp"]:
             rows[row["name"]] = row
         else:
             rows.pop(row["name"], None)
-    _remove_stale(settings, records, keep=set(rows))
-    _start_over(records, header, rows.values())
-    todo = [job for job in jobs if job.name not in rows]
+    _remove_stale(task.output, keep=set(rows))
+    todo = [item for item in items if item.name not in rows]
     if rows:
         print(f"{len(rows)} of them finished by an earlier run")
-    progress = Progress(len(jobs), len(rows))
-    with records.open("a", encoding="utf-8") as out:
+    progress = PredictionProgress(len(items), len(rows))
+    with journal:
+        journal.begin(rows.values())
         for row in _predicted(task, todo, bad, progress):
             row["stamp"] = stamps[row["name"]]
-            _write_line(out, row)
+            journal.append(row)
             rows[row["name"]] = row
     progress.close()
-    return [rows[job.name] for job in jobs if job.name in rows], progress.rate()
+    return [rows[item.name] for item in items if item.name in rows], progress.rate()
 
 
-def _header(task: Task) -> dict[str, Any]:
-    """What the results of an image depend on, but the image."""
-    settings = task.settings
-    return {
-        "fingerprint": prediction.fingerprint(task.run),
-        **{
-            field: getattr(settings, field)
-            for field in ("reading", "values", "scores", "channel", "tile", "overlap")
-        },
-        "label_values": sorted((settings.label_values or {}).items()),
-    }
+def _stamps(task: _Task, item: Item) -> list[Any]:
+    label = task.partners.get(item.name)
+    return [list(item.stamp), list(label.stamp) if label else None]
 
 
-def _stamps(task: Task, job: Job) -> list[Any]:
-    label = task.labels.get(job.name)
-    return [list(job.stamp), list(label.stamp) if label else None]
-
-
-def _earlier(path: Path, header: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """Rows of an earlier run, of the same settings if a header is given."""
-    try:
-        with path.open(encoding="utf-8") as lines:
-            first = json.loads(next(lines, "null"))
-            if header is None or first == json.loads(json.dumps(header)):
-                yield from map(json.loads, lines)
-    except (OSError, json.JSONDecodeError):  # a line cut short is the last
-        return
-
-
-def _remove_stale(settings: Settings, records: Path, keep: set[str]) -> None:
-    """Removes what earlier runs wrote of images that are to be done anew, or gone."""
-    for path in settings.output.rglob(files.UNFINISHED):
+def _remove_stale(output: Path, keep: set[str]) -> None:
+    """Removes unfinished files, and results of images that changed or are gone."""
+    for path in output.rglob(files.UNFINISHED):
         path.unlink()
-    with_scores = settings._replace(scores=True)
-    for row in _earlier(records, None):
+    for row in files.Journal.rows_of(output / RECORDS):
         if row["name"] not in keep:
-            for path in _paths(with_scores, row["name"]).values():
+            for path in _paths(output, row["name"], scores=True).values():
                 path.unlink(missing_ok=True)
 
 
-def _start_over(
-    path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]
-) -> None:
-    """Leaves a file of whole lines only, that lines can be added to."""
-    lines = [json.dumps(each) + "\n" for each in (header, *rows)]
-    files.write_text(path, "".join(lines))
-
-
-def _write_line(out: TextIO, row: Mapping[str, Any]) -> None:
-    out.write(json.dumps(row) + "\n")
-    out.flush()
-
-
 def _predicted(
-    task: Task, jobs: Sequence[Job], bad: list[tuple[str, str]], progress: Progress
+    task: _Task,
+    items: Sequence[Item],
+    bad: list[tuple[str, str]],
+    progress: PredictionProgress,
 ) -> Iterator[dict[str, Any]]:
-    """A row for each image, once its files are written."""
-    settings = task.settings
-    open_: dict[int, tuple[Job, np.ndarray]] = {}  # in work, by index of the image
+    """Yields a row for each image once its files are written."""
+    started: dict[int, tuple[Item, np.ndarray]] = {}  # by index of the image
 
     def images() -> Iterator[np.ndarray]:
-        loaded = collect.stream(jobs, settings.channel)
-        for job, (pixels, error) in zip(jobs, loaded, strict=True):
+        loaded = collect.stream(items, task.options["channel"])
+        for item, (pixels, error) in zip(items, loaded, strict=True):
             if pixels is not None:
                 try:
                     fitting = prediction.fit_channels(
-                        pixels, task.run.channels, str(job.path)
+                        pixels, task.predictor.channels, item.where
                     )
                 except InputError as wrong:
-                    error = f"{wrong} (--channel picks one)"
+                    error = f"{wrong} (channel picks one)"
                 else:
-                    open_[next(number)] = job, pixels
+                    started[next(number)] = item, pixels
                     yield fitting
                     continue
-            bad.append((job.name, error))
+            bad.append((item.name, error))
             progress.image()
 
     number = itertools.count()
     scored = prediction.strips(
-        task.run, images(), tile=settings.tile, overlap=settings.overlap
+        task.predictor,
+        images(),
+        tile=task.options["tile"],
+        overlap=task.options["overlap"],
     )
-    try:
-        first = next(scored, None)
-    except InputError as error:
-        raise InputError(f"--{error}") from None
+    first = next(scored, None)
     while first is not None:
-        job, pixels = open_.pop(first.image)
-        row, first = _one(task, job, pixels, first, scored, progress)
+        item, pixels = started.pop(first.image)
+        row, first = _one(task, item, pixels, first, scored, progress)
         progress.image()
         yield row
 
 
 def _one(
-    task: Task,
-    job: Job,
+    task: _Task,
+    item: Item,
     pixels: np.ndarray,
     strip: prediction.Strip,
     rest: Iterator[prediction.Strip],
-    progress: Progress,
+    progress: PredictionProgress,
 ) -> tuple[dict[str, Any], prediction.Strip | None]:
-    """Takes the strips of one image; its row, and the first strip of the next."""
-    settings, K = task.settings, task.run.num_classes
+    """Takes the strips of one image; returns its row and the next image's strip."""
+    K = task.predictor.num_classes
     height, width = pixels.shape[:2]
-    paths = _paths(settings, job.name)
+    paths = _paths(task.output, item.name, task.options["scores"])
     labels = np.empty((height, width), np.uint8)
     objects, counts, seconds = prediction.no_objects(K), np.zeros(K, np.int64), 0.0
-    scores = None
-    if settings.scores:
-        scores = collect.ScoreFile(
-            paths["scores"], strip.scores.shape[-1], height, width
-        )
-    while True:
+    with contextlib.ExitStack() as stack:
+        score_file = None
+        if "scores" in paths:
+            planes = strip.scores.shape[-1]
+            score_file = stack.enter_context(
+                prediction.ScoreFile(paths["scores"], planes, height, width)
+            )
+        while True:
+            began = time.perf_counter()
+            part = task.decode(strip.scores)
+            labels[strip.start : strip.start + len(part)] = part
+            counts += np.bincount(part.ravel(), minlength=K)
+            objects = prediction.add_strip(objects, part)
+            if score_file is not None:
+                score_file.write(strip.start, strip.scores)
+            progress.pixels(part.size)
+            seconds += strip.seconds + time.perf_counter() - began
+            if strip.last:
+                break
+            strip = next(rest)
         began = time.perf_counter()
-        part = task.read(strip.scores)
-        labels[strip.start : strip.start + len(part)] = part
-        counts += np.bincount(part.ravel(), minlength=K)
-        objects = prediction.add_strip(objects, part)
-        if scores is not None:
-            scores.write(strip.start, strip.scores)
-        progress.pixels(part.size)
-        seconds += strip.seconds + time.perf_counter() - began
-        if strip.last:
-            break
-        strip = next(rest)
-    began = time.perf_counter()
-    row: dict[str, Any] = {"name": job.name, "height": height, "width": width}
+        if score_file is not None:
+            score_file.finish()
+    row: dict[str, Any] = {"name": item.name, "height": height, "width": width}
     row |= {"pixels": counts.tolist(), "objects": objects.counts.tolist()}
-    if job.name in task.labels:
-        row |= _compared(labels, task.labels[job.name], K, settings.label_values)
-    if scores is not None:
-        scores.close()
-    overlay = report.overlay(pixels, labels, K)
-    files.write_png(paths["overlays"], overlay)
-    if settings.values == "mask":
+    if item.name in task.partners:
+        row |= _compared(labels, task.partners[item.name], K, task.label_values)
+    files.write_png(paths["overlays"], report.overlay(pixels, labels, K))
+    if task.options["values"] == "mask":
         labels *= 255
     files.write_png(paths["labels"], labels)
     row["seconds"] = seconds + time.perf_counter() - began
@@ -372,11 +414,11 @@ def _one(
 
 def _compared(
     labels: np.ndarray,
-    truth: Job,
+    truth: Item,
     num_classes: int,
     values: Mapping[int, int] | None,
 ) -> dict[str, Any]:
-    """The confusion matrix, or what is wrong with the label map."""
+    """Returns the confusion matrix, or what is wrong with the label map."""
     try:
         true = _true_labels(truth, num_classes, values)
     except InputError as error:
@@ -384,21 +426,21 @@ def _compared(
     if true.shape != labels.shape:
         (height, width), expected = true.shape, labels.shape
         return {
-            "label_error": f"{truth.path}: {height} x {width}, expected {expected[0]} x"
-            f" {expected[1]} as its image"
+            "label_error": f"{truth.where}: {height} x {width}, expected"
+            f" {expected[0]} x {expected[1]} as its image"
         }
     return {"confusion": confusion(labels, true, num_classes).tolist()}
 
 
 def _true_labels(
-    truth: Job, num_classes: int, values: Mapping[int, int] | None
+    truth: Item, num_classes: int, values: Mapping[int, int] | None
 ) -> np.ndarray:
-    """uint8 `[H, W]` class ids, 255 void, of what the file holds."""
+    """Returns uint8 `[H, W]` class ids, 255 for void, of stored values."""
+    stored = label_files.read_values(truth)
     if values is None:
-        found = image_files.read_label(truth.path, num_classes, page=truth.page)
-        # With two classes the foreground may be stored as 255.
+        found = image_files.class_ids(stored, num_classes, where=truth.where)
+        # Two classes may be stored as 0 and 255.
         return (found > 0).astype(np.uint8) if num_classes == 2 else found
-    stored = image_files.read_label_values(truth.path, page=truth.page)
     found = np.full(stored.shape, VOID, np.uint8)
     known = np.zeros(stored.shape, bool)
     ids = {i: i for i in range(num_classes)} | {VOID: VOID} | dict(values)
@@ -409,19 +451,22 @@ def _true_labels(
     if not known.all():
         wrong = ", ".join(map(str, np.unique(stored[~known])[:5]))
         raise InputError(
-            f"{truth.path}: stored value {wrong} in {np.count_nonzero(~known)} pixels; "
-            f"expected 0 to {num_classes - 1}, 255, or those of --label_values"
+            f"{truth.where}: stored value {wrong} in {np.count_nonzero(~known)}"
+            f" pixels; expected 0 to {num_classes - 1}, 255, or those of label_values"
         )
     return found
 
 
 def confusion(labels: np.ndarray, true: np.ndarray, num_classes: int) -> np.ndarray:
-    """`metrics.confusion_matrix` on the host, in slabs: int64 `[K, K]`.
+    """Computes `metrics.confusion_matrix` on the host, a few rows at a time.
 
     Args:
-      labels: uint8 `[H, W]`, predicted class ids.
-      true: uint8 `[H, W]`, true class ids; others do not count.
-      num_classes: K.
+      labels: Predicted class ids, uint8 `[H, W]`.
+      true: True class ids, uint8 `[H, W]`; ids of K and more are not counted.
+      num_classes: Number of classes K.
+
+    Returns:
+      int64 `[K, K]`.
     """
     cells = np.zeros(num_classes**2, np.int64)
     rows = max(1, _SLAB // labels.shape[1])
@@ -433,58 +478,36 @@ def confusion(labels: np.ndarray, true: np.ndarray, num_classes: int) -> np.ndar
     return cells.reshape(num_classes, num_classes)
 
 
-def _finish(
-    task: Task,
-    rows: Sequence[Mapping[str, Any]],
-    bad: Sequence[tuple[str, str]],
-    rate: str,
-    seconds: float,
+def _write_measures(
+    task: _Task, labels: str, done: Predicted, each: Mapping[str, Any]
 ) -> None:
-    """Writes what sums the images up, and says where it is."""
-    settings, names = task.settings, task.run.class_names
-    measured = [row for row in rows if "confusion" in row]
-    each = {row["name"]: _measures([row]) for row in measured}
-    pooled = _measures(measured) if measured else None
-    table = [_columns(row, names, each.get(row["name"])) for row in rows]
-    if pooled is not None:
-        files.write_json(
-            settings.output / "metrics.json",
-            {
-                "reading": settings.reading,
-                "labels": str(settings.labels),
-                "images": len(measured),
-                "pooled": pooled,
-                "per_image": each,
-            },
-        )
-    else:
-        (settings.output / "metrics.json").unlink(missing_ok=True)
-    files.write_text(settings.output / "predictions.csv", _csv(table))
-    html = settings.output / "index.html"
-    own = settings.reading == "analytic" and task.run.own is not None
-    report.write_predictions(
-        html,
-        images=settings.images,
-        run=f"{task.run.name} ({settings.run})",
-        rule="own" if own else settings.reading,
-        aware=task.run.matrix is not None,
-        class_names=names,
-        rows=table,
-        pooled=pooled,
-        bad=bad,
-        seconds=seconds,
-        rate=rate,
-    )
-    for _, reason in bad:
+    """Writes metrics.json, or removes that of an earlier job."""
+    path = task.output / "metrics.json"
+    if done.measures is None:
+        path.unlink(missing_ok=True)
+        return
+    facts = {
+        "decision_rule": task.options["decision_rule"],
+        "labels": labels,
+        "images": len(each),
+        "pooled": done.measures,
+        "per_image": each,
+    }
+    files.write_json(path, facts)
+
+
+def _say(done: Predicted, measured: int, rate: str) -> None:
+    """Prints bad files, measures, and where the page is."""
+    for _, reason in done.bad:
         print(f"bad: {reason}", file=sys.stderr)
-    if bad:
-        print(f"bad files: {len(bad)}", file=sys.stderr)
-    if pooled is not None:
+    if done.bad:
+        print(f"bad files: {len(done.bad)}", file=sys.stderr)
+    if done.measures is not None:
         shown = ("iou", "miou", "dice", "accuracy")
-        values = [f"{k} {pooled[k]:.4f}" for k in shown if k in pooled]
-        print(f"{len(measured)} images with labels: {'  '.join(values)}")
-    print(", ".join(part for part in (f"{len(rows)} images", rate) if part))
-    print(f"report: {html}")
+        values = [f"{k} {done.measures[k]:.4f}" for k in shown if k in done.measures]
+        print(f"{measured} images with labels: {'  '.join(values)}")
+    print(", ".join(part for part in (f"{len(done.rows)} images", rate) if part))
+    print(f"report: {done.report}")
 
 
 def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -494,7 +517,7 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _columns(
     row: Mapping[str, Any], names: Sequence[str], measures: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """A row of predictions.csv."""
+    """Returns a row of predictions.csv."""
     total = row["height"] * row["width"]
     columns = {name: row[name] for name in ("name", "height", "width")}
     columns |= {f"pixels {n}": p for n, p in zip(names, row["pixels"], strict=True)}

@@ -262,9 +262,9 @@ def test_the_network_is_kept_with_the_median_threshold_of_the_training_images(wh
     images = train.load_data(c).train.images
     scores = jax.nn.sigmoid(run.model.apply(run.variables, images, train=False)[..., 0])
     cuts = igtt.best_threshold(scores, criterion="otsu", num_thresholds=12)
-    assert run.own.value == pytest.approx(float(np.median(cuts)), rel=1e-4)
-    above = prediction.decision_rule(run, "analytic")(np.asarray(scores[0])[..., None])
-    np.testing.assert_array_equal(above, scores[0] >= run.own.value)
+    assert run.final_threshold.value == pytest.approx(float(np.median(cuts)), rel=1e-4)
+    above = prediction.decoder(run, "analytic")(np.asarray(scores[0])[..., None])
+    np.testing.assert_array_equal(above, scores[0] >= run.final_threshold.value)
 
 
 def test_validation_labels_choose_the_round_with_the_best_dice(tmp_path):

@@ -2,6 +2,7 @@ import csv
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -41,7 +42,8 @@ def folders(clean, tmp_path_factory):
     return root
 
 
-def settings(root, output, labels="flipped", **more):
+def audit_of(root, output, labels="flipped", **more):
+    """The exit status of the command with the arguments."""
     fields = {
         "labels": root / labels,
         "reference": root / "clean",
@@ -52,13 +54,14 @@ def settings(root, output, labels="flipped", **more):
         "workers": 0,
         "seed": 0,
     }
-    return label_audit.Settings(**(fields | more))
+    found = label_audit.audit(**(fields | more))
+    return int(bool(found.summary["bad"]))
 
 
 @pytest.fixture(scope="module")
 def audited(folders, tmp_path_factory):
     output = tmp_path_factory.mktemp("out")
-    assert label_audit.run(settings(folders, output)) == 0
+    assert audit_of(folders, output) == 0
     return output
 
 
@@ -97,28 +100,28 @@ def test_a_second_run_reads_only_what_changed(folders, audited, monkeypatch, cle
     read = []
     load = label_files.load
 
-    def counting(file, *rest):
-        read.append(file.name)
-        return load(file, *rest)
+    def counting(item, *rest, **stored):
+        read.append(item.name)
+        return load(item, *rest, **stored)
 
     before = (audited / "audit.csv").read_text()
     monkeypatch.setattr(label_files, "load", counting)
     monkeypatch.setattr(label_audit, "SHOWN", 0)
-    assert label_audit.run(settings(folders, audited)) == 0
+    assert audit_of(folders, audited) == 0
     assert read == []
     assert (audited / "audit.csv").read_text() == before
     records = audited / label_audit.RECORDS
     lines = records.read_text().splitlines(keepends=True)
     records.write_text("".join(lines[:-1]) + lines[-1][:50])  # killed while writing
-    assert label_audit.run(settings(folders, audited)) == 0
+    assert audit_of(folders, audited) == 0
     assert read == [json.loads(lines[-1])["name"]]
     assert (audited / "audit.csv").read_text() == before
     assert records.read_text() == "".join(lines)
 
 
 def test_without_a_reference_there_is_no_comparison(folders, tmp_path):
-    given = settings(folders, tmp_path, "clean", reference=None, images=None)
-    assert label_audit.run(given) == 0
+    given = partial(audit_of, folders, tmp_path, "clean", reference=None, images=None)
+    assert given() == 0
     summary = summary_of(tmp_path)
     assert summary["comparison"] is None
     assert "disagreement" not in rows_of(tmp_path)[0]
@@ -131,15 +134,17 @@ def test_bad_files_are_listed_and_do_not_stop_the_audit(clean, tmp_path):
     (labels / "broken.png").write_bytes(b"\x89PNG nothing")
     np.savez(labels / "more.npz", first=clean[2], second=clean[3].astype(float))
     np.save(labels / "single.npy", clean[4])
-    given = settings(tmp_path, tmp_path / "out", "labels", reference=None, images=None)
-    assert label_audit.run(given) == 1
+    given = partial(
+        audit_of, tmp_path, tmp_path / "out", "labels", reference=None, images=None
+    )
+    assert given() == 1
     summary = summary_of(tmp_path / "out")
-    assert {bad["name"] for bad in summary["bad"]} == {"broken", "more:second"}
+    assert {bad["name"] for bad in summary["bad"]} == {"broken", "more#second"}
     assert summary["maps"] == 4
 
 
 def test_worker_processes_give_what_one_process_gives(folders, audited, tmp_path):
-    assert label_audit.run(settings(folders, tmp_path, workers=2)) == 0
+    assert audit_of(folders, tmp_path, workers=2) == 0
     assert (tmp_path / "audit.csv").read_text() == (audited / "audit.csv").read_text()
 
 
@@ -150,8 +155,10 @@ def test_maps_of_other_sizes_and_void_are_taken(clean, tmp_path):
         part = clean[index, :side, :120].copy()
         part[:5] = 255
         Image.fromarray(part).save(labels / f"{index}.png")
-    given = settings(tmp_path, tmp_path / "out", "labels", reference=None, images=None)
-    assert label_audit.run(given) == 0
+    given = partial(
+        audit_of, tmp_path, tmp_path / "out", "labels", reference=None, images=None
+    )
+    assert given() == 0
     rows = rows_of(tmp_path / "out")
     assert {int(row["height"]) for row in rows} == {40, 97, 128}
     assert all(float(row["void_share"]) > 0 for row in rows)
@@ -171,23 +178,44 @@ def test_of_many_classes_the_profile_speaks_of_the_inside_alone(clean):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": Path("/nowhere")}, "--labels: no folder '/nowhere'"),
-        ({"reference": Path("/nowhere")}, "--reference: no folder '/nowhere'"),
-        ({"images": Path("/nowhere")}, "--images: no folder '/nowhere'"),
-        ({"class_names": ("a",)}, "--class_names: 1 names, expected 2"),
+        ({"labels": Path("/nowhere")}, "labels: no label map at '/nowhere'"),
+        ({"reference": Path("/nowhere")}, "reference: no label map at '/nowhere'"),
+        ({"images": Path("/nowhere")}, "images: no image at '/nowhere'"),
+        ({"class_names": ("a",)}, "class_names: got 1 names, expected 2"),
     ],
 )
 def test_wrong_settings_are_named(folders, tmp_path, change, message):
     with pytest.raises(InputError, match=f"^{message}"):
-        label_audit.run(settings(folders, tmp_path, **change))
+        audit_of(folders, tmp_path, **change)
 
 
 def test_references_of_other_names_are_refused(folders, clean, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     Image.fromarray(clean[0]).save(other / "unknown.png")
-    with pytest.raises(InputError, match=r"^--reference: no name in .* like 'map0'$"):
-        label_audit.run(settings(folders, tmp_path / "out", reference=other))
+    with pytest.raises(InputError, match=r"^reference: no .* a name like 'map0'"):
+        audit_of(folders, tmp_path / "out", reference=other)
+
+
+def test_arrays_give_what_their_files_give(folders, audited, clean):
+    flipped = [
+        np.array(Image.open(folders / "flipped" / f"map{i}.png")) for i in range(COUNT)
+    ]
+    found = label_audit.audit_arrays(flipped, clean)
+    expected = summary_of(audited)
+    assert found["comparison"] == expected["comparison"]
+    assert found["overview"] == expected["overview"]
+    assert found["position"] == expected["position"]
+    assert [one["score"] for one in found["outliers"]] == [
+        one["score"] for one in expected["outliers"]
+    ]
+
+
+def test_arrays_that_are_no_label_maps_are_named(clean):
+    with pytest.raises(InputError, match=r"^labels\[0\]: float64 of shape"):
+        label_audit.audit_arrays(clean.astype(float))
+    with pytest.raises(InputError, match=r"^reference: got 1 arrays, expected one"):
+        label_audit.audit_arrays(clean, clean[:1])
 
 
 def test_the_command_line_says_what_is_missing_in_one_line():

@@ -140,21 +140,22 @@ def root(tmp_path_factory):
     return root
 
 
-def settings(root, output, **more):
+def predict(root, output, **more):
+    """The exit status of the command with the arguments."""
     fields = {
         "run": root / "run",
         "images": str(root / "images"),
         "output": output,
         "labels": root / "labels",
         "scores": True,
-    }
-    return predict_run.Settings(**(fields | more))
+    } | more
+    return int(bool(predict_run.predict(**fields).bad))
 
 
 @pytest.fixture(scope="module")
 def predicted(root, tmp_path_factory):
     output = tmp_path_factory.mktemp("out")
-    assert predict_run.run(settings(root, output)) == 0
+    assert predict(root, output) == 0
     return output
 
 
@@ -224,8 +225,10 @@ def test_stored_values_of_labels_are_mapped_and_unknown_ones_named(
     stored[3, 0, 0] = 8
     for name, label in zip(NAMES, stored, strict=True):
         save(tmp_path / "labels" / f"{name}.png", label)
-    given = settings(root, tmp_path / "out", labels=tmp_path / "labels", scores=False)
-    assert predict_run.run(given._replace(label_values={7: 1, 9: 255})) == 1
+    given = partial(
+        predict, root, tmp_path / "out", labels=tmp_path / "labels", scores=False
+    )
+    assert given(label_values={7: 1, 9: 255}) == 1
     measures = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert set(measures["per_image"]) == set(NAMES[:3])
     matrices = [
@@ -258,38 +261,38 @@ def test_a_second_run_reads_only_what_changed(root, tmp_path, monkeypatch):
     for name, image in zip("abc", IMAGES, strict=False):
         save(tmp_path / "images" / f"{name}.png", image)
     output = tmp_path / "out"
-    given = settings(root, output, images=str(tmp_path / "images"), labels=None)
-    assert predict_run.run(given) == 0
+    given = partial(predict, root, output, images=str(tmp_path / "images"), labels=None)
+    assert given() == 0
     read = []
     load = collect._load
 
-    def counting(job, channel):
-        read.append(job.name)
-        return load(job, channel)
+    def counting(item, channel):
+        read.append(item.name)
+        return load(item, channel)
 
     monkeypatch.setattr(collect, "_load", counting)
     before = rows_of(output)
-    assert predict_run.run(given) == 0
+    assert given() == 0
     assert read == []
     assert rows_of(output) == before
     lines = (output / predict_run.RECORDS).read_text().splitlines(keepends=True)
     cut_short = "".join(lines[:-1]) + lines[-1][:50]  # killed while writing
     (output / predict_run.RECORDS).write_text(cut_short)
     (output / "labels" / "a.png").unlink()
-    assert predict_run.run(given) == 0
+    assert given() == 0
     assert read == ["a", "c"]
     (tmp_path / "images" / "b.png").unlink()
-    assert predict_run.run(given) == 0
+    assert given() == 0
     assert read == ["a", "c"]
     assert sorted(path.stem for path in (output / "labels").iterdir()) == ["a", "c"]
-    assert predict_run.run(given._replace(reading="argmax")) == 0
+    assert given(decision_rule="argmax") == 0
     assert read == ["a", "c", "a", "c"]
 
 
 def test_a_full_disk_is_named_and_a_second_run_goes_on(
     root, predicted, tmp_path, monkeypatch
 ):
-    write = collect.write_png
+    write = files.write_png
 
     def full(path, pixels):
         if path.stem == "z":
@@ -297,11 +300,11 @@ def test_a_full_disk_is_named_and_a_second_run_goes_on(
         write(path, pixels)
 
     monkeypatch.setattr(files, "write_png", full)
-    with pytest.raises(InputError, match=r"^--output: cannot write '.*z\.png' \(No sp"):
-        predict_run.run(settings(root, tmp_path))
+    with pytest.raises(InputError, match=r"^output: cannot write '.*z\.png' \(No sp"):
+        predict(root, tmp_path)
     assert not (tmp_path / "index.html").exists()
     monkeypatch.undo()
-    assert predict_run.run(settings(root, tmp_path)) == 0
+    assert predict(root, tmp_path) == 0
     for name in NAMES:
         np.testing.assert_array_equal(
             label_of(tmp_path, name), label_of(predicted, name)
@@ -314,19 +317,23 @@ def test_bad_files_are_listed_and_the_others_predicted(root, tmp_path, capsys):
     save(images / "colour.png", RNG.integers(0, 256, (60, 70, 3), dtype=np.uint8))
     (images / "broken.tif").write_bytes(b"II*\0 nothing")
     save(tmp_path / "labels" / "good.png", LABELS[0][:50])
-    given = settings(
-        root, tmp_path / "out", images=str(images), labels=tmp_path / "labels"
+    given = partial(
+        predict,
+        root,
+        output=tmp_path / "out",
+        images=str(images),
+        labels=tmp_path / "labels",
     )
-    assert predict_run.run(given) == 1
+    assert given() == 1
     said = capsys.readouterr().err
     assert f"{images / 'colour.png'}: 3 channels; expected grey" in said
-    assert "--channel" in said
+    assert "(channel picks one)" in said
     assert str(images / "broken.tif") in said
     assert "labels/good.png: 50 x 70, expected 60 x 70" in said
     assert [row["name"] for row in rows_of(tmp_path / "out")] == ["good"]
-    assert predict_run.run(given) == 1  # also where nothing is left to do
-    one = given._replace(channel=0, output=tmp_path / "one", labels=None)
-    assert predict_run.run(one) == 1
+    assert given() == 1  # also where nothing is left to do
+    one = partial(given, channel=0, output=tmp_path / "one", labels=None)
+    assert one() == 1
     assert len(rows_of(tmp_path / "one")) == 2
 
 
@@ -336,34 +343,39 @@ def test_three_classes_have_ids_three_planes_of_scores_and_names(root, tmp_path)
     path = tmp_path / "images" / "stack.tif"
     tifffile.imwrite(path, stack, photometric="minisblack")
     output = tmp_path / "out"
-    given = settings(root, output, run=root / "run3", images=str(path), labels=None)
-    assert predict_run.run(given) == 0
+    given = partial(
+        predict, root, output, run=root / "run3", images=str(path), labels=None
+    )
+    assert given() == 0
     for page, found in enumerate(prediction.predict(root / "run3", list(stack))):
         name = f"stack#{page}"
         np.testing.assert_array_equal(label_of(output, name), found.labels)
         scores = tifffile.imread(output / "scores" / f"{name}.tif")
         np.testing.assert_allclose(scores, np.moveaxis(found.scores, -1, 0), atol=1e-6)
     assert {"pixels sky", "objects sea", "objects soil"} <= set(rows_of(output)[0])
-    with pytest.raises(InputError, match=r"^--values: got mask, but the run has 3 cl"):
-        predict_run.run(given._replace(values="mask"))
+    with pytest.raises(InputError, match=r"^values: got mask, but the run has 3 cl"):
+        given(values="mask")
 
 
 def test_tiles_masks_and_the_tuned_threshold_come_out_of_the_command(root, tmp_path):
-    given = settings(
+    given = partial(
+        predict,
         root,
         tmp_path,
         images=str(root / "images" / "[a-z]*.png"),
         labels=None,
-        reading="validation",
+        decision_rule="validation",
         values="mask",
         tile=64,
     )
-    assert predict_run.run(given) == 0
+    assert given() == 0
     assert [row["name"] for row in rows_of(tmp_path)] == ["a b", "größe", "z"]
     images = [
         image for name, image in zip(NAMES, IMAGES, strict=True) if "/" not in name
     ]
-    found, *_ = prediction.predict(root / "run", images, rule="validation", tile=64)
+    found, *_ = prediction.predict(
+        root / "run", images, decision_rule="validation", tile=64
+    )
     np.testing.assert_array_equal(label_of(tmp_path, "a b"), 255 * found.labels)
     scores = tifffile.imread(tmp_path / "scores" / "a b.tif")
     np.testing.assert_allclose(scores, found.scores[..., 1], atol=1e-6)
@@ -399,31 +411,45 @@ def test_a_picture_of_a_large_image_is_reduced_to_means():
     ("change", "message"),
     [
         ({"run": Path("/nowhere")}, "/nowhere: no config.json"),
-        ({"images": "/nowhere/*.png"}, "--images: no image at '/nowhere/"),
-        ({"labels": Path("/nowhere")}, "--labels: no folder '/nowhere'"),
-        ({"tile": -1}, "--tile: got -1"),
-        ({"run": "run3", "reading": "validation"}, "--reading: got 'validation'"),
+        ({"images": "/nowhere/*.png"}, "images: no image at '/nowhere/"),
+        ({"labels": Path("/nowhere")}, "labels: no label map at '/nowhere'"),
+        ({"tile": -1}, "tile: got -1"),
+        (
+            {"run": "run3", "decision_rule": "validation"},
+            "decision_rule: got 'validation'",
+        ),
     ],
 )
 def test_wrong_settings_are_named(root, tmp_path, change, message):
     change = {k: root / v if v == "run3" else v for k, v in change.items()}
     with pytest.raises(InputError, match=re.escape(message)):
-        predict_run.run(settings(root, tmp_path, **change))
+        predict(root, tmp_path, **change)
 
 
 def test_an_empty_folder_and_a_foreign_output_are_refused(root, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"^--images: no image at"):
-        predict_run.run(
-            settings(root, tmp_path / "out", images=str(tmp_path / "empty"))
-        )
+    with pytest.raises(InputError, match=r"^images: no image at"):
+        predict(root, tmp_path / "out", images=str(tmp_path / "empty"))
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"^--output: .* is not empty"):
-        predict_run.run(settings(root, tmp_path))
+    with pytest.raises(InputError, match=r"^output: .* is not empty"):
+        predict(root, tmp_path)
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
         "empty",
         "precious.txt",
     ]
+
+
+def test_arrays_give_what_their_files_give(root, predicted, tmp_path):
+    done = predict_run.predict(
+        prediction.load(root / "run"), IMAGES, tmp_path, labels=LABELS
+    )
+    assert [row["name"] for row in done.rows] == [f"{i:06d}" for i in range(4)]
+    for index, name in enumerate(NAMES):
+        found = label_of(tmp_path, f"{index:06d}")
+        np.testing.assert_array_equal(found, label_of(predicted, name))
+    measures = json.loads((predicted / "metrics.json").read_text(encoding="utf-8"))
+    assert done.measures == pytest.approx(measures["pooled"])
+    assert done.report.is_file()
 
 
 def test_the_command_line_says_what_is_missing_in_one_line():

@@ -1,4 +1,4 @@
-"""A run's work folder -> what prediction needs of it: network and decision rules."""
+"""Work folder of a run -> network, weights, normalisation and decision rules."""
 
 import hashlib
 import json
@@ -19,28 +19,35 @@ from metaseg import checkpoint, checks, decoding, models, ntm, optimizers, train
 from metaseg.data import normalize, synthetic
 from metaseg.errors import InputError, prefixed
 
-__all__ = ["DECISION_RULES", "Run", "decision_rule", "fingerprint", "load"]
+__all__ = [
+    "PREDICTION_RULES",
+    "Predictor",
+    "decision",
+    "decoder",
+    "fingerprint",
+    "load",
+]
 
-DECISION_RULES = ("analytic", "argmax", "validation")
+PREDICTION_RULES = ("analytic", "argmax", "validation")
 _SLAB = 1 << 20  # pixels decoded at a time
 
 
-class Run(NamedTuple):
-    """A trained network and how its scores become classes.
+class Predictor(NamedTuple):
+    """A trained network, and what its scores are decoded by.
 
     Attributes:
       model: Flax network, images to logits.
-      variables: its weights, of `TrainState.variables`.
+      variables: Weights of the network, as `TrainState.variables` returns them.
       matrix: float32 `[K, K]`, noise transition matrix of the training labels, or None
-        where none describes them.
-      num_classes: K.
+        if none describes their noise.
+      num_classes: Number of classes K.
       class_names: K names.
-      channels: of the images that the network takes.
-      normalizer: whole image to the `Affine` that normalises it, as in training.
-      validation: the threshold tuned on the validation split, or None.
-      name: what the run was of, for titles.
-      own: the threshold that training without labels ended with, or None; the rule
-        "analytic" of such a run.
+      channels: Channels of the images that the network takes.
+      normalizer: Normalisation of the training images.
+      name: Data set and noise of the run, for titles.
+      validation_threshold: Threshold tuned on the validation split, or None.
+      final_threshold: Threshold that training without labels ended with, or None. The
+        decision rule "analytic" of such a run uses it.
     """
 
     model: nn.Module
@@ -50,23 +57,23 @@ class Run(NamedTuple):
     class_names: tuple[str, ...]
     channels: int
     normalizer: normalize.Normalizer
-    validation: decoding.Threshold | None
     name: str
-    own: decoding.Threshold | None = None
+    validation_threshold: decoding.Threshold | None = None
+    final_threshold: decoding.Threshold | None = None
 
 
-def load(workdir: str | os.PathLike[str]) -> Run:
+def load(workdir: str | os.PathLike[str]) -> Predictor:
     """Loads the best weights of a run.
 
     Args:
-      workdir: the work folder of `experiments/main.py`, whose checkpoint with the best
-        validation is taken, or of `experiments/igtt.py`.
+      workdir: Work folder of `experiments/main.py`, whose checkpoint with the best
+        validation score is taken, or of `experiments/igtt.py`.
 
     Returns:
-      The run.
+      The predictor.
 
     Raises:
-      InputError: no such folder, or not that of a finished run.
+      InputError: If the folder is missing or not that of a finished run.
     """
     folder = Path(workdir).expanduser()
     config = ConfigDict(_json(folder, "config.json"))
@@ -92,7 +99,7 @@ def load(workdir: str | os.PathLike[str]) -> Run:
     labels = "without labels" if "igtt" in config else config.noise.name
     if source in synthetic.FAMILIES:  # drawn standardised, whatever config.data says
         settings = SimpleNamespace(normalize="zscore")
-    return Run(
+    return Predictor(
         model=model,
         variables=jax.device_put(_weights(weights, config, model, channels)),
         matrix=None if matrix is None else np.asarray(matrix, np.float32),
@@ -100,14 +107,14 @@ def load(workdir: str | os.PathLike[str]) -> Run:
         class_names=tuple(str(name) for name in class_names),
         channels=channels,
         normalizer=normalize.of_config(settings),
-        validation=_validation_threshold(results.get("thresholds") or {}),
-        own=_own_threshold(results.get("threshold")),
         name=f"{data['name']}, {labels}",
+        validation_threshold=_validation_threshold(results.get("thresholds") or {}),
+        final_threshold=_final_threshold(results.get("threshold")),
     )
 
 
 def _names(num_classes: int) -> list[str]:
-    """What classes are called that the data set has no names for."""
+    """Returns names of classes for a data set without names."""
     if num_classes == 2:
         return ["background", "foreground"]
     return [f"class {index}" for index in range(num_classes)]
@@ -126,7 +133,7 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _weights(path: Path, config: Any, model: nn.Module, channels: int) -> Any:
-    """The best validated weights among checkpoints."""
+    """Returns the weights of the checkpoint with the best validation score."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; expected the checkpoints of a run")
     checkpoints = checkpoint.Checkpoints(path, read_only=True)
@@ -145,7 +152,7 @@ def _weights(path: Path, config: Any, model: nn.Module, channels: int) -> Any:
 
 
 def _state_like(config: Any, model: nn.Module, channels: int) -> training.TrainState:
-    """Shapes and types of what training saved, on the first device."""
+    """Returns shapes and types of the state that training saved, on one device."""
     side = getattr(model, "stride", 1)
     blank = jnp.zeros((1, side, side, channels))
     init = partial(model.init, train=False)
@@ -167,49 +174,75 @@ def _state_like(config: Any, model: nn.Module, channels: int) -> training.TrainS
 
 
 def _validation_threshold(thresholds: Mapping[str, Any]) -> decoding.Threshold | None:
-    """The threshold tuned on the validation split, of `results.json`."""
+    """Returns the tuned threshold of results.json."""
     value = thresholds.get("validation")
     if value is None:
         return None
     return decoding.Threshold(value, thresholds["inverted"]["validation"])
 
 
-def _own_threshold(found: Mapping[str, Any] | None) -> decoding.Threshold | None:
-    """The threshold of a run that was trained without labels."""
+def _final_threshold(found: Mapping[str, Any] | None) -> decoding.Threshold | None:
+    """Returns the threshold of a run without labels."""
     return decoding.Threshold(**found) if found else None
 
 
-def decision_rule(run: Run, rule: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns how scores become class ids; equals `decoding.predict`, on the host.
+def decoder(
+    predictor: Predictor, decision_rule: str = "analytic"
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the function from scores to class ids; equals `decoding.predict`.
 
     Args:
-      run: The run.
-      rule: One of `DECISION_RULES`: "analytic" (noise-aware; "argmax" if no matrix
-        describes the noise; after training without labels, the threshold of the run),
-        "argmax", or "validation", for which the run needs a tuned threshold.
+      predictor: The predictor.
+      decision_rule: "analytic" is the noise-aware rule, which equals "argmax" if no
+        matrix describes the noise; after training without labels it is the threshold
+        of the run. "argmax" takes the likeliest class. "validation" takes the threshold
+        tuned on the validation split.
 
     Returns:
-      A function from float32 scores `[h, W, 1]` of the foreground, or `[h, W, K]`, to
-      uint8 `[h, W]`.
+      A host-side function from float32 scores `[h, W, 1]` of the foreground, or
+      `[h, W, K]`, to uint8 `[h, W]`.
 
     Raises:
-      InputError: If the rule is unknown or the run has no threshold for it.
+      InputError: If the rule is unknown, or the run has no tuned threshold.
     """
-    checks.choice("rule", rule, DECISION_RULES)
-    if rule == "validation" and run.validation is None:
+    threshold, inverse = decision(predictor, decision_rule)
+    if threshold is not None:
+        return partial(_foreground, threshold=threshold)
+    return partial(_most_probable, inverse=inverse)
+
+
+def decision(
+    predictor: Predictor, decision_rule: str
+) -> tuple[decoding.Threshold | None, np.ndarray | None]:
+    """Returns what a decision rule compares or multiplies scores with.
+
+    Args:
+      predictor: The predictor.
+      decision_rule: As for `decoder`.
+
+    Returns:
+      For two classes a threshold and None. For more, None and either float32 `[K, K]`,
+      which scores `[..., K]` are multiplied with before the argmax, or None.
+
+    Raises:
+      InputError: As for `decoder`.
+    """
+    checks.choice("decision_rule", decision_rule, PREDICTION_RULES)
+    if decision_rule == "validation" and predictor.validation_threshold is None:
         raise InputError(
-            "rule: got 'validation', but the run has no threshold tuned on its"
+            "decision_rule: got 'validation', but the run has no threshold tuned on its"
             " validation split; expected analytic or argmax"
         )
-    matrix = None if rule == "argmax" else run.matrix
-    if run.num_classes == 2:
-        known = {"validation": run.validation, "analytic": run.own}
-        threshold = known.get(rule) or decoding.analytic_threshold(matrix)
-        return partial(_foreground, threshold=threshold)
-    inverse = None
-    if matrix is not None:
-        inverse = np.asarray(ntm.decode(np.eye(len(matrix), dtype=np.float32), matrix))
-    return partial(_most_probable, inverse=inverse)
+    matrix = None if decision_rule == "argmax" else predictor.matrix
+    if predictor.num_classes == 2:
+        known = {
+            "validation": predictor.validation_threshold,
+            "analytic": predictor.final_threshold,
+        }
+        return known.get(decision_rule) or decoding.analytic_threshold(matrix), None
+    if matrix is None:
+        return None, None
+    return None, np.asarray(ntm.decode(np.eye(len(matrix), dtype=np.float32), matrix))
 
 
 def _foreground(scores: np.ndarray, *, threshold: decoding.Threshold) -> np.ndarray:
@@ -226,9 +259,18 @@ def _most_probable(scores: np.ndarray, *, inverse: np.ndarray | None) -> np.ndar
     return labels
 
 
-def fingerprint(run: Run) -> str:
-    """Tells runs apart: a hash of all that labels follow from but normalisation."""
-    digest = hashlib.sha256(repr((run.model, run.validation, run.own)).encode())
-    for leaf in jax.tree.leaves((run.variables, run.matrix)):
+def fingerprint(predictor: Predictor) -> str:
+    """Returns a hash of all that labels follow from, but the images.
+
+    Args:
+      predictor: The predictor.
+
+    Returns:
+      64 hexadecimal digits, which differ if the network, its weights, the normalisation
+      or a decision rule differs.
+    """
+    facts = predictor._replace(variables=None, matrix=None, name="", class_names=())
+    digest = hashlib.sha256(repr(facts).encode())
+    for leaf in jax.tree.leaves((predictor.variables, predictor.matrix)):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
