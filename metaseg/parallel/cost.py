@@ -32,7 +32,7 @@ PEAKS = (
 
 
 def flops(fn: Callable[..., Any], *args: Any) -> int:
-    """Floating-point operations of the convolutions and matrix products of `fn`.
+    """Counts the operations of the convolutions and matrix products of a function.
 
     A multiplication and an addition count as two; everything else counts as nothing, as
     is usual for networks. Loops are counted once.
@@ -40,6 +40,9 @@ def flops(fn: Callable[..., Any], *args: Any) -> int:
     Args:
       fn: a function of arrays.
       *args: arrays, or `jax.ShapeDtypeStruct`.
+
+    Returns:
+      Floating-point operations of one call.
     """
     return _count(jax.make_jaxpr(fn)(*args).jaxpr)
 
@@ -63,7 +66,7 @@ def _count(jaxpr: core.Jaxpr) -> int:
 
 
 def forward_flops(model: Any, image_shape: Sequence[int]) -> int:
-    """FLOPs of a network's forward pass over one image.
+    """Counts the operations of a network's forward pass over one image.
 
     A training step takes three times as many: the backward pass makes a gradient of the
     input and one of the weights from each product.
@@ -71,6 +74,9 @@ def forward_flops(model: Any, image_shape: Sequence[int]) -> int:
     Args:
       model: Flax network.
       image_shape: `(H, W, C)`.
+
+    Returns:
+      Floating-point operations.
     """
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -85,7 +91,15 @@ def forward_flops(model: Any, image_shape: Sequence[int]) -> int:
 
 
 def peak_flops(device: Any, dtype: Any = jnp.float32) -> float | None:
-    """Peak FLOP/s of a device for products of `dtype`; None where it is not known."""
+    """Returns the peak rate of a device for products of a type.
+
+    Args:
+      device: Device of JAX.
+      dtype: Type of the factors.
+
+    Returns:
+      FLOP/s; None where it is not known.
+    """
     half = jnp.dtype(dtype).itemsize <= 2
     for start, low, full in PEAKS:
         if device.device_kind.startswith(start):
@@ -94,6 +108,13 @@ def peak_flops(device: Any, dtype: Any = jnp.float32) -> float | None:
 
 
 def memory(devices: Sequence[Any]) -> list[int | None]:
-    """Largest memory in use so far on each device, bytes; None where not counted."""
+    """Returns the largest memory that each device has used so far.
+
+    Args:
+      devices: Devices of JAX.
+
+    Returns:
+      Bytes for each device; None where it is not counted.
+    """
     stats = [device.memory_stats() or {} for device in devices]
     return [each.get("peak_bytes_in_use") for each in stats]

@@ -111,10 +111,16 @@ def is_primary() -> bool:
 
 
 def decide(primary: Callable[[], int]) -> int:
-    """A number that process 0 finds and all others are told.
+    """Finds a number in process 0 and sends it to all others.
+
+    Args:
+      primary: Function that returns the number, at least 0; called in process 0.
+
+    Returns:
+      The number.
 
     Raises:
-      InputError: process 0 raised an error, which it raises itself.
+      InputError: In the other processes, if process 0 raised an error.
     """
     if count() == 1:
         return primary()
@@ -134,9 +140,15 @@ def decide(primary: Callable[[], int]) -> int:
 
 
 def to_host(x: Any) -> np.ndarray:
-    """An array on the host, whole, whatever device or process its parts are in.
+    """Copies an array to the host, from all devices and processes that hold parts.
 
     Every process has to ask for it.
+
+    Args:
+      x: Array.
+
+    Returns:
+      The whole array.
     """
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return np.asarray(x)
@@ -146,15 +158,25 @@ def to_host(x: Any) -> np.ndarray:
 
 
 def must_stop(step: int) -> bool:
-    """Whether one of the processes got SIGTERM, and all are to stop after this step.
+    """Returns whether all processes are to stop after this step.
 
     Every process has to ask after each step, and all get the same answer.
+
+    Args:
+      step: Number of the step.
+
+    Returns:
+      True once one of the processes got SIGTERM.
     """
     return count() > 1 and multihost_utils.reached_preemption_sync_point(step)
 
 
 def wait_for_all(where: str) -> None:
-    """Returns once all processes have come here."""
+    """Waits until all processes have called it.
+
+    Args:
+      where: Name of the place in the program, the same in all processes.
+    """
     if count() > 1:
         multihost_utils.sync_global_devices(where)
 
@@ -163,6 +185,9 @@ def leave(status: int) -> None:
     """Ends this process at once.
 
     An ordinary exit would wait for processes that may be gone, for minutes.
+
+    Args:
+      status: Exit status.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -28,7 +28,15 @@ _HEADERS = {
 
 
 def decode_npy(stream: BinaryIO, want: Want) -> np.ndarray:
-    """`[H, W, 1]` or `[H, W, 3]`: one page, the others are not read."""
+    """Reads one page of a .npy file; the other pages are not read.
+
+    Args:
+      stream: Open file.
+      want: What is to be read.
+
+    Returns:
+      Pixels `[H, W, 1]` or `[H, W, 3]`.
+    """
     shape, dtype = _header(stream)
     _check_dtype(want, dtype)
     index = samples.page_index(want, _pages(shape))
@@ -40,7 +48,15 @@ def decode_npy(stream: BinaryIO, want: Want) -> np.ndarray:
 
 
 def decode_npz(stream: BinaryIO, want: Want) -> np.ndarray:
-    """`[H, W, 1]` or `[H, W, 3]`: one array."""
+    """Reads one array of a .npz file.
+
+    Args:
+      stream: Open file.
+      want: What is to be read.
+
+    Returns:
+      Pixels `[H, W, 1]` or `[H, W, 3]`.
+    """
     with _archive(stream) as archive:
         names = _names(archive)
         name = names[samples.page_index(want, len(names))]
@@ -55,17 +71,38 @@ def decode_npz(stream: BinaryIO, want: Want) -> np.ndarray:
 
 
 def count_npy(stream: BinaryIO) -> int:
-    """Planes of a stack; 1 for an array `[H, W]` or `[H, W, C]`."""
+    """Counts the pages of a .npy file: the planes of a stack.
+
+    Args:
+      stream: Open file.
+
+    Returns:
+      Number of pages; 1 for an array `[H, W]` or `[H, W, C]`.
+    """
     return _pages(_header(stream)[0])
 
 
 def count_npz(stream: BinaryIO) -> int:
-    """Arrays."""
+    """Counts the arrays of a .npz file.
+
+    Args:
+      stream: Open file.
+
+    Returns:
+      Number of arrays.
+    """
     return len(names_of_npz(stream))
 
 
 def names_of_npz(stream: BinaryIO) -> list[str]:
-    """Names of the arrays, as stored, in order."""
+    """Lists the arrays of a .npz file in their order.
+
+    Args:
+      stream: Open file.
+
+    Returns:
+      Names as they are stored.
+    """
     with _archive(stream) as archive:
         return _names(archive)
 

@@ -15,7 +15,7 @@ __all__ = ["walk"]
 
 
 def walk(root: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Files below a folder, of given endings, sorted by their path relative to it.
+    """Finds the files below a folder that have certain endings.
 
     Hidden files and folders are left out. Symbolic links are followed, but no folder
     is entered twice: one that a link also leads to keeps its own name.
@@ -23,6 +23,9 @@ def walk(root: Path, suffixes: Sequence[str]) -> list[Path]:
     Args:
       root: the folder.
       suffixes: endings in lower case, with the dot; files may have them in any case.
+
+    Returns:
+      Files, sorted by their path relative to `root`.
 
     Raises:
       InputError: if the folder, or one below it, cannot be listed.

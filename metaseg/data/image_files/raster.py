@@ -25,7 +25,15 @@ _COLOURS = {"L": 1, "LA": 1, "PA": 1, "RGB": 3, "RGBA": 3, "RGBX": 3}
 
 
 def decode_png(stream: BinaryIO, want: Want) -> np.ndarray:
-    """`[H, W, 1]` or `[H, W, 3]`, in the bits and with the ids that are stored."""
+    """Decodes a PNG file; bits and palette indices stay as they are stored.
+
+    Args:
+      stream: Open file.
+      want: What is to be read.
+
+    Returns:
+      Pixels `[H, W, 1]` or `[H, W, 3]`.
+    """
     samples.page_index(want, 1)
     data = _png_pixels(stream.read(), want)
     with samples.decoder_errors():
@@ -78,7 +86,15 @@ def _check_still(want: Want, frames: int) -> None:
 
 
 def decode_jpeg(stream: BinaryIO, want: Want) -> np.ndarray:
-    """`[H, W, 1]` or `[H, W, 3]` uint8."""
+    """Decodes a JPEG file.
+
+    Args:
+      stream: Open file.
+      want: What is to be read.
+
+    Returns:
+      Pixels uint8 `[H, W, 1]` or `[H, W, 3]`.
+    """
     samples.page_index(want, 1)
     data = _jpeg_pixels(stream.read(), want)
     with samples.decoder_errors():
@@ -129,7 +145,19 @@ def _orientation(exif: bytes) -> int:
 
 
 def without_alpha(want: Want, pixels: np.ndarray, mode: str) -> tuple[np.ndarray, int]:
-    """Pixels of a pillow mode as `[H, W, C]` without alpha, and `colours` of them."""
+    """Drops the alpha channel of pixels in a mode of pillow.
+
+    Args:
+      want: What is to be read.
+      pixels: Pixels `[H, W]` or `[H, W, C]`.
+      mode: Colour mode of pillow, such as "RGBA".
+
+    Returns:
+      Pixels `[H, W, C]`, and how many of the channels are colours.
+
+    Raises:
+      InputError: If the mode is not grey, palette or RGB(A).
+    """
     if pixels.ndim == 2:
         return pixels[..., None], 1
     if mode not in _COLOURS:
@@ -141,7 +169,15 @@ def without_alpha(want: Want, pixels: np.ndarray, mode: str) -> tuple[np.ndarray
 
 
 def palette_of(file: Image.Image) -> np.ndarray | None:
-    """uint8 `[256, 3]`; entries that the file leaves out are black."""
+    """Returns the palette of an image.
+
+    Args:
+      file: Image opened by pillow.
+
+    Returns:
+      uint8 `[256, 3]`, where entries that the file leaves out are black; None for an
+      image without a palette.
+    """
     with samples.decoder_errors():
         colours = file.getpalette("RGB") if file.mode in ("P", "PA") else None
     if colours is None:

@@ -219,12 +219,15 @@ def read_label_values(
 
 
 def count_pages(path: Path) -> int:
-    """How many pages a file has: what `page` of the other functions may choose from.
+    """Counts the pages of a file, which the argument `page` chooses from.
 
     Reads headers only.
 
     Args:
       path: PNG, JPEG, TIFF, .npy or .npz.
+
+    Returns:
+      Number of pages.
 
     Raises:
       InputError: if the file is not what its ending promises.
@@ -234,7 +237,13 @@ def count_pages(path: Path) -> int:
 
 
 def array_names(path: Path) -> list[str]:
-    """Names of the arrays of a .npz file in the order of its pages.
+    """Lists the arrays of a .npz file in the order of its pages.
+
+    Args:
+      path: The file.
+
+    Returns:
+      Names of the arrays.
 
     Raises:
       InputError: if the file is not an intact .npz.

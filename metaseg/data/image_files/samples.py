@@ -85,7 +85,15 @@ def decoder_errors() -> Iterator[None]:
 
 
 def unpack(form: str, data: bytes | memoryview, offset: int = 0) -> tuple[Any, ...]:
-    """As `struct.unpack_from`, for data that may be cut short.
+    """Unpacks data as `struct.unpack_from` does; the data may be cut short.
+
+    Args:
+      form: Format as in `struct`.
+      data: Bytes of a file.
+      offset: Where to begin.
+
+    Returns:
+      The unpacked values.
 
     Raises:
       DamagedError: If the data end too early.
@@ -97,7 +105,18 @@ def unpack(form: str, data: bytes | memoryview, offset: int = 0) -> tuple[Any, .
 
 
 def page_index(want: Want, count: int) -> int:
-    """The page to read of a file that has `count`."""
+    """Returns the page to read of a file.
+
+    Args:
+      want: What is to be read.
+      count: Number of pages of the file.
+
+    Returns:
+      Index of the page.
+
+    Raises:
+      InputError: If there is no such page, or several and none is chosen.
+    """
     if want.page is None and count > 1:
         raise InputError(
             f"{want.name}: {count} pages; expected a single-page file, or a page chosen"
@@ -112,7 +131,17 @@ def page_index(want: Want, count: int) -> int:
 
 
 def check_size(want: Want, height: int, width: int, channels: int = 1) -> None:
-    """Refuses, before memory is asked for, what a header promises beyond reason."""
+    """Refuses images that are too large, before their memory is allocated.
+
+    Args:
+      want: What is to be read.
+      height: Rows that the header states.
+      width: Columns.
+      channels: Channels.
+
+    Raises:
+      InputError: If the image has more than `want.max_pixels` pixels.
+    """
     if height * width * max(1, channels / 4) > want.max_pixels:  # RGBA is still one
         raise InputError(
             f"{want.name}: {height} x {width} pixels of {channels} channels; expected"
@@ -121,7 +150,15 @@ def check_size(want: Want, height: int, width: int, channels: int = 1) -> None:
 
 
 def check_upright(want: Want, orientation: int) -> None:
-    """Refuses pixels that a viewer would turn; other numbers than 2 to 8 say naught."""
+    """Refuses images that viewers rotate or mirror.
+
+    Args:
+      want: What is to be read.
+      orientation: Orientation tag; numbers outside 2..8 mean upright.
+
+    Raises:
+      InputError: If the pixels are not stored upright.
+    """
     if 2 <= orientation <= 8:
         raise InputError(
             f"{want.name}: orientation tag {orientation}; expected pixels stored"
@@ -130,12 +167,15 @@ def check_upright(want: Want, orientation: int) -> None:
 
 
 def check_channel(want: Want, channels: int, colours: int) -> None:
-    """Refuses a channel that is not there, and many without one chosen.
+    """Refuses a channel that does not exist, and many channels without a choice.
 
     Args:
       want: what is to be read.
       channels: of the page.
       colours: how many of them are an image without a choice: 1, 3, or 0 for none.
+
+    Raises:
+      InputError: If the channel does not exist or has to be chosen.
     """
     if want.channel is None and not colours:
         raise InputError(
@@ -175,7 +215,14 @@ def finish(
 
 
 def shown(path: Path) -> str:
-    r"""A path on one line: what cannot be printed becomes `\n` and the like."""
+    r"""Returns a path on one line, with escapes for unprintable characters.
+
+    Args:
+      path: A path.
+
+    Returns:
+      The path as text.
+    """
     text = str(path)
     if text.isprintable():
         return text
@@ -188,7 +235,15 @@ def shown(path: Path) -> str:
 
 
 def some(names: Sequence[str], count: int = 3) -> str:
-    """The first few of a list, for a message."""
+    """Returns the first names of a list, for a message.
+
+    Args:
+      names: Names.
+      count: How many are shown.
+
+    Returns:
+      Names with commas; "..." stands for the others.
+    """
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 

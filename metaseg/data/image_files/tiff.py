@@ -49,7 +49,15 @@ class _Stack(NamedTuple):
 
 
 def decode(stream: BinaryIO, want: Want) -> np.ndarray:
-    """`[H, W, 1]` or `[H, W, 3]`: one page, or one channel of it."""
+    """Reads one page of a TIFF file, or one channel of a page.
+
+    Args:
+      stream: Open file.
+      want: What is to be read.
+
+    Returns:
+      Pixels `[H, W, 1]` or `[H, W, 3]`.
+    """
     with _opened(stream) as file:
         stacks = _stacks(file)
         index = samples.page_index(want, sum(len(one.numbers) for one in stacks))
@@ -69,7 +77,14 @@ def decode(stream: BinaryIO, want: Want) -> np.ndarray:
 
 
 def count(stream: BinaryIO) -> int:
-    """Planes that are not channels of one image."""
+    """Counts the pages of a TIFF file: planes that are not channels of one image.
+
+    Args:
+      stream: Open file.
+
+    Returns:
+      Number of pages.
+    """
     with _opened(stream) as file:
         return sum(len(one.numbers) for one in _stacks(file))
 

@@ -204,7 +204,15 @@ def _shards(stored: Sequence[Stored]) -> list[Sequence[Stored]]:
 
 
 def config_of(builder: type[Builder], name: str) -> Any:
-    """The config of that name, new if the source has none."""
+    """Returns the builder config of a name; a new one if the source has none.
+
+    Args:
+      builder: Builder of the source.
+      name: Name of the config.
+
+    Returns:
+      The config.
+    """
     known = builder.builder_configs.get(name)
     return known or Config(name=name, version=builder.VERSION)
 

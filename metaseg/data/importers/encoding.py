@@ -86,7 +86,15 @@ class Record(NamedTuple):
 
 
 def check(blank: Record, example: Example, files: Sequence[Path]) -> Record:
-    """The record with what an example is.
+    """Checks an example and records what it is.
+
+    Args:
+      blank: Record of the example, to be completed.
+      example: Image and label map.
+      files: Their files, the label last.
+
+    Returns:
+      The completed record.
 
     Raises:
       InputError: if image and label do not fit together, or the label has so many
@@ -133,7 +141,15 @@ def _stored_dtype(names: Iterable[str]) -> str:
 
 
 def make_plan(records: Collection[Record], found: Found) -> Plan:
-    """What the examples of a data set have in common, by those that could be read."""
+    """Finds the form that all examples of a data set share.
+
+    Args:
+      records: Records of the examples; those with an error do not count.
+      found: What the source says of its classes.
+
+    Returns:
+      The form in which the examples are stored.
+    """
     good = [r for r in records if not r.error]
     table, num_classes = found.table, found.num_classes
     if table is None:
@@ -161,22 +177,46 @@ def _ids(values: set[int], num_classes: int) -> tuple[dict[int, int], int]:
 
 
 def unmapped(record: Record, plan: Plan) -> dict[int, int]:
-    """Pixels of each value of an example that means no class."""
+    """Counts the pixels of an example whose value means no class.
+
+    Args:
+      record: Record of the example.
+      plan: Form of the data set.
+
+    Returns:
+      Number of pixels by value.
+    """
     return {v: count for v, count in record.values.items() if v not in plan.table}
 
 
 def same_bytes(record: Record, first: Plan, second: Plan) -> bool:
-    """Whether two plans store an example in the same way."""
+    """Returns whether two plans store an example in the same way.
+
+    Args:
+      record: Record of the example.
+      first: One form of the data set.
+      second: The other form.
+
+    Returns:
+      True if the stored bytes are equal.
+    """
     return (first.channels, first.dtype) == (second.channels, second.dtype) and all(
         first.table.get(v) == second.table.get(v) for v in record.values
     )
 
 
 def encode_image(example: Example, plan: Plan) -> bytes:
-    """Bytes of an image: PNG, or zlib of the samples; none if the plan has no room.
+    """Encodes an image: as PNG, or as zlib of its samples.
 
     A PNG file that is stored as it would be here gives its own bytes: decoding is
     needed to check it, encoding it anew would take thrice as long.
+
+    Args:
+      example: The example.
+      plan: Form of the data set.
+
+    Returns:
+      Bytes; none if the image does not fit the form.
     """
     image = example.image
     narrow = image.shape[-1] > plan.channels
@@ -197,7 +237,16 @@ def encode_image(example: Example, plan: Plan) -> bytes:
 def encode_label(
     example: Example, values: Mapping[int, int], table: Mapping[int, int]
 ) -> bytes:
-    """PNG of the class ids; nothing if a value means no class."""
+    """Encodes a label map as PNG of its class ids.
+
+    Args:
+      example: The example.
+      values: Number of pixels of each stored value.
+      table: Class id of each stored value.
+
+    Returns:
+      Bytes; none if a value means no class.
+    """
     if any(value not in table for value in values):
         return b""
     if example.label_file and all(table[value] == value for value in values):
@@ -239,7 +288,16 @@ def plain_png(path: Path, colour: int) -> bytes:
 
 
 def decode_image(stored: bytes, size: tuple[int, int], plan: Plan) -> np.ndarray:
-    """The image `[H, W, C]` that `encode_image` stored."""
+    """Decodes an image that `encode_image` encoded.
+
+    Args:
+      stored: Bytes.
+      size: Height and width in pixels.
+      plan: Form of the data set.
+
+    Returns:
+      The image `[H, W, C]`.
+    """
     if plan.dtype == "uint8":
         pixels = np.asarray(Image.open(io.BytesIO(stored)))
     else:
@@ -248,5 +306,12 @@ def decode_image(stored: bytes, size: tuple[int, int], plan: Plan) -> np.ndarray
 
 
 def decode_label(stored: bytes) -> np.ndarray:
-    """The class ids `[H, W]` that `encode_label` stored."""
+    """Decodes a label map that `encode_label` encoded.
+
+    Args:
+      stored: Bytes.
+
+    Returns:
+      Class ids, uint8 `[H, W]`.
+    """
     return np.asarray(Image.open(io.BytesIO(stored)))

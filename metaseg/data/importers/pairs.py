@@ -127,7 +127,12 @@ class Found(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """Items of one split, and a line for each file that has no partner."""
+    """Pairs of files of one split, and files without a partner.
+
+    Attributes:
+      items: Items of one split.
+      problems: A line for each file that has no partner.
+    """
 
     items: list[Item]
     problems: list[str]
@@ -135,6 +140,13 @@ class Matched(NamedTuple):
 
 def read_pair(item: Item, channel: int | None = None) -> Example:
     """Reads an image and its label map.
+
+    Args:
+      item: Item with two files, image and label map.
+      channel: Channel of the image to read; None: all.
+
+    Returns:
+      The example.
 
     Raises:
       InputError: if one of them cannot be read.
@@ -150,7 +162,14 @@ def read_pair(item: Item, channel: int | None = None) -> Example:
 
 
 def entries(path: Path) -> str:
-    """What a folder holds, for a message."""
+    """Lists what a folder holds, for a message.
+
+    Args:
+      path: The folder.
+
+    Returns:
+      The first names, "nothing", or why the folder cannot be listed.
+    """
     try:
         names = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
     except OSError as error:
@@ -159,10 +178,17 @@ def entries(path: Path) -> str:
 
 
 def folder(path: Path, tree: str) -> Path:
-    """`path`, if it is a folder that can be listed.
+    """Checks that a folder exists and can be listed.
+
+    Args:
+      path: The folder.
+      tree: Expected layout in words, for the message.
+
+    Returns:
+      `path`.
 
     Raises:
-      InputError: that it is not, what is there instead, and which tree is expected.
+      InputError: If it is not such a folder; the message says what is there instead.
     """
     nearest = path
     if path.is_dir():
@@ -232,6 +258,9 @@ def match(
       split: that the items get.
       image_ending: what names of images end with; the rest is the example's name.
       label_ending: the same for labels.
+
+    Returns:
+      Items, and a line for each file without a partner.
     """
     image_of, bad_images = by_name(images, image_files.IMAGE_SUFFIXES, image_ending)
     label_of, bad_labels = by_name(labels, LABELS, label_ending)
@@ -251,7 +280,14 @@ def match(
 
 
 def join(parts: Iterable[Matched]) -> Matched:
-    """The items and problems of all parts."""
+    """Joins the items and problems of several parts.
+
+    Args:
+      parts: Parts of a data set.
+
+    Returns:
+      All items and problems.
+    """
     parts = list(parts)
     return Matched(
         list(itertools.chain.from_iterable(part.items for part in parts)),
@@ -260,10 +296,16 @@ def join(parts: Iterable[Matched]) -> Matched:
 
 
 def classes(options: Options) -> dict[str, Any]:
-    """The fields of `Found` that say which classes there are.
+    """Returns the fields of `Found` that say which classes there are.
+
+    Args:
+      options: Options that the user gave.
+
+    Returns:
+      Keyword arguments of `Found`.
 
     Raises:
-      InputError: if what the user chose does not fit together.
+      InputError: If the options contradict each other.
     """
     table, count, names = options.values, options.num_classes, options.class_names
     if table is not None:
@@ -283,7 +325,15 @@ def classes(options: Options) -> dict[str, Any]:
 
 
 def pages(items: Sequence[Item], page: int | None) -> Matched:
-    """Makes each page of a file an item, `name#0`, `name#1`, ..., or takes one page."""
+    """Makes an item of each page of a file, or of one page.
+
+    Args:
+      items: Items with one or several pages.
+      page: Page to take of each file; None: all pages, as `name#0`, `name#1`, ...
+
+    Returns:
+      Items, and a line for each pair whose numbers of pages differ.
+    """
     paged: list[Item] = []
     problems: list[str] = []
     for item in items:

@@ -36,7 +36,12 @@ Stamp = tuple[int, int]  # bytes and time of change in ns, which tell a changed 
 
 
 class Stored(NamedTuple):
-    """A record and the file that has its bytes."""
+    """An example that has been read and encoded.
+
+    Attributes:
+      record: What the example is.
+      path: File that holds its bytes.
+    """
 
     record: Record
     path: Path
@@ -76,7 +81,15 @@ class _Part(NamedTuple):
 
 
 def stamps(paths: Sequence[Path]) -> dict[Path, Stamp]:
-    """What tells whether a file has changed; a file that is not there has zeros."""
+    """Returns what tells whether files have changed.
+
+    Args:
+      paths: Files.
+
+    Returns:
+      Size in bytes and time of modification in ns of each file; zeros for a file that
+      does not exist.
+    """
 
     def stamp(path: Path) -> Stamp:
         try:
@@ -140,7 +153,10 @@ def stage(
 
 @contextlib.contextmanager
 def workers(count: int) -> Iterator[Executor | None]:
-    """Processes that read files; none if `count` is 0.
+    """Starts processes that read files.
+
+    Args:
+      count: Number of processes; 0: none.
 
     Raises:
       InputError: if one of them dies.
@@ -245,7 +261,14 @@ def _examine(item: Item, read: Any) -> tuple[Record, Any]:
 
 
 def one_line(message: str) -> str:
-    """A message as one printable line, whatever names of files it has."""
+    """Returns a message as one printable line.
+
+    Args:
+      message: Any text.
+
+    Returns:
+      The text with escapes for unprintable characters.
+    """
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in message

@@ -24,7 +24,15 @@ LINE = 16  # of text
 
 
 def facts(stored: Sequence[Stored], plan: Plan) -> dict[str, Any]:
-    """Names, sizes and class counts of a split, as metadata.json has them."""
+    """Returns names, sizes and class counts of a split, for metadata.json.
+
+    Args:
+      stored: Examples of the split.
+      plan: Form of the data set.
+
+    Returns:
+      The section of the split.
+    """
     pixels = np.zeros(plan.num_classes + 1, np.int64)  # void last
     for record, _ in stored:
         for value, count in record.values.items():
@@ -42,13 +50,16 @@ def summarise(
     bad: Sequence[str],
     more: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What summary.json holds: counts, sizes, class shares, files left out.
+    """Makes the contents of summary.json: counts, sizes, class shares, left out files.
 
     Args:
       metadata: of the data set.
       splits: its examples.
       bad: a line for each file that was left out.
       more: what else there is to say.
+
+    Returns:
+      The contents.
     """
     described = {}
     for split, own in metadata["splits"].items():

@@ -33,13 +33,30 @@ def blur_matrix(size: int, sigma: float) -> np.ndarray:
 
 
 def blur(image: jax.Array, sigma: float) -> jax.Array:
-    """Gaussian blur of `[H, W]` with the border reflected, as two matrix products."""
+    """Blurs an image by a Gaussian; the border is reflected.
+
+    Args:
+      image: float32 `[H, W]`.
+      sigma: Standard deviation in pixels.
+
+    Returns:
+      float32 `[H, W]`.
+    """
     height, width = image.shape
     return blur_matrix(height, sigma) @ image @ blur_matrix(width, sigma).T
 
 
 def smooth_field(grid: jax.Array, height: int, width: int) -> jax.Array:
-    """Coarse grids `[..., h, w]` of numbers enlarged to smooth fields `[..., H, W]`."""
+    """Enlarges coarse grids of numbers to smooth fields.
+
+    Args:
+      grid: `[..., h, w]`.
+      height: Rows H of the result.
+      width: Columns W of the result.
+
+    Returns:
+      `[..., H, W]`.
+    """
     return jax.image.resize(grid, (*grid.shape[:-2], height, width), "cubic")
 
 
@@ -69,7 +86,15 @@ def waves(normal: jax.Array, scale: float, height: int, width: int) -> jax.Array
 
 
 def pixels(height: int, width: int) -> jax.Array:
-    """Row and column of every pixel, float32 `[2, H, W]`."""
+    """Returns row and column of every pixel.
+
+    Args:
+      height: Rows H.
+      width: Columns W.
+
+    Returns:
+      float32 `[2, H, W]`.
+    """
     return jnp.stack(
         jnp.meshgrid(
             jnp.arange(height, dtype=jnp.float32),
@@ -82,7 +107,7 @@ def pixels(height: int, width: int) -> jax.Array:
 def glows(
     centre: jax.Array, size: jax.Array, peak: jax.Array, height: int, width: int
 ) -> jax.Array:
-    """Sum `[H, W]` of round Gaussian spots.
+    """Adds up round Gaussian spots.
 
     Args:
       centre: `[n, 2]`, as a share of height and width.
@@ -90,6 +115,9 @@ def glows(
       peak: `[n]`.
       height: rows of the result.
       width: columns of the result.
+
+    Returns:
+      float32 `[H, W]`.
     """
     rows = jnp.arange(height) - centre[:, 0, None] * height
     cols = jnp.arange(width) - centre[:, 1, None] * width
@@ -98,10 +126,17 @@ def glows(
 
 
 def expose(key: jax.Array, photons: jax.Array) -> jax.Array:
-    """Adds shot and read noise to an expected number of photo-electrons `[...]`.
+    """Adds shot noise and read noise to expected numbers of photo-electrons.
 
     The Poisson distribution is replaced by the normal one of the same mean and
     variance, which costs a tenth and differs little from ten electrons on.
+
+    Args:
+      key: PRNG key.
+      photons: Expected numbers, float32 `[...]`.
+
+    Returns:
+      float32 `[...]`.
     """
     deviation = jnp.sqrt(photons + _READ_NOISE**2)
     return photons + deviation * jax.random.normal(key, photons.shape)

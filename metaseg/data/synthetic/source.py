@@ -38,7 +38,13 @@ _CHUNK = 16  # images rendered per call, so that one compilation serves every sp
 
 
 def num_classes(name: str) -> int:
-    """Number of classes of a family.
+    """Returns the number of classes of a family.
+
+    Args:
+      name: Name of the family.
+
+    Returns:
+      Number of classes K.
 
     Raises:
       InputError: for an unknown family.
