@@ -6,9 +6,7 @@
 Printed over pooled pixels and as the mean over images.
 """
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from absl import app
@@ -39,5 +37,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).resolve().parents[1]))
     app.run(main)

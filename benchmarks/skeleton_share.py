@@ -8,9 +8,7 @@ Printed for the true masks of the test split: the share of the foreground that p
 moved by up to `config.igtt.radius` pixels from the skeleton can land on.
 """
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from absl import app
@@ -34,5 +32,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).resolve().parents[1]))
     app.run(main)

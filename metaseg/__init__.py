@@ -1,44 +1,37 @@
 """Segmentation from absurdly noisy labels, in JAX and Flax.
 
-`import metaseg` costs nothing: a module is imported when it is first used, as in
+`import metaseg` imports no jax: a module is imported when it is first used, as in
 `metaseg.noise.flip`.
 """
 
-import importlib
-from typing import Any
+import lazy_loader
 
-__all__ = [
-    "audit",
-    "checkpoint",
-    "checks",
-    "data",
-    "decoding",
-    "density",
-    "igtt",
-    "information",
-    "labels",
-    "losses",
-    "metrics",
-    "models",
-    "morphology",
-    "noise",
-    "ntm",
-    "optimizers",
-    "parallel",
-    "prediction",
-    "report",
-    "training",
-    "unsupervised",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return importlib.import_module(f"metaseg.{name}")
-    if name == "predict":  # the one function that is more at home here
-        return importlib.import_module("metaseg.prediction").predict
-    raise AttributeError(f"module 'metaseg' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "audit",
+        "checkpoint",
+        "checks",
+        "data",
+        "decoding",
+        "density",
+        "errors",
+        "igtt",
+        "information",
+        "labels",
+        "losses",
+        "metrics",
+        "models",
+        "morphology",
+        "noise",
+        "ntm",
+        "optimizers",
+        "parallel",
+        "prediction",
+        "report",
+        "runs",
+        "training",
+        "unsupervised",
+    ],
+    submod_attrs={"prediction": ["predict"], "version": ["__version__"]},
+)

@@ -7,9 +7,7 @@ subprocesses. The tests' results do not depend on either.
 
 import os
 import shutil
-import sys
 import tempfile
-from pathlib import Path
 
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -24,11 +22,6 @@ _CACHE = "JAX_COMPILATION_CACHE_DIR"
 if "PYTEST_XDIST_WORKER" not in os.environ:  # they inherit it
     os.environ[_CACHE] = tempfile.mkdtemp(prefix="metaseg-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
-
-# Entry points are scripts, not a package: `experiments/` is on the path as it is when
-# one of them runs, the root for `configs`.
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
 
 # Array annotations of metaseg are checked at every call: before its first import.
 install_import_hook("metaseg", "typecheck.typechecked")

@@ -95,6 +95,7 @@ COMMAND = re.compile(
 )
 SOURCES = [*PAGES, *sorted((ROOT / "configs").glob("*.py"))]
 SOURCES += sorted((ROOT / "experiments").glob("*.py"))
+SOURCES += sorted((ROOT / "metaseg" / "cli").glob("*.py"))
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -117,10 +118,12 @@ def test_commands_are_found_in_blocks_tables_and_sentences():
 
 def flags_of(words: list[str]) -> str:
     """The source that defines the flags of a command."""
-    files = [ROOT / words[1], ROOT / "metaseg" / "cli.py"]
-    if "--" in words:  # what follows is for an entry point that the script calls
-        files += (ROOT / "experiments").glob("*.py")
-    return "".join(text(file) for file in files)
+    commands = ROOT / "metaseg" / "cli"
+    name = Path(words[1]).stem.replace("main", "train")
+    files = [commands / f"{name}.py", ROOT / words[1]]
+    if "--" in words:  # what follows is for a command that the script calls
+        files += commands.glob("*.py")
+    return "".join(text(file) for file in files if file.is_file())
 
 
 def config_of(words: list[str]):
@@ -138,12 +141,10 @@ def fault(words: list[str]) -> str | None:
         targets = re.findall(r"^([a-z]+):", text(ROOT / "Makefile"), re.MULTILINE)
         wanted = next(word for word in words[1:] if "=" not in word)
         return None if wanted in targets else f"no target {wanted}"
-    module = words[1] == "-m"
-    script = ROOT / words[1]
-    if not module and not script.is_file():
-        return f"no file {words[1]}"
-    if module:
+    if words[1] == "-m":
         return None if importlib.util.find_spec(words[2]) else f"no module {words[2]}"
+    if words[0] == "python" and not (ROOT / words[1]).is_file():
+        return f"no file {words[1]}"
     for word in words[2:]:
         name = word.removeprefix("--").partition("=")[0]
         if not word.startswith("--") or not name or name.startswith("config."):

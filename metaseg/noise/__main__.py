@@ -8,6 +8,7 @@ With names, the whole documentation of these noises.
 import argparse
 import inspect
 import sys
+from collections.abc import Sequence
 
 from metaseg.noise.compose import NOISES
 from metaseg.noise.parameters import keyword_only
@@ -22,13 +23,23 @@ def _signature(name: str) -> str:
     return f"{name}({', '.join(shown)})"
 
 
-def main() -> int:
-    """Prints the list; 2 for a name that is unknown."""
+def main(
+    arguments: Sequence[str] | None = None, *, prog: str = "python -m metaseg.noise"
+) -> int:
+    """Prints the list.
+
+    Args:
+      arguments: Names of noises; those of the process by default.
+      prog: Name of the command, for its help.
+
+    Returns:
+      Exit status: 2 for a name that is unknown.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m metaseg.noise", description=(__doc__ or "").partition("\n")[0]
+        prog=prog, description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="show all about these")
-    names = parser.parse_args().names
+    names = parser.parse_args(arguments).names
     for name in names:
         if name not in NOISES:
             known = ", ".join(NOISES)

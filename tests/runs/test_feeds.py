@@ -1,21 +1,17 @@
 """A run is the same wherever its examples come from."""
 
 import json
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import stored
 
 from metaseg import checkpoint
 from metaseg.data import synthetic
 from metaseg.runs import defaults
 from metaseg.runs.train import feeds, loop
 from metaseg.runs.train import run as train
-
-sys.path.append(str(Path(__file__).parents[1] / "data"))
-import stored
 
 
 @pytest.fixture(scope="module")

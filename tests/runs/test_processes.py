@@ -2,16 +2,12 @@
 
 import signal
 import socket
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
-
-sys.path.append(str(Path(__file__).parents[1] / "data"))
 import stored
+import tiny
 
 # Two devices in all, one of each process.
 SHARED = {"parallel.devices": 0}

@@ -1,0 +1,70 @@
+"""Says what a folder of label maps still teaches, which are worst, and what is wrong.
+
+    metaseg audit --labels=DIR --output=DIR
+    metaseg audit --labels=DIR --reference=DIR --images=DIR --output=DIR
+
+Writes audit.json, audit.csv (a row per label map, worst first) and audit.html. A second
+run with the same output goes on where the first one stopped. Exit status 1: some files
+were bad, they are listed; 2: nothing could be audited.
+"""
+
+import os
+
+from absl import flags
+
+from metaseg.cli import parsing
+
+FLAGS = flags.FlagValues()
+_LABELS = flags.DEFINE_string(
+    "labels",
+    None,
+    "Folder of label maps: .png, .tif, .tiff, .npy, .npz.",
+    flag_values=FLAGS,
+)
+_REFERENCE = flags.DEFINE_string(
+    "reference",
+    None,
+    "Folder of label maps believed to be right, or by a second annotator, for some or "
+    "all of the same names.",
+    flag_values=FLAGS,
+)
+_IMAGES = flags.DEFINE_string(
+    "images", None, "Folder of images of the same names, to show.", flag_values=FLAGS
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder for the results.", flag_values=FLAGS
+)
+_NUM_CLASSES = flags.DEFINE_integer(
+    "num_classes",
+    0,
+    "Number of classes; 0: one more than the highest class id found.",
+    flag_values=FLAGS,
+)
+_CLASS_NAMES = flags.DEFINE_list(
+    "class_names", None, "Names of the classes, separated by commas.", flag_values=FLAGS
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers",
+    os.cpu_count() or 1,
+    "Processes that read files; 0 reads in this one.",
+    flag_values=FLAGS,
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the bootstrap.", flag_values=FLAGS)
+
+
+def run() -> int:
+    """Runs the audit; returns the exit status."""
+    labels, output = (parsing.given_folder(flag) for flag in (_LABELS, _OUTPUT))
+    from metaseg.runs import audit  # late: jax starts once the flags are right
+
+    found = audit.audit(
+        labels,
+        output,
+        reference=parsing.optional_path(_REFERENCE),
+        images=parsing.optional_path(_IMAGES),
+        num_classes=_NUM_CLASSES.value,
+        class_names=tuple(_CLASS_NAMES.value or ()),
+        workers=_WORKERS.value,
+        seed=_SEED.value,
+    )
+    return int(bool(found.summary["bad"]))

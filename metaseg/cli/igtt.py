@@ -1,0 +1,59 @@
+"""Segments images without labels: iGTT, a network trained on labels that it makes.
+
+    metaseg igtt --config=cell_igtt
+    metaseg igtt --config=folder_igtt --config.data.dir=DIR
+
+Writes masks/, overlays/ and report.html; with --baselines also the results of other
+methods on the same images, if there are labels to measure them by. Exit status 2: wrong
+input; 75: stopped and saved, run the same command again.
+"""
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from metaseg import host
+from metaseg.cli import parsing
+
+FLAGS = flags.FlagValues()
+_CONFIG = flags.DEFINE_string(
+    "config",
+    None,
+    "Config of the run: a file, or the name of a config that the package brings, such "
+    "as folder_igtt. --config.FIELD=VALUE sets a field.",
+    flag_values=FLAGS,
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder for all results; by default a fresh one under runs/.",
+    flag_values=FLAGS,
+)
+_RESUME = flags.DEFINE_string(
+    "resume",
+    "auto",
+    "auto: go on with the run of this config in --workdir, if there is one; must: "
+    "refuse to begin anew; never: refuse a folder that is not empty.",
+    flag_values=FLAGS,
+)
+_BASELINES = flags.DEFINE_bool(
+    "baselines",
+    False,
+    "Also measure classical methods, the same training with other labels, and the "
+    "supervised network; takes five times as long. A finished run goes on with them.",
+    flag_values=FLAGS,
+)
+
+
+def run(config: ConfigDict) -> int:
+    """Runs iGTT; returns the exit status."""
+    address = _WORKDIR.value or str(parsing.fresh_workdir(_CONFIG.value))
+    host.keep_freed_memory()
+    from metaseg.runs import jobs  # late: jax starts once the flags are right
+    from metaseg.runs.igtt import run as igtt
+
+    workdir = jobs.folder(address)
+    return jobs.run(
+        lambda: igtt.run(config, workdir, _RESUME.value, _BASELINES.value),
+        workdir,
+        parsing.failed,
+    )

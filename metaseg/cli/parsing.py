@@ -1,0 +1,198 @@
+"""Flags of subcommands, configs with overrides, and errors in one line.
+
+A subcommand is a module with its flags in `FLAGS` and a function `run() -> int`. One
+that runs a config has `run(config) -> int` and a flag `config`. Imports no jax.
+"""
+
+import inspect
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from metaseg.errors import InputError, prefixed
+from metaseg.runs import config_files
+
+__all__ = ["failed", "fresh_workdir", "given_folder", "optional_path", "run"]
+
+
+def run(command: ModuleType, arguments: Sequence[str]) -> int:
+    """Parses the flags of a subcommand and runs it.
+
+    Args:
+      command: Module of the subcommand.
+      arguments: Its flags.
+
+    Returns:
+      Exit status of the subcommand; 2 for wrong input, 130 if it was interrupted.
+    """
+    own: flags.FlagValues = command.FLAGS
+    own.unparse_flags()
+    if any(argument in ("--help", "-h", "-help") for argument in arguments):
+        print(f"{inspect.cleandoc(command.__doc__ or '')}\n\nFlags:\n{_listed(own)}")
+        return 0
+    # Messages of libraries are for developers; absl's handler keeps them on stderr.
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.WARNING)
+    try:
+        with prefixed("--", *own):  # functions name their arguments
+            if inspect.signature(command.run).parameters:
+                return command.run(_parse_with_config(own, arguments))
+            _parse(own, arguments)
+            return command.run()
+    except (InputError, flags.Error) as error:
+        return failed(error)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def failed(error: Exception) -> int:
+    """Prints what is wrong in one line.
+
+    Args:
+      error: The error.
+
+    Returns:
+      The exit status, 2.
+    """
+    said = " ".join(str(error).split()).removeprefix("flag ")
+    print(f"error: {said}", file=sys.stderr)
+    return 2
+
+
+def fresh_workdir(spec: str | None) -> Path:
+    """Returns a folder under runs/ that no other run has.
+
+    Args:
+      spec: Value of `--config`.
+
+    Returns:
+      Path with the name of the config, the time and the id of the process.
+    """
+    name = Path((spec or "").partition(":")[0]).stem
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{name}-{stamp}-{os.getpid()}"
+
+
+def given_folder(flag: flags.FlagHolder[str | None]) -> Path:
+    """Returns the folder that a flag names, which has to be given."""
+    if not flag.value:
+        raise InputError(f"{flag.name}: not given, expected a folder")
+    return Path(flag.value).expanduser()
+
+
+def optional_path(flag: flags.FlagHolder[str | None]) -> Path | None:
+    """Returns the path that a flag names, or None."""
+    return Path(flag.value).expanduser() if flag.value else None
+
+
+def _parse(own: flags.FlagValues, arguments: Sequence[str]) -> None:
+    rest = own(["metaseg", *arguments])
+    _refuse_words(rest)
+
+
+def _parse_with_config(own: flags.FlagValues, arguments: Sequence[str]) -> ConfigDict:
+    """Parses flags, among them `--config` and overrides of its fields.
+
+    Returns:
+      The config with the overrides; its fields are locked.
+    """
+    spec, rest = _split_config(_joined(arguments))
+    if spec is None:
+        _parse(own, [a for a in rest if not a.lstrip("-").startswith("config.")])
+        known = ", ".join(config_files.names())
+        raise InputError(f"config: not given, expected a file, or one of {known}")
+    config = config_files.load(spec)
+    _check_fields(config, rest)
+    noise = config.noise.name if "noise" in config else None
+    together = flags.FlagValues()
+    for name in own:
+        if name != "config":
+            together[name] = own[name]
+    config_flags.DEFINE_config_dict(
+        "config", config, flag_values=together, sys_argv=["metaseg", *rest]
+    )
+    _refuse_words(together(["metaseg", *rest]))
+    own["config"].parse(spec)
+    own.mark_as_parsed()
+    given = config_flags.get_override_values(together["config"])
+    if given.get("noise.name", noise) != noise:
+        _drop_parameters(config, given)
+    return config
+
+
+def _refuse_words(rest: Sequence[str]) -> None:
+    """Raises InputError if something is left after flags were parsed."""
+    if len(rest) > 1:
+        raise InputError(
+            f"'{rest[1]}': expected flags only, and patterns in quotes; see --help"
+        )
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Arguments with `--config.FIELD VALUE` as `--config.FIELD=VALUE`."""
+    joined: list[str] = []
+    for argument in arguments:
+        open_flag = joined and re.fullmatch(r"--?config(\.[^=]*)?", joined[-1])
+        if open_flag and not argument.startswith("--"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _split_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of `--config`, and the other arguments."""
+    spec, rest = None, []
+    for argument in arguments:
+        found = re.fullmatch(r"--?config(?:=(.*))?", argument, re.DOTALL)
+        if found is None:
+            rest.append(argument)
+        elif not found[1]:
+            raise InputError("config: got no value, expected --config=FILE")
+        else:
+            spec = found[1]
+    return spec, rest
+
+
+def _check_fields(config: ConfigDict, arguments: Sequence[str]) -> None:
+    """Raises InputError if an override names a field that the config lacks."""
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0].removeprefix("no")
+        if not argument.startswith("-") or not name.startswith("config."):
+            continue
+        here, prefix = config, "config"
+        for part in name.split(".")[1:]:
+            if not isinstance(here, ConfigDict) or part not in here:
+                fields = sorted(here) if isinstance(here, ConfigDict) else []
+                known = [f"{prefix}.{field}" for field in fields] or [prefix]
+                raise InputError(
+                    f"{name}: no such field, expected one of {', '.join(known)}"
+                )
+            here, prefix = here[part], f"{prefix}.{part}"
+
+
+def _drop_parameters(config: ConfigDict, given: dict[str, object]) -> None:
+    """Forgets the noise parameters of the file; those on the command line stay."""
+    for field in config.noise:
+        shared = field in ("name", "seed", "online")
+        if not shared and f"noise.{field}" not in given:
+            config.noise[field] = None
+
+
+def _listed(own: flags.FlagValues) -> str:
+    """Help on flags, in the order of their names."""
+    lines = []
+    for name in sorted(own):
+        flag = own[name]
+        default = "" if flag.default is None else f" (default: {flag.default_as_str})"
+        lines.append(flags.text_wrap(f"{flag.help}{default}", 80, "      ", "      "))
+        lines[-1] = f"  --{'[no]' if flag.boolean else ''}{name}\n{lines[-1]}"
+    return "\n".join(lines)

@@ -1,0 +1,117 @@
+r"""Segments images of any size with a trained run.
+
+    metaseg predict --run=WORKDIR --images=DIR --output=DIR
+    metaseg predict --run=WORKDIR --images='DIR/*.tif' --output=DIR \
+        --labels=DIR --scores
+
+Writes labels/NAME.png, overlays/NAME.png, predictions.csv (a row per image) and
+index.html, with --scores also scores/NAME.tif, with --labels metrics.json. A second run
+with the same output goes on where the first one stopped. Exit status 1: some files were
+bad, they are listed; 2: nothing could be done. docs/predict.md says more.
+"""
+
+from absl import flags
+
+from metaseg import host
+from metaseg.cli import parsing
+from metaseg.errors import InputError
+
+FLAGS = flags.FlagValues()
+_RUN = flags.DEFINE_string(
+    "run", None, "Work folder of a finished run.", flag_values=FLAGS
+)
+_IMAGES = flags.DEFINE_string(
+    "images",
+    None,
+    "Folder of images, with its sub-folders; or one file; or a pattern in quotes, such "
+    "as 'DIR/**/*.tif'.",
+    flag_values=FLAGS,
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder for the results.", flag_values=FLAGS
+)
+_LABELS = flags.DEFINE_string(
+    "labels",
+    None,
+    "Folder of true label maps of the same names, to measure against.",
+    flag_values=FLAGS,
+)
+_LABEL_VALUES = flags.DEFINE_list(
+    "label_values",
+    None,
+    "Class ids of stored values of --labels that are not ids, 255 for void: 11=255.",
+    flag_values=FLAGS,
+)
+_DECISION_RULE = flags.DEFINE_enum(
+    "decision_rule",
+    "analytic",
+    ["analytic", "argmax", "validation"],
+    "How scores become labels: analytic is the noise-aware rule.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_alias("reading", "decision_rule", flag_values=FLAGS)
+_VALUES = flags.DEFINE_enum(
+    "values",
+    "ids",
+    ["ids", "mask"],
+    "Write class ids, or 0 and 255 of two classes.",
+    flag_values=FLAGS,
+)
+_SCORES = flags.DEFINE_bool(
+    "scores", False, "Write the scores too, 32-bit TIFF.", flag_values=FLAGS
+)
+_CHANNEL = flags.DEFINE_integer(
+    "channel", None, "Channel of each image to segment, from 0.", flag_values=FLAGS
+)
+_TILE = flags.DEFINE_integer(
+    "tile",
+    None,
+    "Side in pixels of the tiles that the network sees at once; a smaller tile needs "
+    "less memory.",
+    flag_values=FLAGS,
+)
+_OVERLAP = flags.DEFINE_integer(
+    "overlap",
+    None,
+    "Overlap of tiles in pixels; by default the one that makes tiles exact.",
+    flag_values=FLAGS,
+)
+
+
+def run() -> int:
+    """Predicts; returns the exit status."""
+    run_folder, output = (parsing.given_folder(flag) for flag in (_RUN, _OUTPUT))
+    if not _IMAGES.value:
+        raise InputError("images: not given, expected a folder, file or pattern")
+    label_values = _label_values()
+    host.keep_freed_memory()
+    from metaseg.runs import predict  # late: jax starts once the flags are right
+
+    done = predict.predict(
+        run_folder,
+        _IMAGES.value,
+        output,
+        labels=_LABELS.value,
+        label_values=label_values,
+        decision_rule=_DECISION_RULE.value,
+        values=_VALUES.value,
+        scores=_SCORES.value,
+        channel=_CHANNEL.value,
+        tile=_TILE.value,
+        overlap=_OVERLAP.value,
+    )
+    return int(bool(done.bad))
+
+
+def _label_values() -> dict[int, int] | None:
+    """Class ids by stored value."""
+    if _LABEL_VALUES.value is None:
+        return None
+    try:
+        pairs = [part.split("=") for part in _LABEL_VALUES.value]
+        return {int(stored): int(class_id) for stored, class_id in pairs}
+    except ValueError:
+        raise InputError(
+            f"label_values: got '{','.join(_LABEL_VALUES.value)}', expected "
+            "STORED=ID,..."
+        ) from None

@@ -1,0 +1,107 @@
+"""Trains a network on labels corrupted on device, and reports what happened.
+
+    metaseg train --config=cell_flip
+    metaseg train --config=nuclei:noise=flip,rate=0.4 --config.data.dir=DIR
+    metaseg train --config=mine.py --config.model.width=16 --workdir=DIR
+
+All devices of the machine are used. Several processes do one run together with
+--distributed, where TPU pod, Slurm or Kubernetes number them, or with --coordinator,
+--num_processes and --process_id. Exit status 2: wrong input; 75: stopped and saved, run
+the same command again; 76: another process of the run was lost, start all of them
+again.
+"""
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from metaseg import host
+from metaseg.cli import parsing
+from metaseg.errors import InputError
+
+FLAGS = flags.FlagValues()
+_CONFIG = flags.DEFINE_string(
+    "config",
+    None,
+    "Config of the run: a file, or the name of a config that the package brings; with "
+    "arguments, NAME:noise=flip,rate=0.4. --config.FIELD=VALUE sets a field.",
+    flag_values=FLAGS,
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder for all results, on a disk or gs://BUCKET/FOLDER; by default a fresh one "
+    "under runs/.",
+    flag_values=FLAGS,
+)
+_RESUME = flags.DEFINE_string(
+    "resume",
+    "auto",
+    "auto: go on with the run of this config in --workdir, if there is one; must: "
+    "refuse to begin anew; never: refuse a folder that is not empty.",
+    flag_values=FLAGS,
+)
+_PROFILE = flags.DEFINE_string(
+    "profile",
+    None,
+    "START:STOP: trace the steps after START, up to STOP, into profile/ of the work "
+    "folder, for TensorBoard (pip install xprof) or ui.perfetto.dev.",
+    flag_values=FLAGS,
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "This is one of several processes of a run; their number and the coordinator "
+    "follow from the environment, unless flags give them.",
+    flag_values=FLAGS,
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of process 0, which listens there.",
+    flag_values=FLAGS,
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Number of processes of the run.", flag_values=FLAGS
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id",
+    None,
+    "Number of this process, from 0; process 0 writes the results.",
+    flag_values=FLAGS,
+)
+
+
+def run(config: ConfigDict) -> int:
+    """Trains; returns the exit status."""
+    address = _WORKDIR.value or str(parsing.fresh_workdir(_CONFIG.value))
+    profile = _steps(_PROFILE.value)
+    if profile is not None and "://" in address:
+        raise InputError("profile: traces go to a disk, expected a --workdir on one")
+    host.keep_freed_memory()
+    from metaseg.runs import jobs  # late: jax starts once the flags are right
+
+    workdir = jobs.folder(address)
+    given = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if _DISTRIBUTED.value or given != (None, None, None):
+        if _WORKDIR.value is None:
+            raise InputError(
+                "workdir: not given, expected a folder that all processes see"
+            )
+        jobs.connect(*given)
+    from metaseg.runs.train import run as train
+
+    return jobs.run(
+        lambda: train.run(config, workdir, _RESUME.value, profile),
+        workdir,
+        parsing.failed,
+    )
+
+
+def _steps(text: str | None) -> tuple[int, int] | None:
+    """The two steps of --profile."""
+    if text is None:
+        return None
+    start, _, stop = text.partition(":")
+    if not (start.isdecimal() and stop.isdecimal()):
+        raise InputError(f"profile: got '{text}', expected two steps START:STOP")
+    return int(start), int(stop)

@@ -1,0 +1,105 @@
+"""A job as a process, or as one of several processes: connecting, and exit statuses."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from metaseg import files
+from metaseg.errors import InputError, prefixed
+from metaseg.parallel import processes
+from metaseg.runs import signals
+
+__all__ = ["INTERRUPTED", "LOST", "STOPPED", "connect", "folder", "run"]
+
+STOPPED = signals.EXIT_STATUS
+LOST = 76  # EX_PROTOCOL of sysexits.h: another process of the run has ended
+INTERRUPTED = 130  # of shells: ended by SIGINT
+
+
+def folder(address: str) -> Path:
+    """Returns the folder of an address.
+
+    Args:
+      address: Path on a disk, or `gs://BUCKET/FOLDER`.
+
+    Returns:
+      The folder; it need not exist.
+
+    Raises:
+      InputError: If the address is neither.
+    """
+    if "://" in address:
+        return files.bucket(address)
+    return Path(address).expanduser()
+
+
+def connect(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Connects this process to the others of a run, before jax is used.
+
+    Args:
+      coordinator: `HOST:PORT` of process 0; None where the environment tells all three.
+      num_processes: Number of processes.
+      process_id: Number of this process, from 0.
+
+    Raises:
+      InputError: If the arguments do not fit together, the environment does not tell
+        them, or the other processes cannot be reached.
+    """
+    processes.initialize(coordinator, num_processes, process_id)
+
+
+def run(
+    job: Callable[[], object], workdir: Path, failed: Callable[[Exception], int]
+) -> int:
+    """Runs a job and turns its errors into an exit status.
+
+    Args:
+      job: The job; its result is printed as the place of the report.
+      workdir: Work folder of the job, for messages.
+      failed: Prints an error and returns the exit status.
+
+    Returns:
+      0; the result of `failed` for an `InputError` or a work folder that cannot be
+      written; `STOPPED` if the job was asked to stop and has saved its state; `LOST` if
+      one of several processes failed or was lost.
+    """
+    try:
+        with prefixed("--", "config", "workdir", "resume", "profile", "baselines"):
+            report = job()
+    except InputError as error:
+        return _end(failed(error))
+    except signals.StoppedError as stopped:
+        if processes.is_primary():
+            print(f"{stopped}; go on with --workdir={workdir}", file=sys.stderr)
+        return STOPPED
+    except OSError as error:  # such as a full disk; the last checkpoint is whole
+        said = f"--workdir: '{error.filename or workdir}': {error.strerror}"
+        return _end(failed(InputError(said)))
+    except Exception as error:
+        if processes.count() == 1:
+            raise
+        return _end(_lost(error, workdir))
+    if processes.is_primary():
+        print(f"report: {report}")
+    return 0
+
+
+def _lost(error: Exception, workdir: Path) -> int:
+    """Says that the run cannot go on without a process, or with an error in this."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    print(
+        f"error: {processes.name()} cannot go on: another process has ended, or this "
+        f"one failed ({reason}); start all of them again with --workdir={workdir}, and "
+        "the run goes on from its newest checkpoint",
+        file=sys.stderr,
+    )
+    return LOST
+
+
+def _end(status: int) -> int:
+    """Ends one of several processes at once, as the others may be gone."""
+    if processes.count() > 1:
+        processes.leave(status)
+    return status

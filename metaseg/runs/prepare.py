@@ -1,0 +1,130 @@
+"""Preparation of a data set: its pairs checked, split and written as shards."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from metaseg.data import importers
+from metaseg.data.importers import summary
+from metaseg.data.importers.importing import Prepared
+
+__all__ = ["describe", "prepare"]
+
+# Config by prepared data set.
+_CONFIGS = {
+    "camvid/full": "camvid",
+    "cityscapes/fine": "cityscapes",
+    "folder/nuclei": "nuclei",
+    "organelle/er": "er",
+    "organelle/mito": "mito",
+    "tfds/oxford_iiit_pet": "pets",
+}
+
+
+def prepare(
+    source: str,
+    path: Path,
+    data_dir: Path,
+    *,
+    config: str = "",
+    workers: int = 2,
+    skip_bad: bool = False,
+    name: str | None = None,
+    shares: tuple[float, ...] | None = None,
+    seed: int | None = None,
+    page: int | None = None,
+    channel: int | None = None,
+    num_classes: int | None = None,
+    class_names: tuple[str, ...] | None = None,
+    values: Mapping[int, int] | None = None,
+    features: Mapping[str, str] | None = None,
+) -> Prepared:
+    """Imports a data set, unless its files have been imported and have not changed.
+
+    Args:
+      source: "organelle", "dsb2018", "camvid", "cityscapes", "folder", or "tfds:NAME"
+        for a data set of the TFDS catalog that was prepared as array_record.
+      path: Folder of the data set as it was published.
+      data_dir: Folder of prepared data sets; the new one goes to
+        SOURCE/CONFIG/VERSION in it.
+      config: Part of the source, such as "er" of organelle; "" for its first.
+      workers: Number of processes that read files; 0 reads in this one.
+      skip_bad: Whether bad files are left out instead of stopping the import.
+      name: "folder": name of the data set; by default that of the folder.
+      shares: "folder", "dsb2018": shares of the train, val and test split.
+      seed: Seed of the draw of splits.
+      page: The one page to take of files with many, from 0; by default all of them.
+      channel: The one channel of images to take, from 0.
+      num_classes: Number of classes; by default one more than the highest class id.
+      class_names: Names of the classes.
+      values: Class id of each stored value of a label map; 255 is void.
+      features: "tfds": names of the features "image" and "label".
+
+    Returns:
+      Where the data set is and what it holds.
+
+    Raises:
+      InputError: If an argument, the layout or a file is wrong, or the disk is full or
+        cannot be written to.
+    """
+    kind, _, catalog_name = source.partition(":")
+    settings = importers.Settings(
+        source=kind,
+        path=path,
+        data_dir=data_dir,
+        config=catalog_name or config,
+        workers=workers,
+        skip_bad=skip_bad,
+        options=importers.Options(
+            name=name,
+            shares=shares,
+            seed=seed,
+            page=page,
+            channel=channel,
+            num_classes=num_classes,
+            class_names=class_names,
+            values=values,
+            features=features,
+        ),
+    )
+    return importers.prepare(settings, _colours)
+
+
+def describe(prepared: Prepared, data_dir: Path) -> str:
+    """Describes a prepared data set.
+
+    Args:
+      prepared: Result of `prepare`.
+      data_dir: Folder of prepared data sets.
+
+    Returns:
+      Lines of text: a summary, where the data set is, and the command that trains on
+      it.
+    """
+    lines = []
+    if not prepared.new:
+        lines.append(
+            "nothing to do: the files have not changed since they were imported"
+        )
+    lines += summary.words(prepared.summary)
+    name = "/".join(prepared.path.parts[-3:-1])
+    command = f"metaseg train --config={_CONFIGS.get(name, 'default')}"
+    command += f" --config.data.dir={data_dir}"
+    if name not in _CONFIGS:
+        command += (
+            f" --config.data.name=prepared --config.data.dataset={name}"
+            f" --config.data.num_classes={len(prepared.summary['classes'])}"
+        )
+    lines += [
+        "",
+        f"data set: {prepared.path}",
+        f"pictures: {prepared.path / 'contact_sheet.png'}",
+        f"train on it: {command}",
+    ]
+    return "\n".join(lines)
+
+
+def _colours(num_classes: int) -> Sequence[summary.Colour]:
+    """Colours of the classes and of void, for the contact sheet."""
+    from metaseg.report import pictures  # late: only a new import needs it
+
+    return [*pictures.class_colours(num_classes), pictures.VOID_COLOUR]
