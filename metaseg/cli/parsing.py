@@ -37,9 +37,7 @@ def run(command: ModuleType, arguments: Sequence[str]) -> int:
     if any(argument in ("--help", "-h", "-help") for argument in arguments):
         print(f"{inspect.cleandoc(command.__doc__ or '')}\n\nFlags:\n{_listed(own)}")
         return 0
-    # Messages of libraries are for developers; absl's handler keeps them on stderr.
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.WARNING)  # what libraries log is for developers
     try:
         with prefixed("--", *own):  # functions name their arguments
             if inspect.signature(command.run).parameters:

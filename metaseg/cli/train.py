@@ -2,7 +2,7 @@
 
     metaseg train --config=cell_flip
     metaseg train --config=nuclei:noise=flip,rate=0.4 --config.data.dir=DIR
-    metaseg train --config=mine.py --config.model.width=16 --workdir=DIR
+    metaseg train --config=default --config.model.width=16 --workdir=DIR
 
 All devices of the machine are used. Several processes do one run together with
 --distributed, where TPU pod, Slurm or Kubernetes number them, or with --coordinator,

@@ -66,13 +66,13 @@ def objects(monkeypatch):
 
 @pytest.mark.parametrize("address", ["s3://lab/runs", "gs://", "gs://lab/", "gs:///a"])
 def test_an_address_that_is_no_folder_of_a_bucket_is_refused(address):
-    with pytest.raises(InputError, match=f"--workdir: got '{address}', expected"):
+    with pytest.raises(InputError, match=f"^workdir: got '{address}', expected"):
         files.bucket(address)
 
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(InputError, match=r"--workdir: .* gcsfs.*'\.\[gcs\]'"):
+    with pytest.raises(InputError, match=r"^workdir: .* gcsfs.*'metaseg-jax\[gcs\]'"):
         files.bucket(ADDRESS)
 
 
