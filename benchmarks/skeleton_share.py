@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
     config = _CONFIG.value
     truth = test_split(config).labels == 1
     skeleton = morphology.skeletonize(truth)
-    near = morphology.dilate(skeleton, config.igtt.radius, "square")
+    near = morphology.dilate(skeleton, config.igtt.radius, shape="square")
     share = (np.asarray(near) & truth).sum() / truth.sum()
     print(f"{config.data.name}: {share:.3f} of the foreground")
 

@@ -1,8 +1,9 @@
 """Binary morphology on device, on boolean masks `[..., H, W]`.
 
-Every function is pure, has static shapes, treats leading axes as a batch, gives the
-same bits eager, jitted and vmapped, and never calls the host. May import `checks`
-and `errors`.
+Every function is pure and has static shapes. Leading axes are a batch. Results have the
+same bits whether a function is called eagerly, under `jax.jit` or under `jax.vmap`.
+May
+import `checks`, `errors` and `typing`.
 """
 
 from metaseg.morphology.components import components, fill_holes, roots

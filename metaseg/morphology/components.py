@@ -1,10 +1,12 @@
-"""Connected components, and what follows from them.
+"""Connected components of masks and label maps, and holes.
 
-Every pixel carries the lowest pixel index that it has heard of in its component.
-Sweeps down, up, right and left carry the news along straight ways; after each round a
-pixel also tells the pixel whose index it held before, and asks the one whose index it
-holds now (hooking and pointer jumping, as in Shiloach and Vishkin's algorithm, J.
-Algorithms 3, 1982), so that mazes take a number of rounds like their logarithm.
+Every pixel holds the lowest pixel index that is known so far in its component. Sweeps
+down, up, right and left pass indices along straight lines. After each round of sweeps a
+pixel passes its index to the pixel whose index it held before, and takes the index of
+the pixel whose index it holds now (hooking and pointer jumping). The number of rounds
+therefore grows like the logarithm of a component's length, in mazes too. Source:
+Shiloach and Vishkin, "An O(log n) parallel connectivity algorithm", J. Algorithms 3,
+1982.
 """
 
 import math
@@ -12,33 +14,45 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Int32
 
 from metaseg import checks
 from metaseg.errors import InputError
+from metaseg.typing import AnyArray, Labels, Masks
 
 __all__ = ["components", "fill_holes", "roots"]
 
-_NOBODY = jnp.iinfo(jnp.int32).max
+_NONE = jnp.iinfo(jnp.int32).max
 
 
-def components(mask: jax.Array, connectivity: int = 2) -> jax.Array:
-    """Number the connected components of a mask.
+def components(mask: Masks, *, connectivity: int = 2) -> Int32[jax.Array, "*batch H W"]:
+    """Numbers the connected components of masks.
 
     Equal to `scipy.ndimage.label` with `generate_binary_structure(2, connectivity)`, up
-    to the order of the numbers: here by each component's first pixel in raster order.
+    to the order of the numbers. Here components are in the order of their first pixels
+    in raster order.
 
     Args:
-      mask: boolean `[..., H, W]`.
-      connectivity: static: 1, neighbours share an edge; 2, or a corner.
+      mask: Boolean `[..., H, W]`.
+      connectivity: 1 if neighbours share an edge, 2 if they share an edge or a corner;
+        static.
 
     Returns:
-      int32 `[..., H, W]`: 0 outside the mask, components from 1 in each image.
+      int32 `[..., H, W]`: 0 outside the mask, and 1, 2, ... in the components of each
+      image.
 
     Raises:
-      InputError: wrong mask or connectivity.
+      InputError: If `mask` is not a boolean array `[..., H, W]` or `connectivity` is
+        neither 1 nor 2.
+
+    Example:
+      >>> import numpy as np
+      >>> components(np.eye(2, dtype=bool), connectivity=1)
+      Array([[1, 0],
+             [0, 2]], dtype=int32)
     """
     checks.masks("mask", mask)
-    root = roots(mask.astype(jnp.uint8), connectivity)
+    root = roots(mask.astype(jnp.uint8), connectivity=connectivity)
     *batch, height, width = root.shape
     flat = root.reshape(*batch, height * width)
     first = flat == jnp.arange(flat.shape[-1])
@@ -47,19 +61,20 @@ def components(mask: jax.Array, connectivity: int = 2) -> jax.Array:
     return jnp.where(mask, numbers.reshape(root.shape), 0)
 
 
-def fill_holes(mask: jax.Array) -> jax.Array:
-    """Adds all background that the edges of the image do not reach.
+def fill_holes(mask: Masks) -> Bool[jax.Array, "*batch H W"]:
+    """Fills holes: background that is not connected to the border of the image.
 
-    Equal to `scipy.ndimage.binary_fill_holes`: background connects by edges.
+    Equal to `scipy.ndimage.binary_fill_holes`. Background pixels are connected if they
+    share an edge.
 
     Args:
-      mask: boolean `[..., H, W]`.
+      mask: Boolean `[..., H, W]`.
 
     Returns:
-      Boolean `[..., H, W]`, the shape of `mask`.
+      Boolean array of the shape of `mask`.
 
     Raises:
-      InputError: wrong mask.
+      InputError: If `mask` is not a boolean array `[..., H, W]`.
     """
     checks.masks("mask", mask)
     frame = [(0, 0)] * (mask.ndim - 2) + [(1, 1), (1, 1)]
@@ -68,19 +83,23 @@ def fill_holes(mask: jax.Array) -> jax.Array:
     return ~outside[..., 1:-1, 1:-1]
 
 
-def roots(classes: jax.Array, connectivity: int = 2) -> jax.Array:
-    """Name each pixel's component, of pixels of one class, by its first pixel.
+def roots(classes: Labels, *, connectivity: int = 2) -> Int32[jax.Array, "*batch H W"]:
+    """Finds the first pixel of each pixel's component.
+
+    A component consists of connected pixels of one class.
 
     Args:
-      classes: class ids, integer `[..., H, W]`; 0 belongs to no component.
-      connectivity: static: 1, neighbours share an edge; 2, or a corner.
+      classes: Integer class ids `[..., H, W]`. Class 0 belongs to no component.
+      connectivity: 1 if neighbours share an edge, 2 if they share an edge or a corner;
+        static.
 
     Returns:
       int32 `[..., H, W]`: the index `row * W + column` of the component's first pixel
-      in raster order; -1 where the class is 0.
+      in raster order, or -1 where the class is 0.
 
     Raises:
-      InputError: wrong classes or connectivity.
+      InputError: If `classes` is not an integer array `[..., H, W]`, or `connectivity`
+        is neither 1 nor 2.
     """
     checks.label_maps("classes", classes)
     if not checks.is_integer(connectivity) or connectivity not in (1, 2):
@@ -90,70 +109,70 @@ def roots(classes: jax.Array, connectivity: int = 2) -> jax.Array:
     return _settle(maps, connectivity).reshape(classes.shape)
 
 
-# Jitted so that eager calls compile a loop only once.
+# Jitted so that eager calls compile the loop only once.
 @partial(jax.jit, static_argnames="connectivity")
-def _settle(maps: jax.Array, connectivity: int) -> jax.Array:
-    """`roots` of `[B, H, W]`."""
+def _settle(maps: AnyArray, connectivity: int) -> jax.Array:
+    """Returns `roots` of maps `[B, H, W]`."""
     height, width = maps.shape[1:]
     place = jnp.arange(height * width, dtype=jnp.int32).reshape(height, width)
     inside = maps != 0
-    start = jnp.where(inside, place, _NOBODY)
+    start = jnp.where(inside, place, _NONE)
 
     def unsettled(state: tuple[jax.Array, jax.Array]) -> jax.Array:
         return state[1]
 
-    def turn(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def one_round(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         before, _ = state
-        heard = _sweeps(before, maps, connectivity)
-        told = jax.vmap(_tell_and_ask)(before, heard)
-        return told, jnp.any(told != before)
+        swept = _sweeps(before, maps, connectivity)
+        after = jax.vmap(_hook_and_jump)(before, swept)
+        return after, jnp.any(after != before)
 
-    settled, _ = jax.lax.while_loop(unsettled, turn, (start, jnp.array(True)))
+    settled, _ = jax.lax.while_loop(unsettled, one_round, (start, jnp.array(True)))
     return jnp.where(inside, settled, -1)
 
 
-def _sweeps(heard: jax.Array, classes: jax.Array, connectivity: int) -> jax.Array:
-    """Lowest index heard along columns, then along rows, `[B, H, W]`.
+def _sweeps(lowest: jax.Array, classes: AnyArray, connectivity: int) -> jax.Array:
+    """Passes the lowest index along columns, then along rows of `[B, H, W]`.
 
-    Diagonal steps are taken on the way along columns.
+    Diagonal steps are part of the sweeps along columns.
     """
     for axis, diagonal in ((1, connectivity == 2), (2, False)):
-        lines = jnp.moveaxis(heard, axis, 0), jnp.moveaxis(classes, axis, 0)
-        heard = jnp.moveaxis(_there_and_back(*lines, diagonal), 0, axis)
-    return heard
+        lines = jnp.moveaxis(lowest, axis, 0), jnp.moveaxis(classes, axis, 0)
+        lowest = jnp.moveaxis(_there_and_back(*lines, diagonal), 0, axis)
+    return lowest
 
 
-_Line = tuple[jax.Array, jax.Array]  # what is heard, and classes, `[B, M]`
+_Line = tuple[jax.Array, jax.Array]  # lowest indices and classes, `[B, M]`
 
 
-def _there_and_back(heard: jax.Array, classes: jax.Array, diagonal: bool) -> jax.Array:
-    """Carry the lowest index along the first axis of `[N, B, M]` in both directions."""
+def _there_and_back(lowest: jax.Array, classes: jax.Array, diagonal: bool) -> jax.Array:
+    """Passes the lowest index along the first axis of `[N, B, M]`, both ways."""
 
     def step(last: _Line, line: _Line) -> tuple[_Line, jax.Array]:
         here, kind = line
         for by in (0, 1, -1) if diagonal else (0,):
-            news, source = _shift(last[0], by, _NOBODY), _shift(last[1], by, 0)
+            passed, source = _shift(last[0], by, _NONE), _shift(last[1], by, 0)
             connected = (kind == source) & (kind != 0)
-            here = jnp.where(connected, jnp.minimum(here, news), here)
+            here = jnp.where(connected, jnp.minimum(here, passed), here)
         return (here, kind), here
 
-    nothing = jnp.full_like(heard[0], _NOBODY), jnp.zeros_like(classes[0])
-    _, there = jax.lax.scan(step, nothing, (heard, classes))
+    nothing = jnp.full_like(lowest[0], _NONE), jnp.zeros_like(classes[0])
+    _, there = jax.lax.scan(step, nothing, (lowest, classes))
     _, back = jax.lax.scan(step, nothing, (there, classes), reverse=True)
     return back
 
 
 def _shift(line: jax.Array, by: int, fill: int) -> jax.Array:
-    """`line`, `[B, M]`, moved by one to either side, or not."""
+    """Moves a line `[B, M]` by -1, 0 or 1 pixels."""
     if by == 0:
         return line
     padded = jnp.pad(line, ((0, 0), (1, 1)), constant_values=fill)
     return padded[:, 1 - by :][:, : line.shape[1]]
 
 
-def _tell_and_ask(before: jax.Array, heard: jax.Array) -> jax.Array:
-    """Pass news to the pixel heard of before, then ask the one heard of now."""
-    old, new = before.ravel(), heard.ravel()
-    told = new.at[old].min(new, mode="drop")
-    asked = told.at[told].get(mode="fill", fill_value=_NOBODY)
-    return jnp.minimum(told, asked).reshape(heard.shape)
+def _hook_and_jump(before: jax.Array, swept: jax.Array) -> jax.Array:
+    """Passes the new index to the pixel of the old one, then takes that of the new."""
+    old, new = before.ravel(), swept.ravel()
+    hooked = new.at[old].min(new, mode="drop")
+    jumped = hooked.at[hooked].get(mode="fill", fill_value=_NONE)
+    return jnp.minimum(hooked, jumped).reshape(swept.shape)

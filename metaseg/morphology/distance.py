@@ -1,37 +1,46 @@
 """Exact Euclidean distance to the background.
 
-By columns first, then along rows: `D(x)^2 = min over x' of g(x')^2 + (x - x')^2`, g
-being the distance within the column (Saito and Toriwaki, "New algorithms for Euclidean
-distance transformation", Pattern Recognition 27, 1994). All in integers but the root.
+The distance `g` within each column comes first, then along rows `D(x)^2 = min over x'
+of g(x')^2 + (x - x')^2`. Only the square root is not in integers. Source: Saito and
+Toriwaki, "New algorithms for Euclidean distance transformation", Pattern Recognition
+27, 1994.
 """
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float32
 
 from metaseg import checks
 from metaseg.errors import InputError
+from metaseg.typing import AnyArray, Masks
 
 __all__ = ["distance"]
 
 _LONGEST = 11_000  # pixels a side: the diagonal stays below _FAR
 _FAR = 1 << 14  # longer than any distance; its square leaves room in 32 bits
-_STRIDE = 16  # offsets merged per turn: one pass over memory for all of them
+_STRIDE = 16  # offsets merged in one pass over memory
 
 
-def distance(mask: jax.Array) -> jax.Array:
-    """Distance from each pixel of the mask to the nearest pixel outside the mask.
+def distance(mask: Masks) -> Float32[jax.Array, "*batch H W"]:
+    """Computes the distance from each pixel of masks to the nearest pixel outside.
 
-    Equal to `scipy.ndimage.distance_transform_edt`, but infinite in a mask without any
-    background, where scipy's result is not defined.
+    Equal to `scipy.ndimage.distance_transform_edt`, except for masks without any
+    background, for which SciPy's result is not defined. Here the distance is infinite.
 
     Args:
-      mask: boolean `[..., H, W]`, sides of at most 11 000.
+      mask: Boolean `[..., H, W]`, sides of at most 11 000 pixels.
 
     Returns:
       float32 `[..., H, W]`, in pixels; 0 outside the mask.
 
     Raises:
-      InputError: wrong mask, or a side that is too long.
+      InputError: If `mask` is not a boolean array `[..., H, W]` or a side is too
+        long.
+
+    Example:
+      >>> import numpy as np
+      >>> distance(np.array([[False, True, True]]))
+      Array([[0., 1., 2.]], dtype=float32)
     """
     checks.masks("mask", mask)
     if max(mask.shape[-2:]) > _LONGEST:
@@ -42,13 +51,13 @@ def distance(mask: jax.Array) -> jax.Array:
 
 
 @jax.jit  # so that eager calls compile the loops only once
-def _distance(mask: jax.Array) -> jax.Array:
+def _distance(mask: AnyArray) -> jax.Array:
     squared = _along_rows(_column_distance(~mask) ** 2)
     return jnp.where(squared < _FAR**2, jnp.sqrt(squared.astype(jnp.float32)), jnp.inf)
 
 
-def _column_distance(sites: jax.Array) -> jax.Array:
-    """Distance to the nearest site of the column, int32; `_FAR` if it has none."""
+def _column_distance(sites: AnyArray) -> jax.Array:
+    """Distance to the nearest site of the column, int32; `_FAR` if there is none."""
 
     def step(above: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
         here = jnp.where(row, 0, jnp.minimum(above + 1, _FAR))
@@ -62,10 +71,10 @@ def _column_distance(sites: jax.Array) -> jax.Array:
 
 
 def _along_rows(squared: jax.Array) -> jax.Array:
-    """`min over x' of squared(x') + (x - x')^2` by growing offsets.
+    """Computes `min over x' of squared(x') + (x - x')^2` by growing offsets.
 
-    An offset whose square is not below the largest distance left cannot change
-    anything, so the turns are as many as the farthest pixel needs.
+    An offset whose square is not below the largest squared distance cannot change the
+    result, so the loop ends there.
     """
     width = squared.shape[-1]
     margin = (-(-width // _STRIDE) + 1) * _STRIDE

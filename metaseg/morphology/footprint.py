@@ -1,7 +1,7 @@
 """Filters over a neighbourhood: dilate, erode, opening, closing, maximum.
 
-A neighbourhood is a stack of rows, each centred on the pixel, so a filter is a merge of
-a few rows. Pixels outside the image belong to no neighbourhood.
+A neighbourhood consists of rows that are centred on the pixel, so a filter merges a few
+rows. Pixels outside the image belong to no neighbourhood.
 """
 
 import functools
@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Integer
 
 from metaseg import checks
+from metaseg.typing import Labels, Masks
 
 __all__ = ["SHAPES", "closing", "dilate", "erode", "maximum", "opening"]
 
-# Shape -> half the width of the row `dy` above or below the centre, given the radius.
+# For each shape, half the width of the row at distance `dy` from the centre row.
 SHAPES: dict[str, Callable[[int, int], int]] = {
     "disk": lambda radius, dy: math.isqrt(radius**2 - dy**2),
     "square": lambda radius, dy: radius,
@@ -23,102 +25,129 @@ SHAPES: dict[str, Callable[[int, int], int]] = {
 }
 
 
-def dilate(mask: jax.Array, radius: int, shape: str = "disk") -> jax.Array:
-    """Every pixel whose neighbourhood meets the mask.
+def dilate(
+    mask: Masks, radius: int, *, shape: str = "disk"
+) -> Bool[jax.Array, "*batch H W"]:
+    """Dilates masks: sets each pixel whose neighbourhood has a pixel of the mask.
 
     Equal to `scipy.ndimage.binary_dilation` and to scikit-image's `dilation` with
     `mode="ignore"`, with the same footprint.
 
     Args:
-      mask: boolean `[..., H, W]`.
-      radius: pixels, a static integer >= 0.
-      shape: static: "disk", pixels within Euclidean distance `radius`; "square", `2
-        radius + 1` pixels a side; "cross", the same row and column.
+      mask: Boolean `[..., H, W]`.
+      radius: Radius of the neighbourhood in pixels, static.
+      shape: Shape of the neighbourhood, static. "disk" holds the pixels within the
+        Euclidean distance `radius`, "square" has `2 radius + 1` pixels a side, and
+        "cross" holds the pixels of a square in the same row or column.
 
     Returns:
-      Boolean `[..., H, W]`, the shape of `mask`.
+      Boolean array of the shape of `mask`.
 
     Raises:
-      InputError: wrong mask, radius or shape.
+      InputError: If `mask` is not a boolean array `[..., H, W]`, `radius` is not an
+        integer >= 0, or `shape` is unknown.
+
+    Example:
+      >>> import numpy as np
+      >>> mask = np.eye(3, dtype=bool)[:, :2]
+      >>> dilate(mask, 1, shape="cross").astype(int)
+      Array([[1, 1],
+             [1, 1],
+             [0, 1]], dtype=int32)
     """
     checks.masks("mask", mask)
-    return maximum(mask.astype(jnp.uint8), radius, shape).astype(bool)
+    return maximum(mask.astype(jnp.uint8), radius, shape=shape).astype(bool)
 
 
-def erode(mask: jax.Array, radius: int, shape: str = "disk") -> jax.Array:
-    """Every pixel whose neighbourhood inside the image is all in the mask.
+def erode(
+    mask: Masks, radius: int, *, shape: str = "disk"
+) -> Bool[jax.Array, "*batch H W"]:
+    """Erodes masks: keeps each pixel whose neighbourhood is inside the mask.
 
-    Equal to `scipy.ndimage.binary_erosion` with `border_value=1` and to scikit-image's
-    `erosion` with `mode="ignore"`: outside the image does not erode.
+    The part of a neighbourhood that is outside of the image is ignored. Equal to
+    `scipy.ndimage.binary_erosion` with `border_value=1` and to scikit-image's `erosion`
+    with `mode="ignore"`.
 
     Args:
-      mask: boolean `[..., H, W]`.
-      radius: pixels, a static integer >= 0.
-      shape: as in `dilate`.
+      mask: Boolean `[..., H, W]`.
+      radius: Radius of the neighbourhood in pixels, static.
+      shape: Shape of the neighbourhood, as in `dilate`.
 
     Returns:
-      Boolean `[..., H, W]`, the shape of `mask`.
+      Boolean array of the shape of `mask`.
 
     Raises:
-      InputError: wrong mask, radius or shape.
+      InputError: If `mask` is not a boolean array `[..., H, W]`, `radius` is not an
+        integer >= 0, or `shape` is unknown.
     """
     checks.masks("mask", mask)
-    return ~dilate(~mask, radius, shape)
+    return ~dilate(~mask, radius, shape=shape)
 
 
-def opening(mask: jax.Array, radius: int, shape: str = "disk") -> jax.Array:
-    """Erosion, then dilation: drops what the neighbourhood does not fit into.
+def opening(
+    mask: Masks, radius: int, *, shape: str = "disk"
+) -> Bool[jax.Array, "*batch H W"]:
+    """Opens masks: removes parts that are smaller than the neighbourhood.
 
-    Equal to scikit-image's `opening` with `mode="ignore"`.
-
-    Args:
-      mask: boolean `[..., H, W]`.
-      radius: pixels, a static integer >= 0.
-      shape: as in `dilate`.
-
-    Returns:
-      Boolean `[..., H, W]`, the shape of `mask`.
-
-    Raises:
-      InputError: wrong mask, radius or shape.
-    """
-    return dilate(erode(mask, radius, shape), radius, shape)
-
-
-def closing(mask: jax.Array, radius: int, shape: str = "disk") -> jax.Array:
-    """Dilation, then erosion: fills gaps that the neighbourhood does not fit into.
-
-    Equal to scikit-image's `closing` with `mode="ignore"`.
+    An erosion and then a dilation. Equal to scikit-image's `opening` with
+    `mode="ignore"`.
 
     Args:
-      mask: boolean `[..., H, W]`.
-      radius: pixels, a static integer >= 0.
-      shape: as in `dilate`.
+      mask: Boolean `[..., H, W]`.
+      radius: Radius of the neighbourhood in pixels, static.
+      shape: Shape of the neighbourhood, as in `dilate`.
 
     Returns:
-      Boolean `[..., H, W]`, the shape of `mask`.
+      Boolean array of the shape of `mask`.
 
     Raises:
-      InputError: wrong mask, radius or shape.
+      InputError: If `mask` is not a boolean array `[..., H, W]`, `radius` is not an
+        integer >= 0, or `shape` is unknown.
     """
-    return erode(dilate(mask, radius, shape), radius, shape)
+    return dilate(erode(mask, radius, shape=shape), radius, shape=shape)
 
 
-def maximum(values: jax.Array, radius: int, shape: str = "disk") -> jax.Array:
-    """Highest value in each pixel's neighbourhood.
+def closing(
+    mask: Masks, radius: int, *, shape: str = "disk"
+) -> Bool[jax.Array, "*batch H W"]:
+    """Closes masks: fills gaps that are smaller than the neighbourhood.
+
+    A dilation and then an erosion. Equal to scikit-image's `closing` with
+    `mode="ignore"`.
+
+    Args:
+      mask: Boolean `[..., H, W]`.
+      radius: Radius of the neighbourhood in pixels, static.
+      shape: Shape of the neighbourhood, as in `dilate`.
+
+    Returns:
+      Boolean array of the shape of `mask`.
+
+    Raises:
+      InputError: If `mask` is not a boolean array `[..., H, W]`, `radius` is not an
+        integer >= 0, or `shape` is unknown.
+    """
+    return erode(dilate(mask, radius, shape=shape), radius, shape=shape)
+
+
+def maximum(
+    values: Labels, radius: int, *, shape: str = "disk"
+) -> Integer[jax.Array, "*batch H W"]:
+    """Replaces each value by the highest value of its neighbourhood.
 
     Equal to `scipy.ndimage.maximum_filter` with the same footprint, `mode="constant"`.
 
     Args:
-      values: integers >= 0 `[..., H, W]`.
-      radius: pixels, a static integer >= 0.
-      shape: as in `dilate`.
+      values: Integers >= 0 `[..., H, W]`, of a dtype that holds 255.
+      radius: Radius of the neighbourhood in pixels, static.
+      shape: Shape of the neighbourhood, as in `dilate`.
 
     Returns:
       Integers of the shape and dtype of `values`.
 
     Raises:
-      InputError: wrong values, radius or shape.
+      InputError: If `values` is not such an array, `radius` is not an integer >= 0, or
+        `shape` is unknown.
     """
     checks.label_maps("values", values)
     checks.integer("radius", radius, 0, "pixels")
@@ -130,8 +159,8 @@ def maximum(values: jax.Array, radius: int, shape: str = "disk") -> jax.Array:
     def columns(steps: Iterable[int]) -> list[jax.Array]:
         return [padded[..., radius + dx :][..., :width] for dx in steps]
 
-    # Plain slices of one padded array become vector instructions in one loop; barriers
-    # keep XLA from computing a row again at each height it is merged at.
+    # XLA compiles plain slices of one padded array to vector instructions in one loop.
+    # Without the barriers it would compute a row again at each height where it is used.
     half = [SHAPES[shape](radius, dy) for dy in range(radius + 1)]
     row, reached, rows = columns([0])[0], 0, {}
     for reach in sorted(set(half)):

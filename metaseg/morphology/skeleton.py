@@ -1,55 +1,57 @@
 """Skeletons by Zhang and Suen's thinning.
 
-Work is done on bits: a word of 32 bits holds one pixel of each of 32 horizontal strips
-of the image, so that a step to the side is an array shift, a step up or down is an
-array shift whose outermost row moves one bit (to the next strip), and one instruction
-works on 32 pixels.
+Masks are packed: an integer of 32 bits holds one pixel of each of 32 horizontal strips
+of the image, so that one instruction works on 32 pixels. A step to the side is an array
+shift. A step up or down is an array shift too, in which the outermost row moves by one
+bit, to the next strip.
 """
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool
 
 from metaseg import checks
+from metaseg.typing import AnyArray, Labels, Masks
 
 __all__ = ["skeletonize", "skeletonize_classes"]
 
 _STRIPS = 32
 
 
-def skeletonize(mask: jax.Array) -> jax.Array:
-    """One-pixel wide skeleton by Zhang and Suen's thinning.
+def skeletonize(mask: Masks) -> Bool[jax.Array, "*batch H W"]:
+    """Thins masks to skeletons that are one pixel wide.
 
     Equal to scikit-image's 2-D `skeletonize`, pixel for pixel. Source: Zhang and Suen,
     "A fast parallel algorithm for thinning digital patterns", CACM 27(3), 1984.
 
     Args:
-      mask: boolean `[..., H, W]`.
+      mask: Boolean `[..., H, W]`.
 
     Returns:
-      Boolean `[..., H, W]`, the shape of `mask`.
+      Boolean array of the shape of `mask`.
 
     Raises:
-      InputError: wrong mask.
+      InputError: If `mask` is not a boolean array `[..., H, W]`.
     """
     checks.masks("mask", mask)
     every = jnp.uint32(0xFFFFFFFF)
     return _unpack(_thin(_pack(mask), [every] * 8), mask.shape[-2])
 
 
-def skeletonize_classes(classes: jax.Array) -> jax.Array:
-    """Pixels on the skeleton of their own class, boolean `[..., H, W]`.
+def skeletonize_classes(classes: Labels) -> Bool[jax.Array, "*batch H W"]:
+    """Thins every class of label maps to its skeleton.
 
-    Each class but 0 is thinned by itself, all at once: a neighbour counts only where it
-    is of the pixel's own class.
+    Each class is thinned by itself: a neighbour counts only if it is of the pixel's own
+    class. All classes are thinned at once.
 
     Args:
-      classes: class ids, integer `[..., H, W]`; 0 has no skeleton.
+      classes: Integer class ids `[..., H, W]`. Class 0 has no skeleton.
 
     Returns:
-      Boolean `[..., H, W]`.
+      Boolean array of the shape of `classes`, true on the skeletons.
 
     Raises:
-      InputError: wrong classes.
+      InputError: If `classes` is not an integer array `[..., H, W]`.
     """
     checks.label_maps("classes", classes)
     height, width = classes.shape[-2:]
@@ -64,8 +66,8 @@ def skeletonize_classes(classes: jax.Array) -> jax.Array:
 # The eight neighbours in circular order, from north-west clockwise.
 _RING = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 
-# Neighbourhoods, bit i being ring neighbour i, in which scikit-image's table departs
-# from the published rule, in the first and in the second half step: it also removes
+# Neighbourhoods (bit i is ring neighbour i) in which scikit-image's table departs from
+# the published rule, in the first and in the second half step. The table also removes
 # some corners of one-pixel stairs, and keeps some ends with two or three neighbours.
 _DEPARTURES = (
     (10, 11, 24, 40, 48, 56, 96, 129, 130, 134, 160, 161, 192, 194, 198, 224),
@@ -74,7 +76,7 @@ _DEPARTURES = (
 
 
 def _removable(second: bool) -> tuple[bool, ...]:
-    """For each of the 256 neighbourhoods, whether the half step removes the pixel."""
+    """Whether a half step removes the pixel, for each of the 256 neighbourhoods."""
 
     def published(ring: list[bool]) -> bool:
         _, north, _, east, _, south, _, west = ring
@@ -93,10 +95,10 @@ def _removable(second: bool) -> tuple[bool, ...]:
 
 
 def _look_up(table: tuple[bool, ...], bits: list[jax.Array]) -> jax.Array:
-    """Evaluate a truth table on words: 32 look-ups at a time, as logic.
+    """Evaluates a truth table by logic on packed masks, 32 look-ups at a time.
 
-    Shannon's expansion: halve the table by its highest bit until halves are constant or
-    equal; halves met before are computed once.
+    By Shannon's expansion: the table is halved by its highest bit until its halves are
+    constant or equal. A half that occurs again is computed once.
     """
     known: dict[tuple[bool, ...], jax.Array] = {}
 
@@ -119,10 +121,10 @@ def _look_up(table: tuple[bool, ...], bits: list[jax.Array]) -> jax.Array:
 
 
 @jax.jit  # so that eager calls compile the loop only once
-def _thin(words: jax.Array, same: list[jax.Array]) -> jax.Array:
-    """Zhang-Suen thinning of packed masks until nothing changes.
+def _thin(packed: jax.Array, same: list[jax.Array]) -> jax.Array:
+    """Thins packed masks until nothing changes.
 
-    `same[i]` has the bits where ring neighbour i may count as foreground.
+    Ring neighbour i counts as foreground only where the bits of `same[i]` are set.
     """
     tables = [_removable(second) for second in (False, True)]
 
@@ -141,31 +143,31 @@ def _thin(words: jax.Array, same: list[jax.Array]) -> jax.Array:
         thinner = half_step(half_step(alive, tables[0]), tables[1])
         return thinner, jnp.any(thinner != alive)
 
-    start = (words, jnp.array(True))
+    start = (packed, jnp.array(True))
     thinned, _ = jax.lax.while_loop(lambda state: state[1], step, start)
     return thinned
 
 
-def _pad(values: jax.Array, rows: tuple[int, int], cols: tuple[int, int]) -> jax.Array:
+def _pad(values: AnyArray, rows: tuple[int, int], cols: tuple[int, int]) -> jax.Array:
     return jnp.pad(values, [(0, 0)] * (values.ndim - 2) + [rows, cols])
 
 
 def _horizontal(values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The left and the right neighbour of each pixel, 0 outside."""
+    """The left and the right neighbour of each pixel, 0 outside of the image."""
     left = _pad(values[..., :, :-1], (0, 0), (1, 0))
     right = _pad(values[..., :, 1:], (0, 0), (0, 1))
     return left, right
 
 
-def _packed_vertical(words: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The upper and the lower neighbour, 0 outside: across strips by one bit."""
-    upper = jnp.concatenate([words[..., -1:, :] << 1, words[..., :-1, :]], axis=-2)
-    lower = jnp.concatenate([words[..., 1:, :], words[..., :1, :] >> 1], axis=-2)
+def _packed_vertical(packed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The upper and the lower neighbour of each pixel, 0 outside of the image."""
+    upper = jnp.concatenate([packed[..., -1:, :] << 1, packed[..., :-1, :]], axis=-2)
+    lower = jnp.concatenate([packed[..., 1:, :], packed[..., :1, :] >> 1], axis=-2)
     return upper, lower
 
 
-def _pack(mask: jax.Array) -> jax.Array:
-    """Boolean `[..., H, W]` to uint32 `[..., ceil(H/32), W]`; bit b is of strip b."""
+def _pack(mask: AnyArray) -> jax.Array:
+    """Packs boolean `[..., H, W]` into uint32 `[..., ceil(H/32), W]`, a bit a strip."""
     *batch, height, width = mask.shape
     rows = -(-height // _STRIPS)
     strips = _pad(mask, (0, rows * _STRIPS - height), (0, 0)).astype(jnp.uint32)
@@ -174,8 +176,8 @@ def _pack(mask: jax.Array) -> jax.Array:
     return jnp.sum(strips << bit, axis=-3, dtype=jnp.uint32)
 
 
-def _unpack(words: jax.Array, height: int) -> jax.Array:
-    *batch, rows, width = words.shape
+def _unpack(packed: jax.Array, height: int) -> jax.Array:
+    *batch, rows, width = packed.shape
     bit = jnp.arange(_STRIPS, dtype=jnp.uint32)[:, None, None]
-    mask = (words[..., None, :, :] >> bit) & 1
+    mask = (packed[..., None, :, :] >> bit) & 1
     return mask.reshape(*batch, _STRIPS * rows, width)[..., :height, :].astype(bool)

@@ -57,7 +57,7 @@ def dilate(
       Label maps of the shape and dtype of `labels`.
     """
     del key
-    grown = morphology.maximum(_foreground(labels), radius, shape)
+    grown = morphology.maximum(_foreground(labels), radius, shape=shape)
     return jnp.where(labels == 0, grown, labels)
 
 
@@ -80,7 +80,7 @@ def erode(
       Label maps of the shape and dtype of `labels`.
     """
     del key
-    eaten = morphology.dilate(labels == 0, radius, shape) & ~is_void(labels)
+    eaten = morphology.dilate(labels == 0, radius, shape=shape) & ~is_void(labels)
     return jnp.where(eaten, jnp.zeros_like(labels), labels)
 
 
@@ -240,8 +240,8 @@ def markov(
 
     def step(index: jax.Array, classes: jax.Array) -> jax.Array:
         drawn = draw.words(jax.random.fold_in(ways, index), labels.shape) < flips
-        beside = morphology.maximum(_foreground(classes), 1, "cross")
-        inner = (classes > 0) & morphology.dilate(classes == 0, 1, "cross")
+        beside = morphology.maximum(_foreground(classes), 1, shape="cross")
+        inner = (classes > 0) & morphology.dilate(classes == 0, 1, shape="cross")
         grown = jnp.where(drawn & (classes == 0), beside, classes)
         shrunk = jnp.where(drawn & inner & ~is_void(classes), 0, classes)
         return jnp.where(outward[index], grown, shrunk).astype(labels.dtype)

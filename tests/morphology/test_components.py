@@ -8,9 +8,9 @@ from masks import MASKS, SHAPE, assert_batch_safe, few, thin
 from metaseg import morphology
 from metaseg.errors import InputError
 
-components = jax.jit(morphology.components, static_argnums=1)
+components = jax.jit(morphology.components, static_argnames="connectivity")
 fill_holes = jax.jit(morphology.fill_holes)
-roots = jax.jit(morphology.roots, static_argnums=1)
+roots = jax.jit(morphology.roots, static_argnames="connectivity")
 connectivities = pytest.mark.parametrize("connectivity", [1, 2])
 
 
@@ -29,7 +29,7 @@ def expected_components(mask, connectivity):
 
 @connectivities
 def test_components_equal_scipy_in_raster_order(connectivity):
-    got = components(MASKS, connectivity)
+    got = components(MASKS, connectivity=connectivity)
     assert got.dtype == np.int32
     expected = [expected_components(mask, connectivity) for mask in MASKS]
     np.testing.assert_array_equal(got, expected)
@@ -39,7 +39,7 @@ def test_components_equal_scipy_in_raster_order(connectivity):
 @given(thin)
 def test_components_of_thin_images_equal_scipy(masks):
     expected = [expected_components(mask, 2) for mask in masks]
-    np.testing.assert_array_equal(components(masks, 2), expected)
+    np.testing.assert_array_equal(components(masks, connectivity=2), expected)
 
 
 @pytest.mark.parametrize(("dtype", "connectivity"), [(np.uint8, 1), (np.int32, 2)])
@@ -54,7 +54,7 @@ def test_roots_are_the_first_pixels_of_each_class_components(dtype, connectivity
         for class_id in ids[1:]:
             own = image == class_id
             first[own] = first_pixels(own, connectivity)[own]
-    got = roots(classes, connectivity)
+    got = roots(classes, connectivity=connectivity)
     assert got.dtype == np.int32
     np.testing.assert_array_equal(got, expected)
 
@@ -102,6 +102,6 @@ def test_wrong_classes_are_named(classes):
 def test_wrong_connectivity_is_named(connectivity):
     message = f"^connectivity: got {connectivity!r}, expected 1 or 2$"
     with pytest.raises(InputError, match=message):
-        morphology.components(np.ones((4, 4), bool), connectivity)
+        morphology.components(np.ones((4, 4), bool), connectivity=connectivity)
     with pytest.raises(InputError, match=message):
-        morphology.roots(np.ones((4, 4), np.uint8), connectivity)
+        morphology.roots(np.ones((4, 4), np.uint8), connectivity=connectivity)

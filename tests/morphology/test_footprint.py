@@ -25,10 +25,12 @@ def footprint(radius, shape):
 
 @partial(jax.jit, static_argnums=(1, 2))
 def filtered(masks, radius, shape):
-    return {name: getattr(morphology, name)(masks, radius, shape) for name in FILTERS}
+    return {
+        name: getattr(morphology, name)(masks, radius, shape=shape) for name in FILTERS
+    }
 
 
-maximum = jax.jit(morphology.maximum, static_argnums=(1, 2))
+maximum = jax.jit(morphology.maximum, static_argnums=1, static_argnames="shape")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -75,7 +77,7 @@ def test_maximum_equals_scipy_maximum_filter(shape, dtype):
     values = np.random.default_rng(0).integers(0, highest, (2, *SHAPE), dtype)
     window = footprint(4, shape)[None]
     expected = ndi.maximum_filter(values, footprint=window, mode="constant")
-    got = maximum(values, 4, shape)
+    got = maximum(values, 4, shape=shape)
     assert got.dtype == dtype
     np.testing.assert_array_equal(got, expected)
 
