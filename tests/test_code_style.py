@@ -120,7 +120,8 @@ def faults_of_function(node: Function) -> list[str]:
     if missing:
         faults.append(f"Args lacks {', '.join(missing)}")
     if (
-        parameters(node)  # without any, the first line says what is returned
+        parameters(node)
+        and not docstring.startswith(("Returns ", "Yields "))
         and gives_something(node)
         and "contextmanager" not in " ".join(map(ast.unparse, node.decorator_list))
         and not {"Returns", "Yields"} & parts.keys()
