@@ -204,9 +204,15 @@ def _only_errors_logged() -> Iterator[None]:
 
 
 def digest(tree: Any) -> int:
-    """CRC-32 of the bytes of all arrays of a tree, in the tree's order.
+    """Computes the CRC-32 of the bytes of all arrays of a tree, in their order.
 
     The same wherever the arrays lie; every process of a run has to ask for it.
+
+    Args:
+      tree: Tree of arrays.
+
+    Returns:
+      The checksum.
     """
     crc = 0
     for leaf in jax.tree.leaves(tree):

@@ -148,7 +148,11 @@ def printable(path: Path) -> str:
 
 
 def in_bucket(path: str | os.PathLike[str]) -> bool:
-    """Returns whether a path is an address in a bucket."""
+    """Returns whether a path is an address in a bucket.
+
+    Args:
+      path: A path.
+    """
     return os.fspath(path).startswith(BUCKET)
 
 

@@ -78,7 +78,18 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def cross_entropy_sums(logits: jax.Array, labels: jax.Array) -> Sums:
-    """`cross_entropy` before its mean: a term for each labelled pixel."""
+    """Sums the terms of `cross_entropy`: one for each labelled pixel.
+
+    Args:
+      logits: float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
+      labels: integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+
+    Returns:
+      The sum of the terms and their number.
+
+    Raises:
+      InputError: soft labels with more than one logit.
+    """
     _check_soft(logits, labels)
     labelled = ~labels_lib.is_void(labels)
     target = jnp.where(labelled, labels, 0)
@@ -117,7 +128,18 @@ def soft_iou(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def soft_iou_sums(logits: jax.Array, labels: jax.Array) -> Sums:
-    """`soft_iou` before its mean: a term for each image with a labelled pixel."""
+    """Sums the terms of `soft_iou`: one for each image with a labelled pixel.
+
+    Args:
+      logits: float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
+      labels: integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+
+    Returns:
+      The sum of the terms and their number.
+
+    Raises:
+      InputError: soft labels with more than one logit.
+    """
     p, q, labelled = _planes(logits, labels)
     shared = _over_image(p * q)
     union = _over_image(p**2) + _over_image(q**2) - shared
@@ -151,7 +173,18 @@ def dmi(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def dmi_sums(logits: jax.Array, labels: jax.Array) -> Sums:
-    """`dmi` before its mean: a term for each image with a labelled pixel."""
+    """Sums the terms of `dmi`: one for each image with a labelled pixel.
+
+    Args:
+      logits: float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
+      labels: integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+
+    Returns:
+      The sum of the terms and their number.
+
+    Raises:
+      InputError: soft labels with more than one logit.
+    """
     p, q, labelled = _planes(logits, labels)
     count = _over_image(labelled)[..., None].astype(jnp.float32)
     mean_q = _over_image(q) / jnp.maximum(count, 1)
@@ -161,15 +194,36 @@ def dmi_sums(logits: jax.Array, labels: jax.Array) -> Sums:
 
 
 def dmi_iou(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """`dmi + soft_iou`, with the arguments, result and errors of both.
+    """Returns `dmi + soft_iou`.
 
     Source: Luo et al., AAAI 2022.
+
+    Args:
+      logits: float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
+      labels: integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+
+    Returns:
+      float32 scalar; 0 if every pixel is void.
+
+    Raises:
+      InputError: soft labels with more than one logit.
     """
     return dmi_iou_sums(logits, labels).mean()
 
 
 def dmi_iou_sums(logits: jax.Array, labels: jax.Array) -> Sums:
-    """`dmi_iou` before its mean: a term for each image with a labelled pixel."""
+    """Sums the terms of `dmi_iou`: one for each image with a labelled pixel.
+
+    Args:
+      logits: float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
+      labels: integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+
+    Returns:
+      The sum of the terms and their number.
+
+    Raises:
+      InputError: soft labels with more than one logit.
+    """
     information, overlap = dmi_sums(logits, labels), soft_iou_sums(logits, labels)
     return Sums(information.total + overlap.total, information.weight)
 

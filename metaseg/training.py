@@ -67,7 +67,15 @@ class TrainState(struct.PyTreeNode):
 
 
 def gather(data: Batch, rows: jax.Array) -> Batch:
-    """The examples of `rows` `[B]` of data that live on the device."""
+    """Takes examples by their rows from data on the device.
+
+    Args:
+      data: All examples.
+      rows: Rows, integer `[B]`.
+
+    Returns:
+      A batch of B examples.
+    """
     return jax.tree.map(lambda x: x[rows], data)
 
 

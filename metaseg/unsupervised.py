@@ -32,25 +32,52 @@ _ROUNDS = 300  # of Lloyd's algorithm at most; it ends when no pixel changes sid
 
 
 def otsu(image: np.ndarray) -> np.ndarray:
-    """Above Otsu's threshold, which makes the variance between both sides largest."""
+    """Thresholds at Otsu's value, where the variance between both sides is largest.
+
+    Args:
+      image: Float `[H, W, C]`.
+
+    Returns:
+      Boolean `[H, W]`.
+    """
     return _above(image, filters.threshold_otsu)
 
 
 def li(image: np.ndarray) -> np.ndarray:
-    """Above Li's threshold, of minimum cross-entropy to the mean of each side."""
+    """Thresholds at Li's value, of minimum cross-entropy to the mean of each side.
+
+    Args:
+      image: Float `[H, W, C]`.
+
+    Returns:
+      Boolean `[H, W]`.
+    """
     return _above(image, filters.threshold_li)
 
 
 def triangle(image: np.ndarray) -> np.ndarray:
-    """Above the triangle method's threshold, farthest below the histogram's slope."""
+    """Thresholds by the triangle method: farthest below the slope of the histogram.
+
+    Args:
+      image: Float `[H, W, C]`.
+
+    Returns:
+      Boolean `[H, W]`.
+    """
     return _above(image, filters.threshold_triangle)
 
 
 def kmeans(image: np.ndarray) -> np.ndarray:
-    """The brighter of two clusters of colours, by Lloyd's algorithm.
+    """Takes the brighter of two clusters of colours, by Lloyd's algorithm.
 
     The first two centres are the mean colours above and below the mean intensity, so
     that nothing is drawn at random.
+
+    Args:
+      image: Float `[H, W, C]`.
+
+    Returns:
+      Boolean `[H, W]`.
     """
     pixels = np.asarray(image, np.float64).reshape(-1, image.shape[-1])
     bright = pixels.mean(axis=-1) > pixels.mean()
@@ -66,10 +93,17 @@ def kmeans(image: np.ndarray) -> np.ndarray:
 
 
 def chan_vese(image: np.ndarray) -> np.ndarray:
-    """The brighter side of Chan and Vese's active contour, from a checkerboard.
+    """Takes the brighter side of Chan and Vese's active contour.
 
-    With scikit-image's own weight of the contour's length, 25 times this one, objects
-    of a few pixels in radius are lost.
+    The contour starts from a checkerboard. With the weight of the contour's length that
+    scikit-image proposes, 25 times this one, objects of a few pixels in radius are
+    lost.
+
+    Args:
+      image: Float `[H, W, C]`.
+
+    Returns:
+      Boolean `[H, W]`.
     """
     found = level_sets(_unit(image), mu=0.01, max_num_iter=200)
     shade = _intensity(image)

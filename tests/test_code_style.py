@@ -85,11 +85,20 @@ def parameters(node: Function) -> list[str]:
 
 
 def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a function, without those of the functions inside it."""
+    """The nodes whose errors leave a function; not those of functions inside it."""
     for child in ast.iter_child_nodes(node):
-        if not isinstance(child, Function | ast.ClassDef | ast.Lambda):
-            yield child
-            yield from own_nodes(child)
+        if isinstance(child, Function | ast.ClassDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.Try) and any(map(catches, child.handlers)):
+            continue
+        yield child
+        yield from own_nodes(child)
+
+
+def catches(handler: ast.ExceptHandler) -> bool:
+    """Whether a handler catches input errors and raises none itself."""
+    caught = handler.type is not None and "InputError" in ast.unparse(handler.type)
+    return caught and not any(isinstance(n, ast.Raise) for n in ast.walk(handler))
 
 
 def gives_something(node: Function) -> bool:

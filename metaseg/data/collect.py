@@ -71,7 +71,12 @@ class Item(NamedTuple):
 
 
 class Loaded(NamedTuple, Generic[T]):
-    """Result of reading an item: its content, or one line that says what is wrong."""
+    """Result of reading an item: its content, or one line that says what is wrong.
+
+    Attributes:
+      content: What was read; None if it could not be read.
+      error: One line that says what is wrong; empty if nothing is.
+    """
 
     content: T | None
     error: str = ""

@@ -95,7 +95,16 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A named data set: `train`, `val` and `test` with one label vocabulary."""
+    """A data set: three splits with one list of classes.
+
+    Attributes:
+      name: Name, for reports.
+      train: Training split.
+      val: Validation split.
+      test: Test split.
+      num_classes: Number of classes K.
+      class_names: K names, or None.
+    """
 
     name: str
     train: Examples

@@ -29,7 +29,13 @@ PROGRESS_FROM = 200  # pairs; fewer are read before a bar has been understood
 
 
 class FilePair(NamedTuple):
-    """Files of one example and the name they share."""
+    """The two files of an example.
+
+    Attributes:
+      name: Name that the files share.
+      image: File of the image.
+      label: File of the label map.
+    """
 
     name: str
     image: Path

@@ -34,7 +34,12 @@ class Encoding(NamedTuple):
 
 
 class LabelPair(NamedTuple):
-    """A label map, integer `[H, W]`, and its reference of the same shape, or None."""
+    """A label map and its reference.
+
+    Attributes:
+      labels: Integer `[H, W]`.
+      reference: Integer `[H, W]`, or None.
+    """
 
     labels: np.ndarray
     reference: np.ndarray | None = None
@@ -42,6 +47,9 @@ class LabelPair(NamedTuple):
 
 def read_values(item: Item) -> np.ndarray:
     """Reads a label map as stored.
+
+    Args:
+      item: The label map.
 
     Returns:
       Integers `[H, W]`.
@@ -72,6 +80,9 @@ def encoding(items: Sequence[Item], num_classes: int) -> Encoding:
       items: The label maps.
       num_classes: K if it is known. Otherwise 0: then K is one more than the highest
         id but 255.
+
+    Returns:
+      Number of classes, and the value that marks class 1.
     """
     step = max(1, len(items) // _LOOKED_AT)
     seen: set[int] = set()
@@ -93,7 +104,17 @@ def load(
     stored: Encoding,
     reference_stored: Encoding | None,
 ) -> Loaded[LabelPair]:
-    """Reads one map and its reference; does not raise `InputError`."""
+    """Reads one map and its reference; does not raise `InputError`.
+
+    Args:
+      item: The label map.
+      reference: Its reference, or None.
+      stored: How the label map is stored.
+      reference_stored: How the reference is stored, or None.
+
+    Returns:
+      Both maps, or the message of the error.
+    """
     try:
         labels = _decoded(read_values(item), stored)
         if reference is None or reference_stored is None:

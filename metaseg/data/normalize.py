@@ -20,7 +20,12 @@ PERCENTILES = (1, 99.8)  # what "percentile" maps to 0 and 1
 
 
 class Affine(NamedTuple):
-    """The map `(image - shift) / scale`; each a number, or an array `[C]`."""
+    """The map `(image - shift) / scale`.
+
+    Attributes:
+      shift: Number, or array `[C]`.
+      scale: Number, or array `[C]`.
+    """
 
     shift: Any
     scale: Any

@@ -94,11 +94,14 @@ class StoredSplit:
 
 
 def find(root: Path, name: str) -> Path | None:
-    """The folder of a prepared data set, its newest version, or None.
+    """Finds the folder of a prepared data set, in its newest version.
 
     Args:
       root: the folder that prepare was given as `--data_dir`, or the data set itself.
       name: `source/config`, with or without version; "" if `root` is the data set.
+
+    Returns:
+      The folder, or None.
     """
     folder = root / name
     if _is_data_set(folder):

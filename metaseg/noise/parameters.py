@@ -21,7 +21,14 @@ P = ParamSpec("P")
 
 
 def checked(noise: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
-    """A noise `(key, labels, *, ...)` that first checks labels and parameters."""
+    """Makes a noise check labels and parameters before it is applied.
+
+    Args:
+      noise: A noise `(key, labels, *, ...) -> labels`.
+
+    Returns:
+      The noise with checks.
+    """
     signature = inspect.signature(noise)
 
     @functools.wraps(noise)
@@ -65,7 +72,11 @@ def check(
 
 
 def keyword_only(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a noise, which are those that only keywords can give."""
+    """Returns the parameters of a noise: those that only keywords can give.
+
+    Args:
+      fn: A noise.
+    """
     return {
         name: parameter
         for name, parameter in inspect.signature(fn).parameters.items()

@@ -139,6 +139,9 @@ def build(
       members: independent runs.
       compiler_options: of XLA.
 
+    Returns:
+      The layout.
+
     Raises:
       InputError: unknown partitioner, or "pmap" over several processes.
     """
@@ -395,10 +398,17 @@ class _InTurns(Layout):
 
 
 def in_turns(one: Layout, members: int) -> Layout:
-    """A layout for several members that uses one for a single run again and again.
+    """Runs several members one after the other by the layout of a single run.
 
     XLA's CPU backend runs vmapped convolutions, each member with weights of its own,
     slower than one after the other.
+
+    Args:
+      one: Layout of a single run.
+      members: Number of members.
+
+    Returns:
+      The layout of all members.
     """
     return _InTurns(one, members)
 

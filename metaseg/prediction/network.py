@@ -19,7 +19,11 @@ _LOUD = 1e30
 
 
 def stride(model: nn.Module) -> int:
-    """Returns by how many pixels an image can move and be pooled in the same way."""
+    """Returns by how many pixels an image can move and be pooled in the same way.
+
+    Args:
+      model: Flax network.
+    """
     return getattr(model, "stride", UNKNOWN_STRIDE)
 
 

@@ -25,7 +25,11 @@ class Objects(NamedTuple):
 
 
 def no_objects(num_classes: int) -> Objects:
-    """Returns the count before the first strip."""
+    """Returns the count before the first strip.
+
+    Args:
+      num_classes: Number of classes K.
+    """
     nothing = (np.zeros(0, np.int64),) * (num_classes - 1)
     return Objects(np.zeros(num_classes - 1, np.int64), nothing)
 

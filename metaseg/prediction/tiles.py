@@ -54,7 +54,12 @@ class Axis(NamedTuple):
 
 
 def extended(side: int, grain: int) -> int:
-    """Returns `side` rounded up to a multiple of `grain`."""
+    """Returns `side` rounded up to a multiple of `grain`.
+
+    Args:
+      side: Length in pixels.
+      grain: The divisor.
+    """
     return -(-side // grain) * grain
 
 
@@ -96,7 +101,15 @@ def plan(
 
 @functools.lru_cache(maxsize=256)
 def cut(side: int, plan: Tiling) -> Axis:
-    """Cuts one side, a multiple of `plan.grain`, into the fewest tiles."""
+    """Cuts one side, a multiple of `plan.grain`, into the fewest tiles.
+
+    Args:
+      side: Length in pixels.
+      plan: Sizes of tiles and overlaps.
+
+    Returns:
+      The tiles along the side.
+    """
     if side <= plan.tile:
         return Axis(side, (0,), (np.ones(side, np.float32),), ((0, side),))
     free = (side - plan.tile) // plan.stride
