@@ -56,7 +56,7 @@ def _write(root: Path) -> None:
 def _seconds(root: Path, data_dir: Path, workers: int) -> tuple[float, float, float]:
     """Wall time of an import, CPU time of this process and of its workers."""
     before = [time.perf_counter(), *map(_cpu, PROCESSES)]
-    settings = importers.Settings("folder", root, data_dir, workers=workers)
+    settings = importers.ImportRequest("folder", root, data_dir, workers=workers)
     with contextlib.redirect_stderr(io.StringIO()):
         importers.prepare(settings, lambda K: [(40 * i, 0, 0) for i in range(K + 1)])
     after = [time.perf_counter(), *map(_cpu, PROCESSES)]

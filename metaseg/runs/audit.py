@@ -23,19 +23,9 @@ from metaseg.data.collect import Item, Source
 from metaseg.data.label_files import Encoding
 from metaseg.errors import InputError
 
-__all__ = ["ARGUMENTS", "Audited", "audit", "audit_arrays"]
+__all__ = ["Audited", "audit", "audit_arrays"]
 
 RECORDS = "records.jsonl"
-ARGUMENTS = (
-    "labels",
-    "reference",
-    "images",
-    "output",
-    "num_classes",
-    "class_names",
-    "workers",
-    "seed",
-)
 GRID = (16, 16)  # cells of the density by place in the image
 SHOWN = 24  # label maps shown as pictures
 

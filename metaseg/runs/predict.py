@@ -24,21 +24,9 @@ from metaseg.data.collect import Item, Source
 from metaseg.data.dataset import VOID
 from metaseg.errors import InputError
 
-__all__ = ["ARGUMENTS", "Predicted", "predict"]
+__all__ = ["Predicted", "predict"]
 
 RECORDS = "records.jsonl"
-ARGUMENTS = (
-    "run",
-    "images",
-    "output",
-    "labels",
-    "label_values",
-    "decision_rule",
-    "values",
-    "channel",
-    "tile",
-    "overlap",
-)
 VALUES = ("ids", "mask")
 _SLAB = 1 << 22  # pixels that are compared with labels at a time
 _LINE_EVERY = 10  # seconds between lines of progress if there is no terminal

@@ -1,11 +1,13 @@
 """Preparation of a data set: its pairs checked, split and written as shards."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from metaseg.data import importers
 from metaseg.data.importers import summary
-from metaseg.data.importers.importing import Prepared
+from metaseg.data.importers.importing import ImportRequest, Prepared
+from metaseg.data.importers.importing import prepare as import_data_set
+from metaseg.data.importers.pairs import ImportOptions
 
 __all__ = ["describe", "prepare"]
 
@@ -22,19 +24,19 @@ _CONFIGS = {
 
 def prepare(
     source: str,
-    path: Path,
-    data_dir: Path,
+    path: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str],
     *,
     config: str = "",
     workers: int = 2,
     skip_bad: bool = False,
     name: str | None = None,
-    shares: tuple[float, ...] | None = None,
+    shares: Sequence[float] | None = None,
     seed: int | None = None,
     page: int | None = None,
     channel: int | None = None,
     num_classes: int | None = None,
-    class_names: tuple[str, ...] | None = None,
+    class_names: Sequence[str] | None = None,
     values: Mapping[int, int] | None = None,
     features: Mapping[str, str] | None = None,
 ) -> Prepared:
@@ -67,29 +69,29 @@ def prepare(
         cannot be written to.
     """
     kind, _, catalog_name = source.partition(":")
-    settings = importers.Settings(
+    request = ImportRequest(
         source=kind,
-        path=path,
-        data_dir=data_dir,
+        path=Path(path).expanduser(),
+        data_dir=Path(data_dir).expanduser(),
         config=catalog_name or config,
         workers=workers,
         skip_bad=skip_bad,
-        options=importers.Options(
+        options=ImportOptions(
             name=name,
-            shares=shares,
+            shares=None if shares is None else tuple(shares),
             seed=seed,
             page=page,
             channel=channel,
             num_classes=num_classes,
-            class_names=class_names,
+            class_names=None if class_names is None else tuple(class_names),
             values=values,
             features=features,
         ),
     )
-    return importers.prepare(settings, _colours)
+    return import_data_set(request, _colours)
 
 
-def describe(prepared: Prepared, data_dir: Path) -> str:
+def describe(prepared: Prepared, data_dir: str | os.PathLike[str]) -> str:
     """Describes a prepared data set.
 
     Args:
@@ -105,7 +107,7 @@ def describe(prepared: Prepared, data_dir: Path) -> str:
         lines.append(
             "nothing to do: the files have not changed since they were imported"
         )
-    lines += summary.words(prepared.summary)
+    lines += summary.lines(prepared.summary)
     name = "/".join(prepared.path.parts[-3:-1])
     command = f"metaseg train --config={_CONFIGS.get(name, 'default')}"
     command += f" --config.data.dir={data_dir}"

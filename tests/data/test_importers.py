@@ -40,14 +40,14 @@ def save(path, array, **options):
 
 
 def run(source, root, data_dir, config="", workers=0, skip_bad=False, **options):
-    settings = importers.Settings(
+    settings = importers.ImportRequest(
         source=source,
         path=root,
         data_dir=data_dir,
         config=config,
         workers=workers,
         skip_bad=skip_bad,
-        options=importers.Options(**options),
+        options=importers.ImportOptions(**options),
     )
     return importers.prepare(settings, lambda K: [(9 * i, 0, 0) for i in range(K + 1)])
 
@@ -695,17 +695,25 @@ def test_another_layout_is_named_beside_the_expected_one(tmp_path, out, source, 
 @pytest.mark.parametrize(
     ("source", "changes", "expected"),
     [
-        ("city", {}, "--source: 'city'; expected one of organelle"),
-        ("camvid", {"config": "half"}, "--config: 'half'; expected one of full"),
-        ("camvid", {"page": 1}, "--page: not for camvid; expected only none"),
-        ("dsb2018", {"channel": 1}, "expected only --shares, --seed"),
-        ("folder", {"shares": (1, 0, 1)}, "--shares: 1, 0, 1; expected three numbers"),
-        ("folder", {"workers": -1}, "--workers: -1"),
-        ("folder", {"name": "..."}, "--name: no name"),
-        ("folder", {"num_classes": 1}, "--num_classes: 1; expected 2 to 255"),
+        ("city", {}, "source: got 'city', expected one of organelle"),
+        ("camvid", {"config": "half"}, "config: got 'half', expected one of full"),
+        ("camvid", {"page": 1}, "page: not for camvid; expected only none"),
+        ("dsb2018", {"channel": 1}, "expected only shares, seed"),
+        (
+            "folder",
+            {"shares": (1, 0, 1)},
+            "shares: got 1, 0, 1, expected three",
+        ),
+        ("folder", {"workers": -1}, "workers: got -1"),
+        ("folder", {"name": "..."}, "name: no name"),
+        (
+            "folder",
+            {"num_classes": 1},
+            "num_classes: got 1, expected an integer",
+        ),
         ("folder", {"class_names": ("a", "b", "c"), "num_classes": 2}, "3 names"),
-        ("folder", {"values": {0: 0, 1: 300}}, "--num_classes: 301"),
-        ("folder", {"values": {0: 5}, "num_classes": 2}, "--values: class id 5"),
+        ("folder", {"values": {0: 0, 1: 300}}, "num_classes: got 301"),
+        ("folder", {"values": {0: 5}, "num_classes": 2}, "values: got class id 5"),
     ],
 )
 def test_a_wrong_setting_is_named(good, out, source, changes, expected):
@@ -744,7 +752,7 @@ def test_a_full_disk_leaves_nothing_finished_and_the_next_run_goes_on(
 def test_a_folder_that_cannot_be_written_to_is_named(good, tmp_path):
     (tmp_path / "file").write_text("")
     told = failure(run, "folder", good, tmp_path / "file/out")
-    assert told.startswith("--data_dir: cannot write in")
+    assert told.startswith("data_dir: cannot write in")
 
 
 def test_finished_chunks_are_kept_if_their_inputs_are_unchanged(good, out, monkeypatch):

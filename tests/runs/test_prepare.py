@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from metaseg.data import importers
+from metaseg.errors import InputError
+from metaseg.runs import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 99
@@ -127,6 +129,18 @@ def test_bad_input_is_one_line_and_status_2(pairs, tmp_path, flag, expected):
     assert said.returncode == 2
     (line,) = said.stderr.splitlines()
     assert line.startswith(f"error: {expected}")
+
+
+def test_the_function_returns_what_the_command_prints(pairs, whole):
+    said, path = whole
+    data_dir = path.parents[2]
+    found = prepare.prepare("folder", pairs, data_dir, name="cells", workers=0)
+    assert (found.path, found.new) == (path, False)
+    assert (
+        prepare.describe(found, data_dir).splitlines()[1:] == said.stdout.splitlines()
+    )
+    with pytest.raises(InputError, match=r"^page: not for camvid; expected only none"):
+        prepare.prepare("camvid", pairs, path.parents[2], page=1)
 
 
 def test_help_lists_the_sources():

@@ -8,12 +8,12 @@ through TFDS, `importing` makes a run of it. See docs/data.md.
 import importlib
 from typing import Any
 
-__all__ = ["SOURCES", "Options", "Settings", "prepare", "read_metadata"]
+__all__ = ["SOURCES", "ImportOptions", "ImportRequest", "prepare", "read_metadata"]
 
 _HOMES = {
     "SOURCES": "sources",
-    "Options": "pairs",
-    "Settings": "importing",
+    "ImportOptions": "pairs",
+    "ImportRequest": "importing",
     "prepare": "importing",
     "read_metadata": "metadata",
 }

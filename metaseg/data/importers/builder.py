@@ -18,8 +18,8 @@ from absl import logging
 from tensorflow_datasets.core import split_builder, writer
 from tensorflow_datasets.proto import tf_example_pb2
 
-from metaseg.data.importers.encoding import Plan
-from metaseg.data.importers.pairs import Found, Options
+from metaseg.data.importers.encoding import StoragePlan
+from metaseg.data.importers.pairs import Found, ImportOptions
 from metaseg.data.importers.staging import Stored
 from metaseg.errors import InputError
 
@@ -42,7 +42,7 @@ class Content:
     """
 
     splits: Mapping[str, Sequence[Stored]]
-    plan: Plan
+    plan: StoragePlan
     metadata: Mapping[str, Any]
     progress: Callable[[int], None]
 
@@ -55,7 +55,7 @@ class Builder(
 
     Attributes:
       TREE: the layout that is expected, in words.
-      TAKES: the fields of `Options` that the source takes.
+      TAKES: the fields of `ImportOptions` that the source takes.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -73,7 +73,7 @@ class Builder(
         super().__init__(**arguments)
 
     @classmethod
-    def find(cls, root: Path, config: str, options: Options) -> Found:
+    def find(cls, root: Path, config: str, options: ImportOptions) -> Found:
         """Finds the examples of a data set as it is published.
 
         Args:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from metaseg.data.importers import pairs
 from metaseg.data.importers.builder import Builder, Config
-from metaseg.data.importers.pairs import SPLITS, VOID, Found, Options
+from metaseg.data.importers.pairs import SPLITS, VOID, Found, ImportOptions
 
 __all__ = ["Camvid"]
 
@@ -31,7 +31,7 @@ class Camvid(Builder):
     BUILDER_CONFIGS = (Config(name="full", description="All frames."),)
 
     @classmethod
-    def find(cls, root: Path, config: str, options: Options) -> Found:
+    def find(cls, root: Path, config: str, options: ImportOptions) -> Found:
         """See `Builder.find`."""
         items, problems = pairs.join(
             pairs.match(

@@ -9,7 +9,13 @@ import numpy as np
 
 from metaseg.data.importers import pairs
 from metaseg.data.importers.builder import Builder
-from metaseg.data.importers.pairs import VOID, Example, Found, Item, Options
+from metaseg.data.importers.pairs import (
+    VOID,
+    Found,
+    ImportExample,
+    ImportItem,
+    ImportOptions,
+)
 from metaseg.errors import InputError
 
 __all__ = ["Catalog"]
@@ -52,13 +58,13 @@ class Catalog(Builder):
     TAKES = ("seed", "num_classes", "class_names", "values", "features")
 
     @classmethod
-    def find(cls, root: Path, config: str, options: Options) -> Found:
+    def find(cls, root: Path, config: str, options: ImportOptions) -> Found:
         """See `Builder.find`."""
         home = _home(root, config)
         counts, names = _contents(home, config)
         known = KNOWN.get(config)
         if known:
-            options = Options(**{**known._asdict(), **_given(options)})
+            options = ImportOptions(**{**known._asdict(), **_given(options)})
         features = _features(options, names)
         splits = _splits(counts, home)
         files = {s: tuple(sorted(home.glob(f"*-{s}.array_record*"))) for s in counts}
@@ -66,7 +72,7 @@ class Catalog(Builder):
             if not files[split]:
                 raise InputError(f"{home}: no array_record file of split {split}")
         items = [
-            Item(f"{theirs}-{i:06d}", ours, files[theirs], i)
+            ImportItem(f"{theirs}-{i:06d}", ours, files[theirs], i)
             for ours, theirs in splits.items()
             for i in range(counts[theirs])
         ]
@@ -78,7 +84,7 @@ class Catalog(Builder):
         return Found(items, read, [], **pairs.classes(options))
 
 
-def _with_validation(items: list[Item], seed: int) -> list[Item]:
+def _with_validation(items: list[ImportItem], seed: int) -> list[ImportItem]:
     """The items, with a drawn tenth of train as val."""
     train = [item.name for item in items if item.split == "train"]
     _, drawn = pairs.draw(train, (1 - TENTH, TENTH), seed)
@@ -86,7 +92,7 @@ def _with_validation(items: list[Item], seed: int) -> list[Item]:
     return [item._replace(split="val") if item.name in val else item for item in items]
 
 
-def _given(options: Options) -> dict[str, Any]:
+def _given(options: ImportOptions) -> dict[str, Any]:
     return {k: v for k, v in options._asdict().items() if v is not None}
 
 
@@ -104,20 +110,20 @@ def _home(root: Path, name: str) -> Path:
     )
     if not found:
         raise InputError(
-            f"--path: no prepared '{name}' in '{root}', which has"
+            f"path: no prepared '{name}' in '{root}', which has"
             f" {pairs.entries(root)}; expected {name}/VERSION/features.json, as this"
             f" writes it: {command}"
         )
     parents = sorted({path.parent for path in found})
     if len(parents) > 1:
         raise InputError(
-            f"--path: {len(parents)} configs of '{name}'; expected the path of one,"
+            f"path: {len(parents)} configs of '{name}'; expected the path of one,"
             f" such as '{parents[0]}/VERSION'"
         )
     newest = max(found, key=_version)
     if not any(newest.glob("*.array_record*")):
         raise InputError(
-            f"--path: no array_record file in '{newest}', which has"
+            f"path: no array_record file in '{newest}', which has"
             f" {pairs.entries(newest)}; expected what this writes: {command}"
         )
     return newest
@@ -141,17 +147,17 @@ def _contents(home: Path, name: str) -> tuple[dict[str, int], list[str]]:
         ) from error
 
 
-def _features(options: Options, names: list[str]) -> Mapping[str, str]:
+def _features(options: ImportOptions, names: list[str]) -> Mapping[str, str]:
     features = options.features or {}
     there = ", ".join(sorted(names))
     if set(features) != {"image", "label"}:
         got = ", ".join(features) or "not given"
         raise InputError(
-            f"--features: {got}; expected image=NAME,label=NAME of {there}"
+            f"features: got {got}, expected image=NAME,label=NAME of {there}"
         )
     for feature in features.values():
         if feature not in names:
-            raise InputError(f"--features: no '{feature}'; expected some of {there}")
+            raise InputError(f"features: no '{feature}'; expected some of {there}")
     return features
 
 
@@ -167,7 +173,7 @@ def _splits(counts: Mapping[str, int], home: Path) -> dict[str, str]:
     return {"train": "train", "test": test} | ({"val": val[0]} if val else {})
 
 
-def read_record(item: Item, home: Path, image: str, label: str) -> Example:
+def read_record(item: ImportItem, home: Path, image: str, label: str) -> ImportExample:
     """Reads one record.
 
     Raises:
@@ -194,7 +200,7 @@ def read_record(item: Item, home: Path, image: str, label: str) -> Example:
             f"{where}: {image} is {pixels.dtype} of shape {pixels.shape}; expected"
             " [H, W, 1] or [H, W, 3]"
         )
-    return Example(pixels, values)
+    return ImportExample(pixels, values)
 
 
 @functools.lru_cache

@@ -7,7 +7,7 @@ import numpy as np
 
 from metaseg.data.importers import pairs
 from metaseg.data.importers.builder import Builder, Config
-from metaseg.data.importers.pairs import VOID, Found, Item, Options
+from metaseg.data.importers.pairs import VOID, Found, ImportItem, ImportOptions
 from metaseg.errors import InputError
 
 __all__ = ["Cityscapes"]
@@ -58,7 +58,7 @@ class Cityscapes(Builder):
     TAKES = ("seed",)
 
     @classmethod
-    def find(cls, root: Path, config: str, options: Options) -> Found:
+    def find(cls, root: Path, config: str, options: ImportOptions) -> Found:
         """See `Builder.find`."""
         train, test = (cls._match(root, split) for split in ("train", "val"))
         cities = _validation_cities(train.items, options.seed or 0)
@@ -86,16 +86,16 @@ class Cityscapes(Builder):
         )
 
 
-def _city(item: Item) -> str:
+def _city(item: ImportItem) -> str:
     return item.name.split("/")[0]
 
 
-def _validation_cities(items: Sequence[Item], seed: int) -> set[str]:
+def _validation_cities(items: Sequence[ImportItem], seed: int) -> set[str]:
     """Cities in a drawn order, as long as the next brings us closer to a tenth."""
     cities, counts = np.unique([_city(item) for item in items], return_counts=True)
     if len(cities) < 2:
         raise InputError(
-            f"--path: {len(cities)} cities in leftImg8bit/train; expected at least 2,"
+            f"path: {len(cities)} cities in leftImg8bit/train; expected at least 2,"
             " of which one becomes the validation split"
         )
     order = np.random.default_rng(seed).permutation(len(cities))

@@ -7,7 +7,7 @@ import numpy as np
 from metaseg.data import image_files
 from metaseg.data.importers import pairs
 from metaseg.data.importers.builder import Builder, Config
-from metaseg.data.importers.pairs import Example, Found, Item, Options
+from metaseg.data.importers.pairs import Found, ImportExample, ImportItem, ImportOptions
 from metaseg.errors import InputError
 
 __all__ = ["Dsb2018", "modality"]
@@ -30,7 +30,7 @@ class Dsb2018(Builder):
     TAKES = ("shares", "seed")
 
     @classmethod
-    def find(cls, root: Path, config: str, options: Options) -> Found:
+    def find(cls, root: Path, config: str, options: ImportOptions) -> Found:
         """See `Builder.find`."""
         home = pairs.folder(root / "stage1_train", cls.TREE)
         items, problems = [], []
@@ -44,7 +44,7 @@ class Dsb2018(Builder):
             elif not masks:
                 problems.append(f"{folder}: no mask; expected '{folder}/masks/*.png'")
             else:
-                items.append(Item(folder.name, "", (image, *masks)))
+                items.append(ImportItem(folder.name, "", (image, *masks)))
         return Found(
             items,
             read_masks,
@@ -56,7 +56,7 @@ class Dsb2018(Builder):
         )
 
 
-def read_masks(item: Item) -> Example:
+def read_masks(item: ImportItem) -> ImportExample:
     """Reads an image and the union of its masks.
 
     Raises:
@@ -74,7 +74,7 @@ def read_masks(item: Item) -> Example:
                 f" {image_file.name}"
             )
         covered += mask > 0
-    return Example(
+    return ImportExample(
         image,
         (covered > 0).astype(np.uint8),
         image_file,

@@ -1,7 +1,8 @@
 """How examples are stored: one number of channels, one dtype, class ids, PNG bytes.
 
-A file says its own channels, dtype and values; what the data set has follows from all
-of them together. So each example leaves a `Record`, and a `Plan` is made of records.
+Each file has channels, a dtype and stored values; the form of the data set follows from
+all files together. So reading an example gives an `ExampleRecord`, and all records
+together give a `StoragePlan`.
 """
 
 import io
@@ -13,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from metaseg.data.importers.pairs import VOID, Example, Found
+from metaseg.data.importers.pairs import VOID, Found, ImportExample
 from metaseg.errors import InputError
 
 __all__ = [
-    "Plan",
-    "Record",
+    "ExampleRecord",
+    "StoragePlan",
     "check",
     "decode_image",
     "decode_label",
@@ -35,7 +36,7 @@ _HARMLESS = (b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tI
 _GREY, _RGB = 0, 2  # colour types of a PNG
 
 
-class Plan(NamedTuple):
+class StoragePlan(NamedTuple):
     """How the examples of a data set are stored.
 
     Attributes:
@@ -51,7 +52,7 @@ class Plan(NamedTuple):
     num_classes: int
 
 
-class Record(NamedTuple):
+class ExampleRecord(NamedTuple):
     """What reading an example found, and where its bytes are.
 
     Attributes:
@@ -85,7 +86,9 @@ class Record(NamedTuple):
     label: int = 0
 
 
-def check(blank: Record, example: Example, files: Sequence[Path]) -> Record:
+def check(
+    blank: ExampleRecord, example: ImportExample, files: Sequence[Path]
+) -> ExampleRecord:
     """Checks an example and records what it is.
 
     Args:
@@ -140,7 +143,7 @@ def _stored_dtype(names: Iterable[str]) -> str:
     return "uint16" if kinds <= {"uint8", "uint16"} else "float32"
 
 
-def make_plan(records: Collection[Record], found: Found) -> Plan:
+def make_plan(records: Collection[ExampleRecord], found: Found) -> StoragePlan:
     """Finds the form that all examples of a data set share.
 
     Args:
@@ -155,7 +158,7 @@ def make_plan(records: Collection[Record], found: Found) -> Plan:
     if table is None:
         values = set().union(*(r.values for r in good))
         table, num_classes = _ids(values, num_classes)
-    return Plan(
+    return StoragePlan(
         channels=max((r.channels for r in good), default=1),
         dtype=_stored_dtype(r.dtype for r in good),
         table=table,
@@ -176,7 +179,7 @@ def _ids(values: set[int], num_classes: int) -> tuple[dict[int, int], int]:
     return table, num_classes
 
 
-def unmapped(record: Record, plan: Plan) -> dict[int, int]:
+def unmapped(record: ExampleRecord, plan: StoragePlan) -> dict[int, int]:
     """Counts the pixels of an example whose value means no class.
 
     Args:
@@ -189,7 +192,7 @@ def unmapped(record: Record, plan: Plan) -> dict[int, int]:
     return {v: count for v, count in record.values.items() if v not in plan.table}
 
 
-def same_bytes(record: Record, first: Plan, second: Plan) -> bool:
+def same_bytes(record: ExampleRecord, first: StoragePlan, second: StoragePlan) -> bool:
     """Returns whether two plans store an example in the same way.
 
     Args:
@@ -205,7 +208,7 @@ def same_bytes(record: Record, first: Plan, second: Plan) -> bool:
     )
 
 
-def encode_image(example: Example, plan: Plan) -> bytes:
+def encode_image(example: ImportExample, plan: StoragePlan) -> bytes:
     """Encodes an image: as PNG, or as zlib of its samples.
 
     A PNG file that is stored as it would be here gives its own bytes: decoding is
@@ -235,7 +238,7 @@ def encode_image(example: Example, plan: Plan) -> bytes:
 
 
 def encode_label(
-    example: Example, values: Mapping[int, int], table: Mapping[int, int]
+    example: ImportExample, values: Mapping[int, int], table: Mapping[int, int]
 ) -> bytes:
     """Encodes a label map as PNG of its class ids.
 
@@ -287,7 +290,7 @@ def plain_png(path: Path, colour: int) -> bytes:
     return b""
 
 
-def decode_image(stored: bytes, size: tuple[int, int], plan: Plan) -> np.ndarray:
+def decode_image(stored: bytes, size: tuple[int, int], plan: StoragePlan) -> np.ndarray:
     """Decodes an image that `encode_image` encoded.
 
     Args:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from metaseg.data.importers import pairs
 from metaseg.data.importers.builder import Builder
-from metaseg.data.importers.pairs import SPLITS, Found, Options
+from metaseg.data.importers.pairs import SPLITS, Found, ImportOptions
 
 __all__ = ["Folder"]
 
@@ -27,7 +27,7 @@ class Folder(Builder):
     )
 
     @classmethod
-    def find(cls, root: Path, config: str, options: Options) -> Found:
+    def find(cls, root: Path, config: str, options: ImportOptions) -> Found:
         """See `Builder.find`."""
         split = any((root / split).is_dir() for split in SPLITS)
         items, problems = pairs.join(

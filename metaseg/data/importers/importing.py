@@ -24,20 +24,20 @@ from tqdm import tqdm
 from metaseg.data.image_files import some
 from metaseg.data.importers import encoding, pairs, staging, summary
 from metaseg.data.importers.builder import Builder, Content, config_of, quiet
-from metaseg.data.importers.encoding import Plan
+from metaseg.data.importers.encoding import StoragePlan
 from metaseg.data.importers.metadata import FORMAT, read_metadata
-from metaseg.data.importers.pairs import SPLITS, Found, Options
+from metaseg.data.importers.pairs import SPLITS, Found, ImportOptions
 from metaseg.data.importers.sources import SOURCES
 from metaseg.data.importers.staging import Staged, Stamp, Stored
 from metaseg.errors import InputError
 
-__all__ = ["Prepared", "Settings", "prepare"]
+__all__ = ["ImportRequest", "Prepared", "prepare"]
 
 SHARES = (0.7, 0.1, 0.2)
 SAID = 5  # bad files named on the terminal
 
 
-class Settings(NamedTuple):
+class ImportRequest(NamedTuple):
     """What is imported from where to where.
 
     Attributes:
@@ -56,7 +56,7 @@ class Settings(NamedTuple):
     config: str = ""
     workers: int = 2
     skip_bad: bool = False
-    options: Options = Options()
+    options: ImportOptions = ImportOptions()
 
 
 class Prepared(NamedTuple):
@@ -73,8 +73,8 @@ class Prepared(NamedTuple):
     new: bool
 
 
-class _Job(NamedTuple):
-    settings: Settings
+class _ImportJob(NamedTuple):
+    settings: ImportRequest
     builder: type[Builder]
     config: str
     found: Found
@@ -89,7 +89,7 @@ class _Job(NamedTuple):
 
 
 def prepare(
-    settings: Settings, colours: Callable[[int], Sequence[summary.Colour]]
+    settings: ImportRequest, colours: Callable[[int], Sequence[summary.Colour]]
 ) -> Prepared:
     """Imports a data set, unless that has been done.
 
@@ -118,51 +118,53 @@ def prepare(
 
 
 def _job(
-    settings: Settings, colours: Callable[[int], Sequence[summary.Colour]]
-) -> _Job:
+    settings: ImportRequest, colours: Callable[[int], Sequence[summary.Colour]]
+) -> _ImportJob:
     if settings.source not in SOURCES:
         raise InputError(
-            f"--source: '{settings.source}'; expected one of {', '.join(SOURCES)}"
+            f"source: got '{settings.source}', expected one of {', '.join(SOURCES)}"
             " (tfds as tfds:NAME)"
         )
     builder = SOURCES[settings.source]
     options = settings.options
     for name, value in options._asdict().items():
         if value is not None and name not in builder.TAKES:
-            takes = ", ".join(f"--{t}" for t in builder.TAKES) or "none"
+            takes = ", ".join(builder.TAKES) or "none"
             raise InputError(
-                f"--{name}: not for {settings.source}; expected only {takes}"
+                f"{name}: not for {settings.source}; expected only {takes}"
             )
     shares = options.shares or SHARES
     if len(shares) != len(SPLITS) or min(shares) <= 0:
         raise InputError(
-            f"--shares: {', '.join(map(str, shares))}; expected three numbers above 0,"
-            " for train, val and test"
+            f"shares: got {', '.join(map(str, shares))}, expected three numbers above"
+            " 0, for train, val and test"
         )
     if settings.workers < 0:
-        raise InputError(f"--workers: {settings.workers}; expected 0 or more")
+        raise InputError(f"workers: got {settings.workers}, expected at least 0")
     config = _config(settings, builder)
     root = pairs.folder(settings.path.absolute(), builder.TREE)
     found = builder.find(root, config, options)
     found = found._replace(items=sorted(found.items, key=lambda x: (x.split, x.name)))
     if not found.items and not found.problems:
         raise InputError(
-            f"--path: no example in '{root}', which has {pairs.entries(root)};"
+            f"path: no example in '{root}', which has {pairs.entries(root)};"
             f" expected {builder.TREE}"
         )
     stamp_of = staging.stamps([p for item in found.items for p in item.files])
     version = str(builder.VERSION)
     target = settings.data_dir.absolute() / settings.source / config / version
     key = _fingerprint(settings, config, root, found, stamp_of)
-    return _Job(settings, builder, config, found, stamp_of, key, target, colours)
+    return _ImportJob(settings, builder, config, found, stamp_of, key, target, colours)
 
 
-def _config(settings: Settings, builder: type[Builder]) -> str:
+def _config(settings: ImportRequest, builder: type[Builder]) -> str:
     names = list(builder.builder_configs)
     name = settings.config or (names[0] if names else "")
     if names:
         if name not in names:
-            raise InputError(f"--config: '{name}'; expected one of {', '.join(names)}")
+            raise InputError(
+                f"config: got '{name}', expected one of {', '.join(names)}"
+            )
         return name
     if settings.source == "folder":
         name = settings.options.name or name or settings.path.absolute().name
@@ -170,13 +172,13 @@ def _config(settings: Settings, builder: type[Builder]) -> str:
     if not re.fullmatch(r"\w[\w.-]*", name):
         flag = "name" if settings.source == "folder" else "source"
         raise InputError(
-            f"--{flag}: no name for the data set; expected letters, digits, _ or -"
+            f"{flag}: no name for the data set; expected letters, digits, _ or -"
         )
     return name
 
 
 def _fingerprint(
-    settings: Settings,
+    settings: ImportRequest,
     config: str,
     root: Path,
     found: Found,
@@ -210,14 +212,14 @@ def _writing(data_dir: Path) -> Iterator[None]:
     except OSError as error:
         hint = full if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
         raise InputError(
-            f"--data_dir: cannot write in '{data_dir}': {error.strerror or error}{hint}"
+            f"data_dir: cannot write in '{data_dir}': {error.strerror or error}{hint}"
         ) from error
     except RuntimeError as error:  # as ArrayRecord says it
         reason = re.search(r"\w+\(\) failed: ([^;]*)", str(error))
         if not reason:
             raise
         raise InputError(
-            f"--data_dir: cannot write in '{data_dir}': {reason[1]}{full}"
+            f"data_dir: cannot write in '{data_dir}': {reason[1]}{full}"
         ) from error
 
 
@@ -229,13 +231,13 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"--data_dir: another import is writing to '{folder}'; expected one at"
+                f"data_dir: another import is writing to '{folder}'; expected one at"
                 " a time"
             ) from None
         yield
 
 
-def _import(job: _Job, folder: Path) -> Mapping[str, Any]:
+def _import(job: _ImportJob, folder: Path) -> Mapping[str, Any]:
     """Stages, writes and moves into place; returns the summary."""
     chunks, built = folder / "chunks", folder / "built"
     shutil.rmtree(built, ignore_errors=True)  # what a killed run left
@@ -245,12 +247,12 @@ def _import(job: _Job, folder: Path) -> Mapping[str, Any]:
             path.unlink()
     found = _paged(job.found)
     with staging.workers(min(job.settings.workers, len(found.items))) as pool:
-        with _Progress("reading", len(found.items)) as progress:
+        with _ImportProgress("reading", len(found.items)) as progress:
             staged = staging.stage(found, job.stamp_of, chunks, pool, progress)
         good, bad = _judge(found, staged, job)
         splits = _split(good, job.settings.options)
         metadata = _metadata(job, splits, staged.plan)
-        with _Progress("writing", len(good)) as progress:
+        with _ImportProgress("writing", len(good)) as progress:
             content = Content(splits, staged.plan, metadata, progress)
             path = _build(job, content, built)
         kinds = Counter(s.record.kind for s in staged.stored if s.record.kind)
@@ -276,14 +278,16 @@ def _paged(found: Found) -> Found:
     twice = [name for (_, name), count in names.items() if count > 1]
     if twice:
         raise InputError(
-            f"--path: {len(twice)} names are given twice ({some(twice)}); expected one"
+            f"path: {len(twice)} names are given twice ({some(twice)}); expected one"
             " example per name"
         )
     problems = [*found.problems, *paged.problems]
     return found._replace(items=paged.items, problems=problems)
 
 
-def _judge(found: Found, staged: Staged, job: _Job) -> tuple[list[Stored], list[str]]:
+def _judge(
+    found: Found, staged: Staged, job: _ImportJob
+) -> tuple[list[Stored], list[str]]:
     """The examples to keep, and a line for each that is bad."""
     lines = list(found.problems)
     good = []
@@ -308,7 +312,7 @@ def _judge(found: Found, staged: Staged, job: _Job) -> tuple[list[Stored], list[
     lines = [staging.one_line(line) for line in lines]
     if strange:
         values = f"label values that mean no class, over all files: {_counts(strange)}"
-        lines.append(f"{values}; expected {expected} (see --values)")
+        lines.append(f"{values}; expected {expected} (see values)")
     listed = job.settings.data_dir / f"{job.label}-bad.txt"
     if not lines:
         listed.unlink(missing_ok=True)
@@ -319,8 +323,8 @@ def _judge(found: Found, staged: Staged, job: _Job) -> tuple[list[Stored], list[
         for line in shown:
             print(f"bad: {line}", file=sys.stderr)
         raise InputError(
-            f"--path: {len(lines)} things are wrong, all listed in '{listed}';"
-            " --skip_bad imports the rest"
+            f"path: {len(lines)} things are wrong, all listed in '{listed}';"
+            " skip_bad imports the rest"
         )
     return good, lines
 
@@ -342,7 +346,7 @@ def _spans(values: Mapping[int, int]) -> str:
     return ", ".join(" to ".join(map(str, span)) for span in spans)
 
 
-def _split(good: Sequence[Stored], options: Options) -> dict[str, list[Stored]]:
+def _split(good: Sequence[Stored], options: ImportOptions) -> dict[str, list[Stored]]:
     """The examples of each split; those without are drawn."""
     splits = {s: [one for one in good if one.record.split == s] for s in SPLITS}
     loose = [one for one in good if not one.record.split]
@@ -355,19 +359,19 @@ def _split(good: Sequence[Stored], options: Options) -> dict[str, list[Stored]]:
     empty = [split for split, own in splits.items() if not own]
     if empty:
         raise InputError(
-            f"--path: no good example for {' and '.join(empty)}; expected at least one"
+            f"path: no good example for {' and '.join(empty)}; expected at least one"
             " in each split"
         )
     return splits
 
 
 def _metadata(
-    job: _Job, splits: Mapping[str, Sequence[Stored]], plan: Plan
+    job: _ImportJob, splits: Mapping[str, Sequence[Stored]], plan: StoragePlan
 ) -> dict[str, Any]:
     names = job.found.class_names
     if names and len(names) != plan.num_classes:
         raise InputError(
-            f"--class_names: {len(names)} names; expected {plan.num_classes}"
+            f"class_names: got {len(names)} names, expected {plan.num_classes}"
         )
     return {
         "metaseg": FORMAT,
@@ -382,7 +386,7 @@ def _metadata(
     }
 
 
-def _build(job: _Job, content: Content, built: Path) -> Path:
+def _build(job: _ImportJob, content: Content, built: Path) -> Path:
     """Writes the data set below `built`; returns its folder."""
     with quiet():
         builder = job.builder(
@@ -408,7 +412,7 @@ def _move(path: Path, target: Path, folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-class _Progress:
+class _ImportProgress:
     """A bar on a terminal, else a line at every tenth."""
 
     def __init__(self, what: str, total: int) -> None:
@@ -417,7 +421,7 @@ class _Progress:
         self._bar = tqdm(desc=what, total=total, unit="pair", leave=False, disable=None)
         self._start = time.perf_counter()
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "_ImportProgress":
         return self
 
     def __exit__(self, *error: object) -> None:

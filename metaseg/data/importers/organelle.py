@@ -8,7 +8,13 @@ from pathlib import Path
 
 from metaseg.data.importers import pairs
 from metaseg.data.importers.builder import Builder, Config
-from metaseg.data.importers.pairs import SPLITS, Found, Item, Matched, Options
+from metaseg.data.importers.pairs import (
+    SPLITS,
+    Found,
+    ImportItem,
+    ImportOptions,
+    Matched,
+)
 from metaseg.errors import InputError
 
 __all__ = ["Organelle"]
@@ -35,7 +41,7 @@ class Organelle(Builder):
     TAKES = ("page", "channel")
 
     @classmethod
-    def find(cls, root: Path, config: str, options: Options) -> Found:
+    def find(cls, root: Path, config: str, options: ImportOptions) -> Found:
         """See `Builder.find`."""
         home = cls._home(pairs.folder(root, cls.TREE), config)
         items, problems = pairs.join(cls._split(home, root, split) for split in SPLITS)
@@ -86,7 +92,7 @@ def read_list(path: Path, root: Path, split: str) -> Matched:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {error}; expected a list of pairs") from None
-    items: dict[str, Item] = {}
+    items: dict[str, ImportItem] = {}
     problems = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -110,7 +116,7 @@ def read_list(path: Path, root: Path, split: str) -> Matched:
                 " expected one image per name"
             )
         else:
-            items[name] = Item(name, split, files)
+            items[name] = ImportItem(name, split, files)
     return Matched(list(items.values()), problems)
 
 
@@ -120,7 +126,7 @@ def _listed(part: str, *folders: Path) -> Path:
     return next((path for path in paths if path.is_file()), paths[0])
 
 
-def _in_two_splits(items: Sequence[Item]) -> list[str]:
+def _in_two_splits(items: Sequence[ImportItem]) -> list[str]:
     """A line for each image that is in two splits, where lists put it."""
     split_of: dict[Path, str] = {}
     problems = []

@@ -19,11 +19,11 @@ from metaseg.errors import InputError
 __all__ = [
     "SPLITS",
     "VOID",
-    "Example",
     "Found",
-    "Item",
+    "ImportExample",
+    "ImportItem",
+    "ImportOptions",
     "Matched",
-    "Options",
     "by_name",
     "classes",
     "draw",
@@ -40,7 +40,7 @@ LABELS = (*image_files.LABEL_SUFFIXES, ".jpg", ".jpeg")
 PAGED = (".tif", ".tiff", ".npy", ".npz")
 
 
-class Options(NamedTuple):
+class ImportOptions(NamedTuple):
     """What a user may choose; each source takes some of it.
 
     Attributes:
@@ -66,7 +66,7 @@ class Options(NamedTuple):
     features: Mapping[str, str] | None = None
 
 
-class Item(NamedTuple):
+class ImportItem(NamedTuple):
     """One example to import.
 
     Attributes:
@@ -82,7 +82,7 @@ class Item(NamedTuple):
     page: int | None = None
 
 
-class Example(NamedTuple):
+class ImportExample(NamedTuple):
     """One example as stored.
 
     Attributes:
@@ -113,11 +113,11 @@ class Found(NamedTuple):
       num_classes: K; 0: to be found.
       class_names: K names, or None.
       keep: the `kind` of the examples that are wanted; "" for all.
-      page: as in `Options`.
+      page: as in `ImportOptions`.
     """
 
-    items: list[Item]
-    read: Callable[[Item], Example]
+    items: list[ImportItem]
+    read: Callable[[ImportItem], ImportExample]
     problems: list[str]
     table: Mapping[int, int] | None = None
     num_classes: int = 0
@@ -134,15 +134,15 @@ class Matched(NamedTuple):
       problems: A line for each file that has no partner.
     """
 
-    items: list[Item]
+    items: list[ImportItem]
     problems: list[str]
 
 
-def read_pair(item: Item, channel: int | None = None) -> Example:
+def read_pair(item: ImportItem, channel: int | None = None) -> ImportExample:
     """Reads an image and its label map.
 
     Args:
-      item: Item with two files, image and label map.
+      item: ImportItem with two files, image and label map.
       channel: Channel of the image to read; None: all.
 
     Returns:
@@ -153,7 +153,7 @@ def read_pair(item: Item, channel: int | None = None) -> Example:
     """
     image_file, label_file = item.files
     whole = item.page is None
-    return Example(
+    return ImportExample(
         image_files.read_image(image_file, page=item.page, channel=channel),
         image_files.read_label_values(label_file, page=item.page),
         image_file if whole and channel is None else None,
@@ -196,14 +196,13 @@ def folder(path: Path, tree: str) -> Path:
             next(path.iterdir(), None)
         except OSError as error:
             raise InputError(
-                f"--path: cannot list '{path}': {error.strerror}; expected {tree}"
+                f"path: cannot list '{path}': {error.strerror}; expected {tree}"
             ) from None
         return path
     while not nearest.is_dir() and nearest != nearest.parent:
         nearest = nearest.parent
     raise InputError(
-        f"--path: no folder '{path}'; '{nearest}' has {entries(nearest)}; expected"
-        f" {tree}"
+        f"path: no folder '{path}'; '{nearest}' has {entries(nearest)}; expected {tree}"
     )
 
 
@@ -275,7 +274,9 @@ def match(
             for name in sorted(alone.keys() - other)
         ]
     names = sorted(image_of.keys() & label_of)
-    items = [Item(name, split, (image_of[name], label_of[name])) for name in names]
+    items = [
+        ImportItem(name, split, (image_of[name], label_of[name])) for name in names
+    ]
     return Matched(items, problems)
 
 
@@ -295,7 +296,7 @@ def join(parts: Iterable[Matched]) -> Matched:
     )
 
 
-def classes(options: Options) -> dict[str, Any]:
+def classes(options: ImportOptions) -> dict[str, Any]:
     """Returns the fields of `Found` that say which classes there are.
 
     Args:
@@ -313,18 +314,18 @@ def classes(options: Options) -> dict[str, Any]:
         wrong = [v for v in table.values() if not (0 <= v < count or v == VOID)]
         if wrong:
             raise InputError(
-                f"--values: class id {wrong[0]}; expected 0 to {count - 1}, or {VOID}"
+                f"values: got class id {wrong[0]}, expected 0 to {count - 1}, or {VOID}"
             )
     if names and count and len(names) != count:
-        raise InputError(f"--class_names: {len(names)} names; expected {count}")
+        raise InputError(f"class_names: got {len(names)} names, expected {count}")
     if names and not count:
         count = len(names)
     if count is not None and not 2 <= count <= VOID:
-        raise InputError(f"--num_classes: {count}; expected 2 to {VOID}")
+        raise InputError(f"num_classes: got {count}, expected an integer in 2..{VOID}")
     return {"table": table, "num_classes": count or 0, "class_names": names}
 
 
-def pages(items: Sequence[Item], page: int | None) -> Matched:
+def pages(items: Sequence[ImportItem], page: int | None) -> Matched:
     """Makes an item of each page of a file, or of one page.
 
     Args:
@@ -334,7 +335,7 @@ def pages(items: Sequence[Item], page: int | None) -> Matched:
     Returns:
       Items, and a line for each pair whose numbers of pages differ.
     """
-    paged: list[Item] = []
+    paged: list[ImportItem] = []
     problems: list[str] = []
     for item in items:
         counts = [_page_count(path) for path in item.files]
@@ -384,7 +385,7 @@ def draw(
         members.setdefault(group, []).append(index)
     if len(members) < len(shares):
         raise InputError(
-            f"--shares: {len(members)} independent examples; expected at least"
+            f"shares: {len(members)} independent examples; expected at least"
             f" {len(shares)}, one for each split"
         )
     order = np.random.default_rng(seed).permutation(len(members))

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metaseg.data.importers import encoding
-from metaseg.data.importers.encoding import Plan, Record
-from metaseg.data.importers.pairs import Found, Item
+from metaseg.data.importers.encoding import ExampleRecord, StoragePlan
+from metaseg.data.importers.pairs import Found, ImportItem
 from metaseg.errors import InputError
 
 __all__ = ["Staged", "Stamp", "Stored", "one_line", "stage", "stamps", "workers"]
@@ -43,7 +43,7 @@ class Stored(NamedTuple):
       path: File that holds its bytes.
     """
 
-    record: Record
+    record: ExampleRecord
     path: Path
 
     def read(self) -> tuple[bytes, bytes]:
@@ -63,21 +63,21 @@ class Staged(NamedTuple):
     """
 
     stored: list[Stored]
-    plan: Plan
+    plan: StoragePlan
     kept: int
 
 
 class _Chunk(NamedTuple):
     path: Path  # without suffix
-    items: Sequence[Item]
+    items: Sequence[ImportItem]
     key: str
 
 
 class _Part(NamedTuple):
     """A chunk's records and the plan they were written by."""
 
-    records: list[Record]
-    plan: Plan
+    records: list[ExampleRecord]
+    plan: StoragePlan
 
 
 def stamps(paths: Sequence[Path]) -> dict[Path, Stamp]:
@@ -171,7 +171,7 @@ def workers(count: int) -> Iterator[Executor | None]:
         yield pool
     except BrokenProcessPool:
         raise InputError(
-            "--workers: a worker process died, perhaps for lack of memory; run again"
+            "workers: a worker process died, perhaps for lack of memory; run again"
             " with fewer workers, what is done is kept"
         ) from None
     finally:
@@ -191,13 +191,13 @@ def _start_worker() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _wanted(records: Sequence[Record], found: Found) -> list[Record]:
+def _wanted(records: Sequence[ExampleRecord], found: Found) -> list[ExampleRecord]:
     return [r for r in records if not r.error and found.keep in ("", r.kind)]
 
 
 def _known(
     parts: Mapping[int, _Part], found: Found, pool: Executor | None
-) -> list[Record]:
+) -> list[ExampleRecord]:
     """Records that a first plan can be made of."""
     known = [record for part in parts.values() for record in part.records]
     if known:
@@ -209,7 +209,7 @@ def _known(
     return list(pool.map(_look, sample, [found.read] * len(sample)))
 
 
-def _look(item: Item, read: Any) -> Record:
+def _look(item: ImportItem, read: Any) -> ExampleRecord:
     return _examine(item, read)[0]
 
 
@@ -231,7 +231,7 @@ def _chunks(found: Found, stamp_of: Mapping[Path, Stamp], folder: Path) -> list[
 def _run(
     chunks: Sequence[tuple[int, _Chunk]],
     found: Found,
-    plan: Plan,
+    plan: StoragePlan,
     pool: Executor | None,
     progress: Callable[[int], None],
 ) -> dict[int, _Part]:
@@ -241,7 +241,7 @@ def _run(
             parts[i] = _Part(_write(chunk, found.read, plan), plan)
             progress(len(chunk.items))
         return parts
-    futures: dict[Future[list[Record]], int] = {
+    futures: dict[Future[list[ExampleRecord]], int] = {
         pool.submit(_write, chunk, found.read, plan): i for i, chunk in chunks
     }
     for future in as_completed(futures):
@@ -250,9 +250,9 @@ def _run(
     return parts
 
 
-def _examine(item: Item, read: Any) -> tuple[Record, Any]:
+def _examine(item: ImportItem, read: Any) -> tuple[ExampleRecord, Any]:
     """The record of an example, and the example if it is good."""
-    blank = Record(item.name, item.split, str(item.files[0]))
+    blank = ExampleRecord(item.name, item.split, str(item.files[0]))
     try:
         example = read(item)
         return encoding.check(blank, example, item.files), example
@@ -275,9 +275,9 @@ def one_line(message: str) -> str:
     )
 
 
-def _write(chunk: _Chunk, read: Any, plan: Plan) -> list[Record]:
+def _write(chunk: _Chunk, read: Any, plan: StoragePlan) -> list[ExampleRecord]:
     """Stages one chunk; its JSON file appears last, and whole."""
-    records: list[Record] = []
+    records: list[ExampleRecord] = []
     data, facts = chunk.path.with_suffix(".bin"), chunk.path.with_suffix(".json")
     scratch = chunk.path.with_suffix(f".{os.getpid()}")
     facts.unlink(missing_ok=True)
@@ -313,14 +313,14 @@ def _finished(chunk: _Chunk) -> _Part | None:
         size = chunk.path.with_suffix(".bin").stat().st_size
         if facts["key"] != chunk.key or facts["size"] != size:
             return None
-        records = [Record(**_mapped(r, "values")) for r in facts["records"]]
+        records = [ExampleRecord(**_mapped(r, "values")) for r in facts["records"]]
         records = [r._replace(size=(r.size[0], r.size[1])) for r in records]
-        return _Part(records, Plan(**_mapped(facts["plan"], "table")))
+        return _Part(records, StoragePlan(**_mapped(facts["plan"], "table")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _pairs(value: Plan | Record, field: str) -> dict[str, Any]:
+def _pairs(value: StoragePlan | ExampleRecord, field: str) -> dict[str, Any]:
     """Fields for JSON, which has no whole numbers as keys."""
     fields = value._asdict()
     return fields | {field: list(fields[field].items())}

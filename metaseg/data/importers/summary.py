@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from metaseg.data.importers import encoding
-from metaseg.data.importers.encoding import Plan
+from metaseg.data.importers.encoding import StoragePlan
 from metaseg.data.importers.pairs import VOID
 from metaseg.data.importers.staging import Stored
 
-__all__ = ["contact_sheet", "facts", "summarise", "words"]
+__all__ = ["contact_sheet", "facts", "lines", "summarise"]
 
 Colour = tuple[int, int, int]
 
@@ -23,7 +23,7 @@ SIDE = 160  # of a picture
 LINE = 16  # of text
 
 
-def facts(stored: Sequence[Stored], plan: Plan) -> dict[str, Any]:
+def facts(stored: Sequence[Stored], plan: StoragePlan) -> dict[str, Any]:
     """Returns names, sizes and class counts of a split, for metadata.json.
 
     Args:
@@ -90,10 +90,10 @@ def _names(num_classes: int) -> list[str]:
     return [f"class {i}" for i in range(num_classes)]
 
 
-def words(summary: Mapping[str, Any]) -> list[str]:
-    """The summary in a few lines."""
+def lines(summary: Mapping[str, Any]) -> list[str]:
+    """The summary in a few text."""
     grey = "grey" if summary["channels"] == 1 else "colour"
-    lines = [
+    text = [
         f"{summary['source']}/{summary['config']}: {grey}, {summary['dtype']},"
         f" {len(summary['classes'])} classes",
         f"{'split':8}{'examples':>9}{'height':>14}{'width':>14}{'void':>9}",
@@ -103,27 +103,27 @@ def words(summary: Mapping[str, Any]) -> list[str]:
             f"{low}" if low == high else f"{low} to {high}"
             for low, _, high in (own["height"], own["width"])
         )
-        lines.append(
+        text.append(
             f"{split:8}{own['examples']:>9}{height:>14}{width:>14}"
             f"{own['void_share']:>9.2%}"
         )
     shares = [own["class_shares"] for own in summary["splits"].values()]
     titles = "".join(f"{split:>9}" for split in summary["splits"])
-    lines.append(f"{'share of labelled pixels':26}{titles}")
+    text.append(f"{'share of labelled pixels':26}{titles}")
     for i, name in enumerate(summary["classes"]):
         each = "".join(f"{share[i]:>9.2%}" for share in shares)
-        lines.append(f"  {name:24}{each}")
+        text.append(f"  {name:24}{each}")
     if summary["overlapping_pixels"]:
-        lines.append(f"{summary['overlapping_pixels']} pixels lie in several objects")
+        text.append(f"{summary['overlapping_pixels']} pixels lie in several objects")
     if summary["bad"]:
-        lines.append(f"left out: {len(summary['bad'])}, listed in summary.json")
-    return lines
+        text.append(f"left out: {len(summary['bad'])}, listed in summary.json")
+    return text
 
 
 def contact_sheet(
     path: Path,
     splits: Mapping[str, Sequence[Stored]],
-    plan: Plan,
+    plan: StoragePlan,
     class_names: Sequence[str],
     colours: Sequence[Colour],
     pool: Executor | None,
@@ -168,7 +168,7 @@ def _plain(text: str, length: int) -> str:
     return text[:length].encode("ascii", "replace").decode()
 
 
-def _tile(job: tuple[Stored, Plan, tuple[Colour, ...]]) -> np.ndarray:
+def _tile(job: tuple[Stored, StoragePlan, tuple[Colour, ...]]) -> np.ndarray:
     """An image beside its label, uint8 `[SIDE, 2 * SIDE + 4, 3]`, white around them."""
     one, plan, colours = job
     image_bytes, label_bytes = one.read()
