@@ -5,23 +5,31 @@ The name `metaseg` on the public index belongs to another project, so the distri
 is called `metaseg-jax`; the import name is `metaseg`.
 """
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-ROOT = Path(__file__).parent
+README = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+# A page of the package index has neither the pictures nor the files beside the README.
+NO_PICTURES = re.sub(r"!\[[^]]*\]\((?!https?:)[^)]*\)\n*", "", README)
+DESCRIPTION = re.sub(r"\[([^]]*)\]\((?!https?:)[^)]*\)", r"\1", NO_PICTURES)
 
 setup(
     name="metaseg-jax",
     version="0.1.0",
     description="Segmentation from absurdly noisy labels, in JAX and Flax.",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description=DESCRIPTION,
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_packages(include=["metaseg", "metaseg.*"]),
-    package_data={"metaseg": ["py.typed"], "metaseg.report": ["*.html.jinja"]},
+    # With the configs in the wheel, `metaseg train --config=cell_flip` works anywhere;
+    # metaseg/runs/config_files.py finds them there and in a source tree.
+    packages=[*find_packages(include=["metaseg", "metaseg.*"]), "metaseg.configs"],
+    package_dir={"metaseg.configs": "configs"},
+    package_data={"metaseg": ["py.typed"], "metaseg.report.pages": ["*.html.jinja"]},
+    entry_points={"console_scripts": ["metaseg = metaseg.cli:main"]},
     install_requires=[
         "absl-py>=2.1",
         "chex>=0.1.90",
