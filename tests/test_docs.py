@@ -17,6 +17,7 @@ import pytest
 from sybil import Document
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
+from metaseg import cli
 from metaseg.runs import config_files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,14 +117,16 @@ def test_commands_are_found_in_blocks_tables_and_sentences():
     assert any(line.startswith("python experiments/predict.py") for line in found)
 
 
-def flags_of(words: list[str]) -> str:
-    """The source that defines the flags of a command."""
-    commands = ROOT / "metaseg" / "cli"
-    name = Path(words[1]).stem.replace("main", "train")
-    files = [commands / f"{name}.py", ROOT / words[1]]
+def is_flag(name: str, words: list[str]) -> bool:
+    """Whether a command has a flag."""
+    script = ROOT / words[1]
+    command = script.stem.replace("main", "train")
+    if command in cli.COMMANDS and "--" not in words:
+        return name in importlib.import_module(f"metaseg.cli.{command}").FLAGS
+    files = [script]
     if "--" in words:  # what follows is for a command that the script calls
-        files += commands.glob("*.py")
-    return "".join(text(file) for file in files if file.is_file())
+        files += (ROOT / "metaseg" / "cli").glob("*.py")
+    return any(re.search(rf'"(--)?{name}"', text(file)) for file in files)
 
 
 def config_of(words: list[str]):
@@ -149,7 +152,7 @@ def fault(words: list[str]) -> str | None:
         name = word.removeprefix("--").partition("=")[0]
         if not word.startswith("--") or not name or name.startswith("config."):
             continue
-        if not re.search(rf'"(--)?{name}"', flags_of(words)):
+        if not is_flag(name, words):
             return f"no flag --{name}"
     return fault_of_config(words)
 

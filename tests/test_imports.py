@@ -144,7 +144,6 @@ def test_modules_that_say_so_load_no(said, absent):
 @pytest.mark.parametrize("script", sorted((ROOT / "experiments").glob("*.py")))
 def test_an_entry_point_sees_runs_the_command_line_errors_and_host_only(script):
     allowed = ("metaseg.runs", "metaseg.cli", "metaseg.errors", "metaseg.host")
-    allowed += ("metaseg.files", "metaseg.parallel", "metaseg.data", "metaseg.report")
     beyond = {name for name in imports(script) if not name.startswith(allowed)}
     assert beyond == set()
 
