@@ -79,6 +79,11 @@ def test_links_and_pictures_of_a_page_exist(page):
     assert [t for t in local if not (page.parent / t).exists()] == []
 
 
+def test_every_page_is_linked_from_the_readme():
+    readme = text(ROOT / "README.md")
+    assert [p for p in map(relative, PAGES[1:]) if f"]({p})" not in readme] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_files_that_a_page_mentions_exist(page):
     named = re.findall(
