@@ -98,6 +98,8 @@ class Step(NamedTuple):
         the whole batch.
       axis_name: of the mapped axis along which the batch continues on other devices,
         under `jax.pmap`; under `jax.jit` arrays are global and this is None.
+      platform: "cpu", "cuda", "tpu", ... that the step is compiled for, on which only
+        its speed depends; by default that of JAX's default backend.
     """
 
     model: nn.Module
@@ -110,6 +112,7 @@ class Step(NamedTuple):
     gather: Callable[[Any, jax.Array], Batch] = gather
     grad_accum_steps: int = 1
     axis_name: str | None = None
+    platform: str | None = None
 
 
 def mapped(parts: Step, axis_name: str | None) -> Step:
@@ -271,7 +274,7 @@ def _accumulate(
     zero = jnp.float32(0)
     start = _Gradient(zero, zero, nothing, state.batch_stats)
     # XLA's CPU backend is slow at convolutions inside loops.
-    unroll = jax.default_backend() == "cpu"
+    unroll = (parts.platform or jax.default_backend()) == "cpu"
     work = jax.tree.map(in_parts, (batch, places))
     return jax.lax.scan(add, start, work, unroll=unroll)[0]
 
@@ -366,14 +369,20 @@ def train_steps(
     return jax.lax.fori_loop(0, count, one, start)
 
 
-def default_steps_per_dispatch() -> int:
-    """Steps that `train_steps` should take at once on the default backend.
+def default_steps_per_dispatch(platform: str | None = None) -> int:
+    """Returns the number of steps that `train_steps` should take per call.
 
-    A loop of steps saves the host's part of each step, but XLA's CPU backend runs
-    convolutions inside loops seven to eleven times slower than outside, while its
-    dispatch costs nothing beside a step: there, one.
+    A loop of steps saves the host's part of each step. On a CPU the number is 1: XLA's
+    CPU backend runs convolutions inside loops seven to eleven times slower than
+    outside, and a dispatch there costs little beside a step.
+
+    Args:
+      platform: "cpu", "cuda", "tpu", ...; by default that of JAX's default backend.
+
+    Returns:
+      The number of steps.
     """
-    return 1 if jax.default_backend() == "cpu" else 20
+    return 1 if (platform or jax.default_backend()) == "cpu" else 20
 
 
 class Evaluation(NamedTuple):

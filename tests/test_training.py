@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from metaseg import losses, noise, training
+from metaseg import losses, models, noise, training
 from metaseg.batch import Batch
 
 
@@ -117,11 +117,11 @@ def test_fixed_noise_does_not_depend_on_the_batch_and_online_noise_on_the_step(
     np.testing.assert_array_equal(part, np.asarray(whole)[order])
     assert (np.asarray(whole) != data.labels).mean() == pytest.approx(0.3, abs=0.12)
 
+    train = jax.jit(training.train_step, static_argnums=0)
+
     def loss(online, step):
         state = _state(parts).replace(step=jnp.asarray(step))
-        return float(
-            training.train_step(parts._replace(online=online), state, data, *keys)[1]
-        )
+        return float(train(parts._replace(online=online), state, data, *keys)[1])
 
     assert loss(False, 0) == loss(False, 1)
     assert loss(True, 0) != loss(True, 1)
@@ -139,6 +139,47 @@ def test_the_average_lies_between_old_and_new_weights_and_is_evaluated(parts, da
         decay * before + (1 - decay) * new,
         rtol=1e-6,
     )
+
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+@pytest.fixture(scope="module")
+def small(parts, data):
+    """A U-Net with every feature of a step, its state and two examples."""
+    model = models.UNet(width=4, depth=1)
+    parts = parts._replace(model=model, optimizer=optax.adam(0.1), ema_decay=0.9)
+    batch = jax.tree.map(lambda x: x[:2], data)
+    return parts, _state(parts, ema=True), batch
+
+
+@pytest.mark.parametrize("grad_accum_steps", [1, 2])
+def test_the_training_step_lowers_for_devices_that_are_not_there(
+    small, grad_accum_steps
+):
+    parts, state, batch = small
+    parts = parts._replace(grad_accum_steps=grad_accum_steps, platform="cuda")
+    step = jax.jit(partial(training.train_step, parts))
+    exported = jax.export.export(step, platforms=PLATFORMS)(state, batch, *_keys())
+    assert exported.platforms == PLATFORMS
+    rows = np.array([[0, 1], [1, 0]], np.int32)
+    steps = jax.jit(partial(training.train_steps, parts))
+    exported = jax.export.export(steps, platforms=PLATFORMS)(
+        state, batch, rows, 2, *_keys()
+    )
+    assert exported.platforms == PLATFORMS
+
+
+def test_the_evaluation_step_lowers_for_devices_that_are_not_there(small):
+    parts, state, batch = small
+    matrix = np.float32([[0.7, 0.3], [0.3, 0.7]])
+    step = jax.jit(partial(training.eval_step, parts, matrix=matrix))
+    exported = jax.export.export(step, platforms=PLATFORMS)(state.variables(), batch)
+    assert exported.platforms == PLATFORMS
+    found, probability = jax.jit(exported.call)(state.variables(), batch)
+    expected, close = step(state.variables(), batch)
+    np.testing.assert_array_equal(found.statistics.argmax, expected.statistics.argmax)
+    np.testing.assert_allclose(probability, close, rtol=1e-5)
 
 
 def _batches(data, size):

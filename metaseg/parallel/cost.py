@@ -13,9 +13,9 @@ from jax.extend import core
 
 __all__ = ["flops", "forward_flops", "memory", "peak_flops"]
 
-# Dense peak of one JAX device in TFLOP/s, as its maker gives it: products of bfloat16,
-# and of float32 at JAX's default precision (TF32 on Ampere and later, bfloat16 on TPU).
-# First match of the start of `device_kind`.
+# Dense peak of one JAX device in TFLOP/s, as its maker states it: for products of
+# bfloat16, and of float32 at JAX's default precision (TF32 on NVIDIA's GPUs since
+# Ampere, bfloat16 on TPUs). The first entry that `device_kind` starts with counts.
 PEAKS = (
     ("NVIDIA H100 PCIe", 756.0, 378.0),
     ("NVIDIA H100 NVL", 835.0, 417.5),
@@ -32,17 +32,23 @@ PEAKS = (
 
 
 def flops(fn: Callable[..., Any], *args: Any) -> int:
-    """Counts the operations of the convolutions and matrix products of a function.
+    """Counts floating-point operations of the convolutions and matrix products of `fn`.
 
-    A multiplication and an addition count as two; everything else counts as nothing, as
-    is usual for networks. Loops are counted once.
+    A multiplication and an addition count as two operations. Other operations do not
+    count, as is usual for networks. The body of a loop counts once, and of several
+    branches the most expensive one counts. Where the code depends on the platform, the
+    default code counts, so that the number is the same on every backend.
 
     Args:
-      fn: a function of arrays.
-      *args: arrays, or `jax.ShapeDtypeStruct`.
+      fn: A function of arrays.
+      *args: Its arguments, arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
-      Floating-point operations of one call.
+      The number of operations of one call.
+
+    Example:
+      >>> flops(jnp.matmul, jnp.zeros((3, 5)), jnp.zeros((5, 7)))
+      210
     """
     return _count(jax.make_jaxpr(fn)(*args).jaxpr)
 
@@ -60,23 +66,28 @@ def _count(jaxpr: core.Jaxpr) -> int:
         elif name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             total += 2 * out * math.prod(shapes[0][i] for i in contracted)
-        for inner in core.jaxprs_in_params(equation.params):
-            total += _count(inner)
+        inner = [_count(each) for each in core.jaxprs_in_params(equation.params)]
+        if name == "cond":
+            # Of `jax.lax.platform_dependent`; None is the platform of the default.
+            platforms = equation.params.get("branches_platforms") or ()
+            total += inner[platforms.index(None)] if None in platforms else max(inner)
+        else:
+            total += sum(inner)
     return total
 
 
 def forward_flops(model: Any, image_shape: Sequence[int]) -> int:
-    """Counts the operations of a network's forward pass over one image.
+    """Counts the FLOPs of a network's forward pass over one image.
 
-    A training step takes three times as many: the backward pass makes a gradient of the
-    input and one of the weights from each product.
+    A training step takes three times as many: from each product, the backward pass
+    computes a gradient of the input and one of the weights.
 
     Args:
       model: Flax network.
       image_shape: `(H, W, C)`.
 
     Returns:
-      Floating-point operations.
+      The number of operations, see `flops`.
     """
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -91,14 +102,14 @@ def forward_flops(model: Any, image_shape: Sequence[int]) -> int:
 
 
 def peak_flops(device: Any, dtype: Any = jnp.float32) -> float | None:
-    """Returns the peak rate of a device for products of a type.
+    """Returns the peak rate of a device, as its maker states it.
 
     Args:
-      device: Device of JAX.
-      dtype: Type of the factors.
+      device: JAX device.
+      dtype: Type of the numbers that are multiplied.
 
     Returns:
-      FLOP/s; None where it is not known.
+      FLOP/s; None if the device is not known.
     """
     half = jnp.dtype(dtype).itemsize <= 2
     for start, low, full in PEAKS:
@@ -108,13 +119,13 @@ def peak_flops(device: Any, dtype: Any = jnp.float32) -> float | None:
 
 
 def memory(devices: Sequence[Any]) -> list[int | None]:
-    """Returns the largest memory that each device has used so far.
+    """Returns the largest memory in use so far on each device.
 
     Args:
-      devices: Devices of JAX.
+      devices: JAX devices.
 
     Returns:
-      Bytes for each device; None where it is not counted.
+      Bytes of each device; None where the backend does not count them.
     """
     stats = [device.memory_stats() or {} for device in devices]
     return [each.get("peak_bytes_in_use") for each in stats]

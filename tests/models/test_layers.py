@@ -53,6 +53,15 @@ def test_conv3x3_under_vmap_is_the_same_convolution():
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("platform", "pads"), [("cpu", True), ("cuda", False)])
+def test_conv3x3_goes_in_pairs_where_it_is_lowered_for_a_cpu(platform, pads):
+    x, kernel = draw(0, 1, 4, 4, 3), draw(1, 3, 3, 3, 8)
+    traced = jax.jit(layers.conv3x3).trace(x, kernel)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("stablehlo.convolution") == 1
+    assert ("stablehlo.pad" in text) is pads
+
+
 def test_upsample2x2_is_a_transposed_convolution():
     def reference(x, kernel):
         return jax.lax.conv_transpose(

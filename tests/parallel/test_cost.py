@@ -16,8 +16,16 @@ def test_what_is_inside_compiled_functions_counts():
     assert cost.flops(jax.jit(lambda x: jax.checkpoint(jnp.dot)(x, x)), square) == 128
 
 
-def test_a_unet_costs_its_convolutions():
-    width, depth, size, classes = 16, 2, 32, 3
+def test_the_most_expensive_branch_counts():
+    def fn(x):
+        return jax.lax.cond(x[0, 0] > 0, lambda x: x @ x @ x, lambda x: x @ x, x)
+
+    assert cost.flops(fn, jnp.zeros((4, 4))) == 2 * 128
+
+
+@pytest.mark.parametrize("width", [4, 16])  # the CPU takes detours for few channels
+def test_a_unet_costs_its_convolutions_on_every_platform(width):
+    depth, size, classes = 2, 32, 3
     model = models.UNet(classes, width, depth)
 
     def level(channels, features, size):
