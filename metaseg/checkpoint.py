@@ -144,7 +144,7 @@ class Checkpoints:
             raise InputError(
                 f"{self._folder}: none of the checkpoints of steps "
                 f"{', '.join(map(str, steps))} can be read; expected one that can, or "
-                "an empty --workdir"
+                "an empty work folder"
             )
         return None
 

@@ -158,8 +158,8 @@ def load(config: Any) -> Dataset:
 def _path(config: Any) -> Path:
     if not config.dir:
         raise InputError(
-            "data.dir: not given; expected the folder that was given to "
-            "experiments/prepare.py as --data_dir"
+            "data.dir: not given, expected the folder in which `metaseg prepare` "
+            "wrote the data set"
         )
     root = Path(config.dir).expanduser().absolute()
     path = find(root, config.dataset)

@@ -39,7 +39,7 @@ def initialize(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Connects this process to the others of a run; to be called before all else.
+    """Connects this process to the others of a run, before jax is used.
 
     Args:
       coordinator: `host:port` of process 0. Without it, all three follow from the
@@ -52,9 +52,9 @@ def initialize(
         do not turn up.
     """
     given = {
-        "--coordinator": coordinator,
-        "--num_processes": num_processes,
-        "--process_id": process_id,
+        "coordinator": coordinator,
+        "num_processes": num_processes,
+        "process_id": process_id,
     }
     missing = [name for name, value in given.items() if value is None]
     if 0 < len(missing) < 3:
@@ -77,21 +77,21 @@ def initialize(
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"--distributed: the processes cannot be connected ({reason}); expected "
-            "--coordinator, --num_processes and --process_id, or the environment of a "
-            "TPU pod, Slurm, Open MPI or a Kubernetes indexed Job"
+            f"distributed: the processes cannot be connected ({reason}); expected "
+            "coordinator, num_processes and process_id, or the environment of a TPU "
+            "pod, Slurm, Open MPI or a Kubernetes indexed Job"
         ) from error
 
 
 def _check(coordinator: str, num_processes: int, process_id: int) -> None:
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise InputError(f"--coordinator: got '{coordinator}', expected HOST:PORT")
+        raise InputError(f"coordinator: got '{coordinator}', expected HOST:PORT")
     if num_processes < 1:
-        raise InputError(f"--num_processes: got {num_processes}, expected at least 1")
+        raise InputError(f"num_processes: got {num_processes}, expected at least 1")
     if not 0 <= process_id < num_processes:
         raise InputError(
-            f"--process_id: got {process_id}, expected 0 to {num_processes - 1}"
+            f"process_id: got {process_id}, expected 0 to {num_processes - 1}"
         )
 
 

@@ -126,7 +126,7 @@ def test_the_newest_version_is_found(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"dir": ""}, ["data.dir", "--data_dir"]),
+        ({"dir": ""}, ["data.dir", "metaseg prepare"]),
         ({"dataset": "tiny/none"}, ["data.dataset", "tiny/none", "tiny/plain"]),
         ({"num_classes": 3}, ["data.num_classes", "3", "2 classes"]),
         ({"normalize": "max"}, ["data.normalize", "max", "zscore"]),
