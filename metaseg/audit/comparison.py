@@ -2,22 +2,25 @@
 
 `compare` counts everything that `audit.error_kinds` and `audit.verdict` need. One
 program per bucket size is compiled. May import `frame`, `single`, `morphology`,
-`labels` and `errors`.
+`labels`, `errors` and `typing`.
 """
 
 import operator
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Integer
 
 from metaseg import morphology
 from metaseg.audit.frame import framed
 from metaseg.audit.single import edges
 from metaseg.errors import InputError
 from metaseg.labels import is_void
+from metaseg.typing import AnyArray
 
 __all__ = ["DEPTHS", "LATTICE", "Comparison", "add", "compare"]
 
@@ -108,8 +111,8 @@ def add(first: Comparison, second: Comparison) -> Comparison:
 
 
 def compare(
-    labels: np.ndarray,
-    reference: np.ndarray,
+    labels: Integer[AnyArray, "H W"],
+    reference: Integer[AnyArray, "H W"],
     num_classes: int,
     *,
     where: str = "labels",
@@ -219,7 +222,6 @@ def _count(
     labels: jax.Array, reference: jax.Array, *, num_classes: int
 ) -> dict[str, jax.Array]:
     K, D = num_classes, DEPTHS
-    height, width = labels.shape
     valid = ~is_void(labels) & ~is_void(reference)
     right = valid & (labels == reference)
     error = valid & ~right
@@ -231,43 +233,11 @@ def _count(
     )
     clean = _objects(clean_root, valid, right, label_root)
     drawn = _objects(label_root, valid, right, clean_root)
-    clean_class = jnp.minimum(reference, K - 1).ravel().astype(jnp.int32)
-    drawn_class = jnp.minimum(labels, K - 1).ravel().astype(jnp.int32)
-
-    def per_class(of: jax.Array, *planes: jax.Array) -> jax.Array:
-        """Sums values of objects over the objects of each class, `[K, n]`."""
-        values = jnp.stack(planes, axis=-1)
-        return jnp.zeros((K, len(planes)), values.dtype).at[of].add(values)
-
-    cover = clean.hits / jnp.maximum(clean.area, 1)
-    judged = clean.begins & (clean.area >= _SMALL)
-    sizeable = judged & (clean.area >= _SIZEABLE)
-    # The rate at which pixels of other classes, far from boundaries, get this class.
+    # Pixels far from boundaries, at which a class is given by chance alone.
     away = valid & (depth >= 3)
-    given = _one_hot_sum(labels, away, K) - _one_hot_sum(labels, away & right, K)
-    elsewhere = away.sum() - _one_hot_sum(reference, away, K)
-    chance = given / jnp.maximum(elsewhere, 1)
-    best = jnp.zeros(K).at[clean_class].max(jnp.where(sizeable, cover, 0))
-    room = jnp.maximum(best, 0.5) - chance
-    missed = judged & (cover <= (chance + 0.15 * room)[clean_class])
-    part = judged & ~missed & (cover <= (chance + 0.5 * room)[clean_class])
-    parted = judged & drawn.solid[jnp.maximum(clean.last, 0)]
-    parted &= drawn.solid[jnp.minimum(clean.first, height * width - 1)]
-    parted &= (clean.last >= 0) & (clean.first != clean.last)
-    as_int = partial(jnp.asarray, dtype=jnp.int32)
-    objects = per_class(
-        clean_class, *map(as_int, (judged, missed, part, parted, clean.begins))
-    )
-    area = jnp.where(judged, clean.area, 0).astype(jnp.float32)
-    spread = per_class(
-        clean_class,
-        judged.astype(jnp.float32),
-        *(area, area**2, area * cover, area * cover**2),
-    )
-    solid = drawn.begins & drawn.solid
-    lone = solid & (drawn.last < 0) & (drawn.area > 0)
-    joined = solid & (drawn.last >= 0) & (drawn.first != drawn.last)
-    found = per_class(drawn_class, *map(as_int, (solid, joined, lone)))
+    chance = _chance(labels, reference, away, away & right, K)
+    objects, spread, missed = _judge_reference(reference, clean, drawn, chance)
+    found, lone = _judge_labels(labels, drawn, K)
     in_lone = (label_root >= 0) & lone[jnp.maximum(label_root, 0)]
     in_missed = (clean_root >= 0) & missed[jnp.maximum(clean_root, 0)]
 
@@ -294,6 +264,66 @@ def _count(
         "corners": jnp.stack([_corners(labels), _corners(reference)]),
         "lattice": jnp.stack([_lattice(labels), _lattice(reference)]),
     }
+
+
+def _chance(
+    labels: jax.Array,
+    reference: jax.Array,
+    mask: jax.Array,
+    right: jax.Array,
+    num_classes: int,
+) -> jax.Array:
+    """Returns the rate at which pixels of other classes get each class, `[K]`."""
+    given = _one_hot_sum(labels, mask, num_classes)
+    given -= _one_hot_sum(labels, right, num_classes)
+    elsewhere = mask.sum() - _one_hot_sum(reference, mask, num_classes)
+    return given / jnp.maximum(elsewhere, 1)
+
+
+def _judge_reference(
+    reference: jax.Array, clean: _Objects, drawn: _Objects, chance: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns `objects` and `spread` of `Comparison`, and which objects are missed."""
+    num_classes = len(chance)
+    ids = jnp.minimum(reference, num_classes - 1).ravel().astype(jnp.int32)
+    cover = clean.hits / jnp.maximum(clean.area, 1)
+    judged = clean.begins & (clean.area >= _SMALL)
+    sizeable = judged & (clean.area >= _SIZEABLE)
+    best = jnp.zeros(num_classes).at[ids].max(jnp.where(sizeable, cover, 0))
+    room = jnp.maximum(best, 0.5) - chance
+    missed = judged & (cover <= (chance + 0.15 * room)[ids])
+    part = judged & ~missed & (cover <= (chance + 0.5 * room)[ids])
+    parted = judged & drawn.solid[jnp.maximum(clean.last, 0)]
+    parted &= drawn.solid[jnp.minimum(clean.first, reference.size - 1)]
+    parted &= (clean.last >= 0) & (clean.first != clean.last)
+    flags = (judged, missed, part, parted, clean.begins)
+    area = jnp.where(judged, clean.area, 0).astype(jnp.float32)
+    sums = (area, area**2, area * cover, area * cover**2)
+    return (
+        _sum_by_class(ids, [flag.astype(jnp.int32) for flag in flags], num_classes),
+        _sum_by_class(ids, [judged.astype(jnp.float32), *sums], num_classes),
+        missed,
+    )
+
+
+def _judge_labels(
+    labels: jax.Array, drawn: _Objects, num_classes: int
+) -> tuple[jax.Array, jax.Array]:
+    """Returns `Comparison.found`, and which label objects are invented."""
+    ids = jnp.minimum(labels, num_classes - 1).ravel().astype(jnp.int32)
+    solid = drawn.begins & drawn.solid
+    lone = solid & (drawn.last < 0) & (drawn.area > 0)
+    joined = solid & (drawn.last >= 0) & (drawn.first != drawn.last)
+    flags = [flag.astype(jnp.int32) for flag in (solid, joined, lone)]
+    return _sum_by_class(ids, flags, num_classes), lone
+
+
+def _sum_by_class(
+    ids: jax.Array, planes: Sequence[jax.Array], num_classes: int
+) -> jax.Array:
+    """Sums n values of each object over the objects of each class, `[K, n]`."""
+    values = jnp.stack(planes, axis=-1)
+    return jnp.zeros((num_classes, len(planes)), values.dtype).at[ids].add(values)
 
 
 def _one_hot_sum(labels: jax.Array, mask: jax.Array, num_classes: int) -> jax.Array:

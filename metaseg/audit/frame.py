@@ -3,17 +3,18 @@
 A map is padded with void at its lower and right border to the next bucket size of each
 axis: 64, 96, 128, 192, 256, ... (powers of two, and 1.5 times these) up to 2048, then
 multiples of 1024. No measure counts void, so padding changes no number. At most 33 % of
-a padded side is padding. Imports `metaseg.labels`, `metaseg.checks` and
-`metaseg.errors` only.
+a padded side is padding. May import `labels`, `checks`, `errors` and `typing`.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Integer
 
 from metaseg import checks
 from metaseg.errors import InputError
 from metaseg.labels import VOID
+from metaseg.typing import AnyArray
 
 __all__ = ["Framed", "bucket", "framed"]
 
@@ -38,7 +39,13 @@ class Framed(NamedTuple):
 
 
 def bucket(size: int) -> int:
-    """Returns the length in pixels to which a side of `size` pixels is padded.
+    """Returns the length of a side after padding.
+
+    Args:
+      size: Length of the side in pixels.
+
+    Returns:
+      Smallest bucket size that is not below `size`, in pixels.
 
     Example:
       >>> [bucket(size) for size in (1, 64, 65, 97, 2049)]
@@ -51,7 +58,9 @@ def bucket(size: int) -> int:
     return length if size <= length else -(-size // _BEYOND) * _BEYOND
 
 
-def framed(labels: np.ndarray, num_classes: int, *, where: str = "labels") -> Framed:
+def framed(
+    labels: Integer[AnyArray, "H W"], num_classes: int, *, where: str = "labels"
+) -> Framed:
     """Pads one label map to its bucket and replaces wrong class ids by void.
 
     Args:

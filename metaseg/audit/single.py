@@ -1,7 +1,7 @@
 """Measures of one label map, without a reference.
 
 One program per bucket size is compiled. May import `frame`, `density`, `information`,
-`morphology` and `labels`.
+`morphology`, `labels` and `typing`.
 """
 
 import hashlib
@@ -11,10 +11,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Integer
 
 from metaseg import density, information, morphology
 from metaseg.audit.frame import framed
 from metaseg.labels import VOID, class_counts, is_void
+from metaseg.typing import AnyArray
 
 __all__ = ["THUMB", "LabelMap", "edges", "examine"]
 
@@ -93,7 +95,7 @@ class LabelMap(NamedTuple):
 
 
 def examine(
-    labels: np.ndarray,
+    labels: Integer[AnyArray, "H W"],
     num_classes: int,
     *,
     bandwidth: float | None = None,
@@ -153,7 +155,9 @@ def examine(
     )
 
 
-def edges(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+def edges(
+    labels: Integer[jax.Array, "H W"],
+) -> tuple[Bool[jax.Array, "H-1 W"], Bool[jax.Array, "H W-1"]]:
     """Finds class boundaries between neighbouring pixels.
 
     Args:

@@ -1,6 +1,7 @@
 """Measures of a whole set of label maps, from the results of each map.
 
-Computes on the host. May import `single`, `ntm`, `information`, `checks` and `errors`.
+Computes on the host. May import `single`, `ntm`, `information`, `checks`, `errors` and
+`typing`.
 """
 
 from collections import defaultdict
@@ -9,10 +10,12 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Integer
 
 from metaseg import checks, information, ntm
 from metaseg.audit.single import LabelMap
 from metaseg.errors import InputError
+from metaseg.typing import AnyArray
 
 __all__ = [
     "Duplicates",
@@ -45,7 +48,11 @@ class Interval(NamedTuple):
 
 
 def bootstrap(
-    joints: np.ndarray, *, seed: int = 0, draws: int = 1000, confidence: float = 0.95
+    joints: Integer[AnyArray, "N K K"],
+    *,
+    seed: int = 0,
+    draws: int = 1000,
+    confidence: float = 0.95,
 ) -> Interval:
     """Computes bootstrap intervals, over images, of a noise transition matrix.
 
@@ -137,7 +144,7 @@ class Transition(NamedTuple):
 
 
 def transition(
-    joints: np.ndarray,
+    joints: Integer[AnyArray, "N K K"],
     *,
     class_names: Sequence[str] | None = None,
     seed: int = 0,
@@ -392,7 +399,7 @@ def _expanded_tail(images: int, confidence: float) -> float:
     return normal.cdf(-t * float(np.sqrt(images / free)))
 
 
-def _joints(joints: np.ndarray) -> np.ndarray:
+def _joints(joints: AnyArray) -> np.ndarray:
     values = np.asarray(joints)
     square = values.ndim == 3 and values.shape[1] == values.shape[2] > 1
     if not square or not len(values) or values.dtype.kind not in "iu":

@@ -18,7 +18,7 @@ The first labels are all background, or come from the image alone:
 
 All functions are pure and treat every map `[..., H, W]` separately. The boolean array
 `valid` is false at padding. Padding changes no result, and its label is void. May
-import `labels`, `noise`, `density`, `morphology`, `checks` and `errors`.
+import `labels`, `noise`, `density`, `morphology`, `checks`, `errors` and `typing`.
 """
 
 from metaseg.igtt.initial import intensity, local_contrast

@@ -1,19 +1,23 @@
 """First scores, computed from the image alone.
 
-May import `masked` and `density`.
+May import `masked`, `density` and `typing`.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Float, Real
 
 from metaseg import density
 from metaseg.igtt.masked import floats, unit
+from metaseg.typing import AnyArray, Masks
 
 __all__ = ["intensity", "local_contrast"]
 
 
-def intensity(images: jax.Array) -> jax.Array:
+def intensity(
+    images: Real[AnyArray, "*batch H W C"],
+) -> Float[jax.Array, "*batch H W"]:
     """Averages the channels of images.
 
     Args:
@@ -26,12 +30,12 @@ def intensity(images: jax.Array) -> jax.Array:
 
 
 def local_contrast(
-    images: jax.Array,
-    valid: jax.Array | None = None,
+    images: Real[AnyArray, "*batch H W C"],
+    valid: Masks | None = None,
     *,
     fine: ArrayLike = 1.0,
     sigma_coarse: ArrayLike = 16.0,
-) -> jax.Array:
+) -> Float[jax.Array, "*batch H W"]:
     """Computes how much brighter each pixel is than its surroundings.
 
     The intensity of an image is scaled to [0, 1]. Its square root is taken, since

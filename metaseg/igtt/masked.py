@@ -1,14 +1,22 @@
-"""Sums and ranges over the valid pixels of maps `[..., H, W]`. Imports jax only."""
+"""Sums and ranges over the valid pixels of maps `[..., H, W]`.
+
+May import `typing`.
+"""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Integer, Real
+
+from metaseg.typing import AnyArray, Masks
 
 __all__ = ["count", "extremes", "floats", "total", "unit"]
 
 _AXES = (-2, -1)
 
 
-def floats(values: jax.Array, valid: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+def floats(
+    values: Real[AnyArray, "*batch H W"], valid: Masks | None
+) -> tuple[Float[jax.Array, "*batch H W"], Bool[jax.Array, "*batch H W"]]:
     """Converts values to float32 and sets invalid pixels to 0.
 
     Args:
@@ -16,40 +24,68 @@ def floats(values: jax.Array, valid: jax.Array | None) -> tuple[jax.Array, jax.A
       valid: Boolean `[..., H, W]`, false at padding; None means all pixels are valid.
 
     Returns:
-      float32 values and boolean validity, both `[..., H, W]`.
+      The values, float32 `[..., H, W]`, and their validity, boolean `[..., H, W]`.
     """
     values = jnp.asarray(values, jnp.float32)
     if valid is None:
         return values, jnp.ones(values.shape, bool)
-    return jnp.where(valid, values, 0), valid
+    return jnp.where(valid, values, 0), jnp.asarray(valid)
 
 
-def total(values: jax.Array, valid: jax.Array) -> jax.Array:
-    """Sums `values` `[..., H, W]` over the valid pixels of each map, `[...]`."""
+def total(
+    values: Real[AnyArray, "*batch H W"], valid: Masks
+) -> Real[jax.Array, "*batch"]:
+    """Sums the valid pixels of each map.
+
+    Args:
+      values: Numbers `[..., H, W]`.
+      valid: Boolean `[..., H, W]`.
+
+    Returns:
+      Sums `[...]`.
+    """
     return jnp.sum(jnp.where(valid, values, 0), axis=_AXES)
 
 
-def count(valid: jax.Array) -> jax.Array:
-    """Counts the valid pixels of each map, int32 `[...]`.
+def count(valid: Masks) -> Integer[jax.Array, "*batch"]:
+    """Counts the valid pixels of each map.
 
-    The count is at least 1, so that it can be a divisor.
+    Args:
+      valid: Boolean `[..., H, W]`.
+
+    Returns:
+      int32 `[...]`, at least 1, so that the count can be a divisor.
     """
     return jnp.maximum(jnp.sum(valid, axis=_AXES, dtype=jnp.int32), 1)
 
 
-def extremes(values: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the lowest and highest valid value of each map, both `[...]`.
+def extremes(
+    values: Float[AnyArray, "*batch H W"], valid: Masks
+) -> tuple[Float[jax.Array, "*batch"], Float[jax.Array, "*batch"]]:
+    """Finds the lowest and the highest valid value of each map.
 
-    They are inf and -inf where no pixel is valid.
+    Args:
+      values: Float `[..., H, W]`.
+      valid: Boolean `[..., H, W]`.
+
+    Returns:
+      Lowest and highest value, both `[...]`; inf and -inf where no pixel is valid.
     """
     low = jnp.min(values, _AXES, where=valid, initial=jnp.inf)
     return low, jnp.max(values, _AXES, where=valid, initial=-jnp.inf)
 
 
-def unit(values: jax.Array, valid: jax.Array) -> jax.Array:
+def unit(
+    values: Float[AnyArray, "*batch H W"], valid: Masks
+) -> Float[jax.Array, "*batch H W"]:
     """Scales the valid values of each map to [0, 1].
 
-    Constant maps and invalid pixels become 0.
+    Args:
+      values: Float `[..., H, W]`.
+      valid: Boolean `[..., H, W]`.
+
+    Returns:
+      Scaled values `[..., H, W]`; 0 for constant maps and where not valid.
     """
     low, high = (x[..., None, None] for x in extremes(values, valid))
     span = jnp.where(high > low, high - low, 1)

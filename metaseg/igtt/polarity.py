@@ -1,15 +1,17 @@
 """Which side of a mask is foreground.
 
-May import `initial`, `masked`, `checks` and `errors`.
+May import `initial`, `masked`, `checks`, `errors` and `typing`.
 """
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Real
 
 from metaseg import checks
 from metaseg.errors import InputError
 from metaseg.igtt.initial import intensity
 from metaseg.igtt.masked import count, total
+from metaseg.typing import AnyArray, Masks
 
 __all__ = ["POLARITIES", "orient"]
 
@@ -17,12 +19,12 @@ POLARITIES = ("smaller", "brighter", "darker", "none")
 
 
 def orient(
-    mask: jax.Array,
-    valid: jax.Array | None = None,
-    images: jax.Array | None = None,
+    mask: Masks,
+    valid: Masks | None = None,
+    images: Real[AnyArray, "*batch H W C"] | None = None,
     *,
     polarity: str = "smaller",
-) -> jax.Array:
+) -> Bool[jax.Array, "*batch H W"]:
     """Inverts masks whose foreground is on the wrong side.
 
     Args:
@@ -42,6 +44,7 @@ def orient(
       InputError: If `polarity` is unknown, or it needs images and there are none.
     """
     checks.choice("polarity", polarity, POLARITIES)
+    mask = jnp.asarray(mask)
     valid = jnp.ones(mask.shape, bool) if valid is None else valid
     inside, outside = mask & valid, ~mask & valid
     if polarity == "none":

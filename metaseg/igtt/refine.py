@@ -1,6 +1,6 @@
 """Prior knowledge of objects, applied to masks: smallest size, boundaries in the image.
 
-May import `initial`, `masked`, `density`, `morphology` and `checks`.
+May import `initial`, `masked`, `density`, `morphology`, `checks` and `typing`.
 """
 
 import math
@@ -9,10 +9,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Real
 
 from metaseg import checks, density, morphology
 from metaseg.igtt.initial import intensity
 from metaseg.igtt.masked import floats, unit
+from metaseg.typing import AnyArray, Masks
 
 __all__ = ["fit_boundary", "open_masks"]
 
@@ -22,8 +24,8 @@ _HALF_WIDTH = math.sqrt(5)  # of an Epanechnikov kernel of standard deviation 1
 
 
 def open_masks(
-    mask: jax.Array, valid: jax.Array | None = None, *, min_radius: int
-) -> jax.Array:
+    mask: Masks, valid: Masks | None = None, *, min_radius: int
+) -> Bool[jax.Array, "*batch H W"]:
     """Opens masks by a disk: removes specks and thin bridges between objects.
 
     Pixels outside the image and at padding do not erode an object, since the object may
@@ -41,19 +43,20 @@ def open_masks(
       InputError: If `mask` is not boolean `[..., H, W]`, or `min_radius` is negative or
         no integer.
     """
-    valid = jnp.ones(mask.shape, bool) if valid is None else valid
+    mask = jnp.asarray(mask)
+    valid = jnp.ones(mask.shape, bool) if valid is None else jnp.asarray(valid)
     left = morphology.erode(mask | ~valid, min_radius) & valid
     return morphology.dilate(left, min_radius) & valid
 
 
 def fit_boundary(
-    mask: jax.Array,
-    images: jax.Array,
-    valid: jax.Array | None = None,
+    mask: Masks,
+    images: Real[AnyArray, "*batch H W C"],
+    valid: Masks | None = None,
     *,
     bandwidth: ArrayLike,
     band: int = 2,
-) -> jax.Array:
+) -> Bool[jax.Array, "*batch H W"]:
     """Moves boundaries to the middle of the local step in intensity.
 
     One threshold for a whole image draws bright objects too large and dim objects too
@@ -94,7 +97,7 @@ def fit_boundary(
     pixels, smooth = density.weighted_sum(both, bandwidth=_FINE)
     smooth = smooth / jnp.where(valid, pixels, 1)
     all_pixels, all_sum = around(both)
-    mask = mask & valid
+    mask = jnp.asarray(mask) & valid
     for _ in range(_STEPS):
         pixels, total = around(mask * both)
         inside, some_inside = _mean(total, pixels, all_pixels)

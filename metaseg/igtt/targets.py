@@ -1,6 +1,6 @@
 """From a mask to a label: meta-structure (EMS), and alternatives to compare it with.
 
-May import `noise`, `density`, `labels` and `checks`.
+May import `noise`, `density`, `labels`, `checks` and `typing`.
 """
 
 from functools import partial
@@ -8,9 +8,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Float, Integer
 
 from metaseg import checks, density, noise
 from metaseg.labels import VOID, is_void
+from metaseg.typing import Labels, PRNGKey
 
 __all__ = ["TARGETS", "ems", "soft_targets", "target"]
 
@@ -18,8 +20,8 @@ TARGETS = ("ems", "sample", "mask", "random")
 
 
 def ems(
-    key: jax.Array, labels: jax.Array, *, radius: int = 1, fraction: ArrayLike = 0.1
-) -> jax.Array:
+    key: PRNGKey, labels: Labels, *, radius: int = 1, fraction: ArrayLike = 0.1
+) -> Integer[jax.Array, "*batch H W"]:
     """Extracts the meta-structure (EMS): scattered pixels along the skeleton.
 
     Thins the foreground to its skeleton. Shifts each skeleton pixel along both axes by
@@ -45,7 +47,7 @@ def ems(
         partial(noise.shift_pixels, radius=radius),
         partial(noise.sample, fraction=fraction, exact=True),
     )
-    return noise.chain(*steps)(key, labels)
+    return noise.chain(*steps)(key, jnp.asarray(labels))
 
 
 def target(
@@ -83,7 +85,9 @@ def target(
     return known[name]
 
 
-def soft_targets(labels: jax.Array, *, bandwidth: ArrayLike) -> jax.Array:
+def soft_targets(
+    labels: Labels, *, bandwidth: ArrayLike
+) -> Float[jax.Array, "*batch H W"]:
     """Converts labels to soft labels: the local density of foreground pixels.
 
     Args:
@@ -97,6 +101,7 @@ def soft_targets(labels: jax.Array, *, bandwidth: ArrayLike) -> jax.Array:
     Raises:
       InputError: If `labels` are no label maps or `bandwidth` is not positive.
     """
+    labels = jnp.asarray(labels)
     local = density.spatial_density(labels, 2, bandwidth=bandwidth)[..., 1]
     highest = jnp.max(local, axis=(-2, -1), keepdims=True)
     scaled = local / jnp.where(highest > 0, highest, 1)

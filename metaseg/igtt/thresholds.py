@@ -2,7 +2,7 @@
 
 One pass over the pixels evaluates all thresholds. To add a criterion, write its two
 functions, add a line to `CRITERIA` and its formula to `agreement`. May import
-`masked` and `checks`.
+`masked`, `checks` and `typing`.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Real
 
 from metaseg import checks
 from metaseg.igtt.masked import count, extremes, floats, total, unit
+from metaseg.typing import AnyArray, Masks
 
 __all__ = ["CRITERIA", "agreement", "best_mask", "best_threshold"]
 
@@ -83,12 +85,12 @@ CRITERIA: dict[str, _Criterion] = {
 
 
 def agreement(
-    scores: jax.Array,
-    valid: jax.Array | None = None,
+    scores: Real[AnyArray, "*batch H W"],
+    valid: Masks | None = None,
     *,
     criterion: str = "dmi",
     num_thresholds: int = 30,
-) -> jax.Array:
+) -> Float[jax.Array, "*batch thresholds"]:
     """Computes how well the mask of each threshold agrees with its scores.
 
     Threshold i = 0, ..., k - 1 gives the mask
@@ -131,12 +133,12 @@ def agreement(
 
 
 def best_mask(
-    scores: jax.Array,
-    valid: jax.Array | None = None,
+    scores: Real[AnyArray, "*batch H W"],
+    valid: Masks | None = None,
     *,
     criterion: str = "dmi",
     num_thresholds: int = 30,
-) -> jax.Array:
+) -> Bool[jax.Array, "*batch H W"]:
     """Applies the threshold whose mask agrees best with the scores.
 
     Of several best thresholds, the lowest is applied.
@@ -166,12 +168,12 @@ def best_mask(
 
 
 def best_threshold(
-    scores: jax.Array,
-    valid: jax.Array | None = None,
+    scores: Real[AnyArray, "*batch H W"],
+    valid: Masks | None = None,
     *,
     criterion: str = "dmi",
     num_thresholds: int = 30,
-) -> jax.Array:
+) -> Float[jax.Array, "*batch"]:
     """Returns the threshold that `best_mask` applies.
 
     Args:

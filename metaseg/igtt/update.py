@@ -1,12 +1,13 @@
 """From the scores of one round to the labels of the next.
 
-May import `thresholds`, `polarity`, `refine`, `targets`, `noise`,
-`labels`, `checks` and `errors`.
+May import `thresholds`, `polarity`, `refine`, `targets`, `noise`, `labels`, `checks`,
+`errors` and `typing`.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Integer, Real, Shaped, UInt8
 
 from metaseg import checks, noise
 from metaseg.errors import InputError
@@ -15,21 +16,22 @@ from metaseg.igtt.refine import fit_boundary, open_masks
 from metaseg.igtt.targets import ems
 from metaseg.igtt.thresholds import best_mask
 from metaseg.labels import VOID
+from metaseg.typing import AnyArray, Masks, PRNGKey
 
 __all__ = ["ema", "masks", "stability", "to_labels", "update_labels"]
 
 
 def masks(
-    scores: jax.Array,
-    valid: jax.Array | None = None,
-    images: jax.Array | None = None,
+    scores: Real[AnyArray, "*batch H W"],
+    valid: Masks | None = None,
+    images: Real[AnyArray, "*batch H W C"] | None = None,
     *,
     criterion: str = "dmi",
     num_thresholds: int = 30,
     polarity: str = "smaller",
     min_radius: int = 0,
     boundary_sigma: float = 0.0,
-) -> jax.Array:
+) -> Bool[jax.Array, "*batch H W"]:
     """Converts scores to masks, in the same way during training and after it.
 
     Applies `best_mask` and `orient`, then `open_masks` and `fit_boundary` if they are
@@ -67,7 +69,9 @@ def masks(
     return found
 
 
-def to_labels(mask: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+def to_labels(
+    mask: Masks, valid: Masks | None = None
+) -> UInt8[jax.Array, "*batch H W"]:
     """Converts masks to labels.
 
     Args:
@@ -77,16 +81,16 @@ def to_labels(mask: jax.Array, valid: jax.Array | None = None) -> jax.Array:
     Returns:
       uint8 `[..., H, W]`: 1 in the mask, 0 outside, void (255) where not valid.
     """
-    found = mask.astype(jnp.uint8)
+    found = jnp.asarray(mask, jnp.uint8)
     return found if valid is None else jnp.where(valid, found, jnp.uint8(VOID))
 
 
 def update_labels(
-    key: jax.Array,
-    scores: jax.Array,
-    ids: jax.Array,
-    images: jax.Array | None = None,
-    valid: jax.Array | None = None,
+    key: PRNGKey,
+    scores: Real[AnyArray, "B H W"],
+    ids: Integer[AnyArray, "B"],
+    images: Real[AnyArray, "B H W C"] | None = None,
+    valid: Bool[AnyArray, "B H W"] | None = None,
     *,
     keep: noise.NoiseFn = ems,
     criterion: str = "dmi",
@@ -94,7 +98,7 @@ def update_labels(
     polarity: str = "smaller",
     min_radius: int = 0,
     boundary_sigma: float = 0.0,
-) -> jax.Array:
+) -> UInt8[jax.Array, "B H W"]:
     """Computes the labels of the next round from the scores of this round.
 
     The random pixels of an example depend on the key and on the id of the example, and
@@ -131,12 +135,16 @@ def update_labels(
         min_radius=min_radius,
         boundary_sigma=boundary_sigma,
     )
-    return noise.per_example(keep)(key, to_labels(found, valid), ids)
+    return noise.per_example(keep)(key, to_labels(found, valid), jnp.asarray(ids))
 
 
 def ema(
-    previous: jax.Array, new: jax.Array, round_index: ArrayLike, *, decay: float
-) -> jax.Array:
+    previous: Shaped[AnyArray, "*batch H W"],
+    new: Shaped[AnyArray, "*batch H W"],
+    round_index: ArrayLike,
+    *,
+    decay: float,
+) -> Float[jax.Array, "*batch H W"]:
     """Updates an exponential moving average of masks or scores over rounds.
 
     The weight of the previous average in round r is `min(decay, r / (r + 1))`. The
@@ -156,10 +164,10 @@ def ema(
     """
     checks.number("decay", decay, 0, 1)
     kept = jnp.minimum(decay, round_index / (jnp.asarray(round_index, jnp.float32) + 1))
-    return kept * previous + (1 - kept) * new.astype(jnp.float32)
+    return kept * previous + (1 - kept) * jnp.asarray(new, jnp.float32)
 
 
-def stability(masks: jax.Array, previous: jax.Array) -> jax.Array:
+def stability(masks: Masks, previous: Masks) -> Float[jax.Array, "*batch"]:
     """Computes the IoU of each mask with the mask of the previous round.
 
     Masks that no longer change are a stopping criterion that needs no labels. They show

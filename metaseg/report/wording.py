@@ -52,7 +52,14 @@ MODELS = {"unet": "U-Net", "deeplab": "DeepLabV3+", "hrnet": "HRNetV2"}
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Tells whether a value is a finite number, and not a boolean."""
+    """Tells whether a value is a finite number, and not a boolean.
+
+    Args:
+      value: Anything.
+
+    Returns:
+      Whether it is.
+    """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return real and math.isfinite(value)
 
@@ -71,7 +78,14 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def percent(value: Any) -> str:
-    """Formats a share in [0, 1] as a percentage: "40 %", "2.5 %"."""
+    """Formats a share as a percentage: "40 %", "2.5 %".
+
+    Args:
+      value: Share in [0, 1], or anything else.
+
+    Returns:
+      The text; a dash if `value` is not a finite number.
+    """
     if not is_number(value):
         return DASH
     text = f"{100 * float(value):.1f}".removesuffix(".0")
@@ -79,12 +93,26 @@ def percent(value: Any) -> str:
 
 
 def count(value: Any) -> str:
-    """Formats an integer in groups of three digits: "48 000"."""
+    """Formats an integer in groups of three digits: "48 000".
+
+    Args:
+      value: Number, or anything else.
+
+    Returns:
+      The text; a dash if `value` is not a finite number.
+    """
     return f"{float(value):,.0f}".replace(",", SPACE) if is_number(value) else DASH
 
 
 def about(value: Any) -> str:
-    """Formats a count with two significant digits: "48 000", "1.2 million"."""
+    """Formats a count with two significant digits: "48 000", "1.2 million".
+
+    Args:
+      value: Number, or anything else.
+
+    Returns:
+      The text; a dash if `value` is not a finite number.
+    """
     if not is_number(value):
         return DASH
     rough = float(f"{float(value):.2g}")
@@ -95,7 +123,14 @@ def about(value: Any) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """Formats seconds: "0.4 s", "48 s", "2 min 11 s", "3 h 5 min"."""
+    """Formats a duration: "0.4 s", "48 s", "2 min 11 s", "3 h 5 min".
+
+    Args:
+      seconds: Number of seconds, or anything else.
+
+    Returns:
+      The text; a dash if `seconds` is not a finite number.
+    """
     if not is_number(seconds):
         return DASH
     whole = round(float(seconds))
@@ -109,7 +144,14 @@ def duration(seconds: Any) -> str:
 
 
 def memory(count: Any) -> str:
-    """Formats a number of bytes in MB or GB (powers of ten)."""
+    """Formats a size in MB or GB (powers of ten).
+
+    Args:
+      count: Number of bytes, or anything else.
+
+    Returns:
+      The text; a dash if `count` is not a finite number.
+    """
     if not is_number(count):
         return DASH
     if count < 1e9:
