@@ -1,19 +1,36 @@
 """Progress of a run on the terminal: lines, and a bar where there is a terminal."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from absl import logging
 from tqdm import tqdm
 
 from metaseg.runs.metrics_log import MetricsLog
 
-__all__ = ["RunLog", "say"]
+__all__ = ["RunLog", "quiet_logging", "say"]
 
 
 def say(text: str) -> None:
-    """Prints a line where progress goes."""
+    """Prints a line to standard error.
+
+    Args:
+      text: The line.
+    """
     print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def quiet_logging() -> Iterator[None]:
+    """Silences the log of Orbax, whose failures are raised as exceptions too."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 class RunLog:

@@ -3,7 +3,7 @@
 import os
 import signal
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 from metaseg.parallel import processes
 
@@ -24,11 +24,17 @@ class Watch:
     same step, so that Ctrl-C is handed on as SIGTERM.
 
     Attributes:
-      signal: name of the signal that has come, or "".
+      signal: Name of the signal that has come, or "".
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, handle: bool = True) -> None:
+        """Handles no signal yet.
+
+        Args:
+          handle: Whether to handle signals; False leaves them to the caller.
+        """
         self.signal = ""
+        self._handle = handle
 
     def asked(self, step: int) -> bool:
         """Whether to stop after this step; to be asked after each one."""
@@ -47,9 +53,10 @@ class Watch:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def __enter__(self) -> Self:
-        if processes.count() > 1:
+        handlers: dict[signal.Signals, Any] = {}
+        if self._handle and processes.count() > 1:
             handlers = {signal.SIGINT: self._hand_on}
-        else:
+        elif self._handle:
             handlers = {signal.SIGINT: self._note, signal.SIGTERM: self._note}
         self._before = {s: signal.signal(s, h) for s, h in handlers.items()}
         return self

@@ -1,29 +1,28 @@
-"""Whether a work folder holds this run already, and how far it is."""
+"""The work folder of a run: whether it can be used, and where the run in it stands."""
 
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from metaseg import checkpoint, files
 from metaseg.errors import InputError
-from metaseg.runs.train.loop import Progress
+from metaseg.runs.loop import LoopState
 
 __all__ = [
     "MODES",
     "Resumed",
     "check",
-    "check_empty",
-    "check_writable",
+    "check_config",
     "digest",
     "newest",
 ]
 
 MODES = ("auto", "must", "never")
-# Fields that a result does not depend on: they may change from one session to the next.
+# No result depends on these fields: they may change from one session to the next.
 FREE = (
     "data.dir",
     "data.memory_gb",
@@ -33,52 +32,75 @@ FREE = (
     "parallel.ensemble_by",
     "report.images",
 )
+# `config.resolve` sets these fields from the size of the data set.
+LENGTHS = ("training.steps", "optimizer.step_every")
 
 
 class Resumed(NamedTuple):
-    """What a run goes on from.
+    """Where a run goes on.
 
     Attributes:
-      state: the train state, or None for a fresh run.
-      progress: steps taken and time spent.
-      history: rows of metrics so far, of each member; empty for a fresh run.
+      state: Arrays of the newest checkpoint, or None for a fresh run.
+      at: Steps taken and time spent.
+      history: Rows of metrics so far, of each member; empty for a fresh run.
     """
 
     state: Any
-    progress: Progress
+    at: LoopState
     history: list[list[dict[str, Any]]]
 
 
-def check(workdir: Path, requested: Mapping[str, Any], mode: str) -> bool:
-    """Decides what a work folder is good for, before anything is done.
+def check(workdir: Path, mode: str) -> bool:
+    """Checks whether a folder can be the work folder of a run.
 
     Args:
-      workdir: the folder.
-      requested: the config of this run, as plain values.
-      mode: "auto" goes on with a run of the same config that is there, "must" insists
-        on one, "never" wants a new or empty folder.
+      workdir: The folder.
+      mode: "auto" resumes a run that is there, "must" insists on one, "never" wants a
+        new or empty folder.
 
     Returns:
-      Whether the run is finished already.
+      Whether the folder holds a run, whose settings `check_config` compares.
 
     Raises:
-      InputError: the folder holds another run or something else, or nothing to resume.
+      InputError: If the folder cannot be written, holds something else, or holds no run
+        to resume.
     """
     if mode not in MODES:
         raise InputError(f"--resume: got '{mode}', expected one of {', '.join(MODES)}")
-    check_writable(workdir)
+    _check_writable(workdir)
+    if mode != "never" and (workdir / "config.json").is_file():
+        return True
+    _check_empty(workdir)
+    if mode == "must":
+        raise InputError(f"--resume: no run in '{workdir}' to go on with")
+    return False
+
+
+def check_config(
+    workdir: Path, config: Mapping[str, Any], *, ignored: Collection[str] = ()
+) -> bool:
+    """Compares the settings of the run in a folder with those of this run.
+
+    Args:
+      workdir: Folder with a run.
+      config: Settings of this run, nested mappings of plain values.
+      ignored: Fields left out of the comparison.
+
+    Returns:
+      Whether the run in the folder is finished.
+
+    Raises:
+      InputError: If the settings differ; the message names the fields.
+    """
     there = workdir / "config.json"
-    mine = mode != "never" and there.is_file()
-    if not mine:
-        check_empty(workdir)
-        if mode == "must":
-            raise InputError(f"--resume: no run in '{workdir}' to go on with")
-        return False
     try:
         saved = json.loads(there.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{there}: unreadable, expected that of a run") from error
-    before, now = _decisive(saved), _decisive(requested)
+    before, now = (
+        {k: v for k, v in _decisive(c).items() if k not in ignored}
+        for c in (saved, config)
+    )
     changed = [
         f"config.{field} was {before.get(field)!r}, is {now.get(field)!r}"
         for field in sorted(before.keys() | now.keys())
@@ -93,8 +115,7 @@ def check(workdir: Path, requested: Mapping[str, Any], mode: str) -> bool:
     return (workdir / "results.json").is_file() and (workdir / "report.html").is_file()
 
 
-def check_writable(workdir: Path) -> None:
-    """Raises InputError unless `workdir` can be written to."""
+def _check_writable(workdir: Path) -> None:
     if files.in_bucket(workdir):
         _check_bucket(workdir)
         return
@@ -117,14 +138,13 @@ def _check_bucket(workdir: Path) -> None:
     try:
         files.upload(trial, b"")
         trial.unlink()  # Orbax has to delete too
-    except Exception as error:  # network and credentials have many ways to fail
+    except Exception as error:  # network and credentials raise many types
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"--workdir: cannot write to '{workdir}': {reason}") from None
 
 
-def check_empty(workdir: Path) -> None:
-    """Raises InputError if `workdir` holds anything."""
-    # Hidden files are scratch of a run that was killed as it began.
+def _check_empty(workdir: Path) -> None:
+    # Hidden files are scratch files of a run that was killed at its start.
     if workdir.is_dir() and any(
         not path.name.startswith(".") for path in workdir.iterdir()
     ):
@@ -134,15 +154,9 @@ def check_empty(workdir: Path) -> None:
 
 
 def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a result depends on, as JSON gives them back."""
-    flat = dict(_flat(json.loads(json.dumps(config))))
+    """Returns the fields that a result depends on, as JSON gives them back."""
+    flat = dict(_flat(json.loads(json.dumps(files.plain(config)))))
     return {field: value for field, value in flat.items() if field not in FREE}
-
-
-def digest(config: Mapping[str, Any]) -> str:
-    """A hash of the fields that a result depends on."""
-    text = json.dumps(_decisive(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -153,26 +167,40 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + name, value
 
 
+def digest(config: Mapping[str, Any]) -> str:
+    """Returns a hash of the fields that a result depends on.
+
+    Args:
+      config: Settings of a run, nested mappings of plain values.
+    """
+    text = json.dumps(_decisive(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def newest(
-    checkpoints: checkpoint.Checkpoints,
+    checkpoints: checkpoint.Checkpoints | None,
     like: Any,
     config: str,
     say: Callable[[str], None],
 ) -> Resumed:
-    """What the newest readable checkpoint holds, or the beginning.
+    """Reads the newest readable checkpoint of a run.
 
     Args:
-      checkpoints: of the run.
-      like: the state, laid out as it is to be.
-      config: the config's `digest`, which the checkpoint's must equal.
-      say: is told of damaged checkpoints.
+      checkpoints: Checkpoints of the run; None for a run without a folder.
+      like: Arrays of the structure, shapes and shardings to restore.
+      config: Value of "config" that the checkpoint must have.
+      say: Is told of damaged checkpoints.
+
+    Returns:
+      The content of the checkpoint, or the beginning of a run if there is none.
 
     Raises:
-      InputError: there are checkpoints, but none can be read; or of another config.
+      InputError: If there are checkpoints, but none can be read, or the newest is of
+        another config.
     """
-    found = checkpoints.restore_newest(like, say)
+    found = checkpoints.restore_newest(like, say) if checkpoints else None
     if found is None:
-        return Resumed(None, Progress(), [])
+        return Resumed(None, LoopState(), [])
     values = dict(found.progress)
     if values.pop("config") != config:
         raise InputError(
@@ -180,6 +208,4 @@ def newest(
             "its config.json says; expected that of one run"
         )
     history = values.pop("history")
-    values["pending"] = tuple(map(tuple, values["pending"]))
-    values["diverged"] = tuple(values["diverged"])
-    return Resumed(found.state, Progress(**values), history)
+    return Resumed(found.state, LoopState.from_plain(values), history)

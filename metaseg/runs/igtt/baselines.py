@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from metaseg import unsupervised
-from metaseg.runs.igtt import images as igtt_data
-from metaseg.runs.igtt import programs as igtt_programs
-from metaseg.runs.igtt import rounds as igtt_loop
+from metaseg.runs.igtt import programs, rounds
+from metaseg.runs.igtt.images import labels_of
 from metaseg.runs.igtt.programs import Placed
-from metaseg.runs.train import run as train
+from metaseg.runs.training.setup import Setup
+from metaseg.runs.igtt.programs import Placed
 
 __all__ = ["TITLES", "classical", "row"]
 
@@ -24,31 +24,31 @@ def row(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, **{k: values[k] for k in ("iou", "mean_image_iou", "dice")}}
 
 
-def classical(job: train.Job, placed: Sequence[Placed]) -> list[dict[str, Any]]:
+def classical(made: Setup, placed: Sequence[Placed]) -> list[dict[str, Any]]:
     """Every method of `unsupervised`, and what training may start from.
 
     Args:
-      job: whose test images are measured on; its polarity is theirs.
+      made: Parts of the run; its test images are measured on; its polarity is theirs.
       placed: the test images in batches.
     """
-    config = job.members[0]
-    split: Any = job.data.test
-    labels = igtt_data.labels_of(split)
+    config = made.members[0]
+    split: Any = made.data.test
+    labels = labels_of(split)
     rows = []
     ways = {"local contrast": False}
     if config.igtt.min_radius or config.igtt.boundary_sigma:
         ways["local contrast, refined"] = True
     for name, refined in ways.items():
-        start = partial(igtt_programs.first_masks, config, "contrast", refined=refined)
+        start = partial(programs.first_masks, config, "contrast", refined=refined)
         found = [jax.jit(start)(batch.images) for batch in placed]
-        masks = igtt_programs.joined(job.layout, found, len(split))
-        rows.append(row(name, igtt_loop.measure(masks, labels)[0]))
+        masks = programs.joined(made.layout, found, len(split))
+        rows.append(row(name, rounds.measure(masks, labels)[0]))
     for method in unsupervised.METHODS:
         stacked = np.zeros(split.images.shape[:3], bool)
         for i, (height, width) in enumerate(split.valid_size):
             image = split.images[i, :height, :width]
             stacked[i, :height, :width] = segment(image, method, config.igtt.polarity)
-        values, _ = igtt_loop.measure(stacked, labels)
+        values, _ = rounds.measure(stacked, labels)
         rows.append(row(TITLES.get(method, method), values))
     return rows
 

@@ -1,4 +1,4 @@
-"""The compiled parts of iGTT: steps, scores, labels from scores, masks from scores."""
+"""The compiled functions of iGTT: steps, scores, labels of scores, masks of scores."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,15 +12,14 @@ from ml_collections import ConfigDict
 from metaseg import decoding, igtt, noise, training
 from metaseg.batch import Batch
 from metaseg.parallel import Layout, Program
-from metaseg.runs.igtt import images as igtt_data
-from metaseg.runs.igtt.images import Images
-from metaseg.runs.train import feeds
-from metaseg.runs.train import run as train
+from metaseg.runs.igtt.images import Images, in_batches
+from metaseg.runs.training import feeds, steps
+from metaseg.runs.training.setup import Setup
 
 __all__ = [
     "INITIAL_THRESHOLDS",
+    "IgttPrograms",
     "Placed",
-    "Programs",
     "build",
     "first_masks",
     "joined",
@@ -33,9 +32,9 @@ __all__ = [
     "thresholds",
 ]
 
-PIXELS = 1 << 22  # scored at once, at most; beyond that a batch has fewer images
+PIXELS = 1 << 22  # most pixels scored at once; larger images make smaller batches
 INITIAL_THRESHOLDS = (
-    256  # cuts of the first labels, where an image's whole range is scored
+    256  # for the first labels, whose scores span the whole range
 )
 
 
@@ -46,21 +45,21 @@ class Placed(NamedTuple):
     pixels: Any
 
 
-class Programs(NamedTuple):
+class IgttPrograms(NamedTuple):
     """Compiled functions that every variant of a run shares.
 
     Attributes:
       train: `(settings, state, data, rows, count) -> (state, losses)`.
       score: `(settings, state, pixels) -> ((), foreground probability)`.
       first: `images -> masks` that the image alone gives.
-      cut: see `_cut`.
-      steps: that `train` takes at once.
+      update: See `_update`.
+      steps: Number of steps that `train` takes at once.
     """
 
     train: Program
     score: Program
     first: Callable[..., Any]
-    cut: Callable[..., Any]
+    update: Callable[..., Any]
     steps: int
 
 
@@ -76,30 +75,30 @@ def place(config: ConfigDict, layout: Layout, images: Images) -> list[Placed]:
     size = layout.round_up(min(config.training.eval_batch_size, most))
     return [
         Placed(batch, layout.put_batch(batch.pixels))
-        for batch in igtt_data.in_batches(images, size)
+        for batch in in_batches(images, size)
     ]
 
 
-def build(job: train.Job, state: Any, data: Batch, placed: Placed) -> Programs:
+def build(made: Setup, state: Any, data: Batch, placed: Placed) -> IgttPrograms:
     """Compiles training and scoring for a state and data laid out like these."""
-    config, layout = job.members[0], job.layout
-    train_steps, _ = train.step_functions(config, layout, training.gather)
-    settings = layout.put_settings(job.settings)
-    steps = feeds.steps_per_dispatch(config)
-    rows = layout.put_rows(np.zeros((steps, config.training.batch_size), np.int32))
+    config, layout = made.members[0], made.layout
+    train_steps, _ = steps.functions(config, layout, training.gather)
+    settings = layout.put_settings(made.settings)
+    count = feeds.steps_per_dispatch(config)
+    rows = layout.put_rows(np.zeros((count, config.training.batch_size), np.int32))
 
     def score(settings: Any, state: Any, pixels: Any) -> tuple[tuple[()], jax.Array]:
         del settings
-        model = job.parts.model
+        model = made.parts.model
         logits: Any = model.apply(state.variables(), pixels, train=False)
         return (), decoding.probabilities(logits)[..., 1]
 
-    return Programs(
+    return IgttPrograms(
         layout.train(train_steps, settings, state, data, rows, 1),
         layout.evaluate(score, settings, state, placed.pixels),
         jax.jit(partial(first_masks, config, config.igtt.start)),
-        jax.jit(partial(_cut, config)),
-        steps,
+        jax.jit(partial(_update, config)),
+        count,
     )
 
 
@@ -183,11 +182,11 @@ def _masks(
     return igtt.masks(scores, images.valid, images.pixels, **(settings | changes))
 
 
-def _cut(
+def _update(
     config: ConfigDict,
     round_: jax.Array,
     scores: jax.Array,
-    average: jax.Array | None,
+    ema_scores: jax.Array | None,
     before: jax.Array,
     images: Images,
 ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
@@ -197,18 +196,18 @@ def _cut(
       config: of the run.
       round_: counted from 0.
       scores: `[B, H, W]`.
-      average: of the scores of all rounds before, or None to keep none.
+      ema_scores: Average of the scores of all rounds before, or None to keep none.
       before: masks of the round before.
       images: that are scored.
 
     Returns:
       Masks, the new average, and the stability of each mask.
     """
-    if average is not None:
+    if ema_scores is not None:
         decay = config.igtt.ema_decay
-        scores = average = igtt.ema(average, scores, round_, decay=decay)
+        scores = ema_scores = igtt.ema(ema_scores, scores, round_, decay=decay)
     masks = read(config, scores, images)
-    return masks, average, igtt.stability(masks, before)
+    return masks, ema_scores, igtt.stability(masks, before)
 
 
 def joined(layout: Layout, parts: Sequence[Any], count: int) -> Any:

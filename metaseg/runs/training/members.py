@@ -17,7 +17,7 @@ from metaseg.errors import InputError, prefixed
 __all__ = [
     "TRACED",
     "VARIABLE",
-    "Settings",
+    "StepSettings",
     "bind",
     "configs",
     "differences",
@@ -41,7 +41,7 @@ TRACED = (
 VARIABLE = SEEDS + TRACED
 
 
-class Settings(NamedTuple):
+class StepSettings(NamedTuple):
     """What the compiled steps are told of a member, NumPy arrays.
 
     Attributes:
@@ -66,19 +66,19 @@ def configs(config: ConfigDict) -> list[ConfigDict]:
     count = config.parallel.ensemble
     if count < 1:
         raise InputError(
-            f"config.parallel.ensemble: got {count}, expected a number of runs >= 1"
+            f"parallel.ensemble: got {count}, expected a number of runs >= 1"
         )
     if count == 1:
         if config.parallel.vary:
             raise InputError(
-                "config.parallel.vary: given, but config.parallel.ensemble is 1; "
+                "parallel.vary: given, but parallel.ensemble is 1; "
                 "expected as many runs as there are values"
             )
         return [config]
     varied = _varied(config)
     members = []
     for i in range(count):
-        member = config.copy_and_resolve_references()
+        member = ConfigDict(config.copy_and_resolve_references())
         member.parallel.ensemble = 1
         member.parallel.vary = None
         with member.ignore_type():
@@ -101,18 +101,18 @@ def _varied(config: ConfigDict) -> dict[str, Sequence[Any]]:
     for pair in given:
         if not isinstance(pair, Sequence) or len(pair) != 2:
             raise InputError(
-                f"config.parallel.vary: got {pair!r}, expected (field, values)"
+                f"parallel.vary: got {pair!r}, expected (field, values)"
             )
         field, values = pair
         if field not in VARIABLE:
             raise InputError(
-                f"config.parallel.vary: members cannot differ in {field!r}; expected "
+                f"parallel.vary: members cannot differ in {field!r}; expected "
                 f"one of {', '.join(VARIABLE)}"
             )
         if not isinstance(values, Sequence) or len(values) != count:
             raise InputError(
-                f"config.parallel.vary: {field} has {values!r}, expected {count} "
-                "values, as config.parallel.ensemble says"
+                f"parallel.vary: {field} has {values!r}, expected {count} "
+                "values, as parallel.ensemble says"
             )
         varied[field] = values
     return varied
@@ -129,14 +129,14 @@ def keys(config: ConfigDict) -> tuple[jax.Array, jax.Array]:
     return weights, augmentation
 
 
-def settings(members: Sequence[ConfigDict]) -> Settings:
+def settings(members: Sequence[ConfigDict]) -> StepSettings:
     """What the steps are told; leaves lead with the members if there are several."""
     each = []
     for member in members:
         with prefixed("config."):
             matrix = noise.build_matrix(member.noise, member.data.num_classes)
         each.append(
-            Settings(
+            StepSettings(
                 np.asarray(jax.random.key_data(jax.random.key(member.noise.seed))),
                 np.asarray(jax.random.key_data(keys(member)[1])),
                 None if matrix is None else np.asarray(matrix),
@@ -152,7 +152,7 @@ def settings(members: Sequence[ConfigDict]) -> Settings:
             # One rate for all classes beside one for each of them.
             numbers = [np.asarray(value, np.float32) for value in found]
             values[field] = np.stack(np.broadcast_arrays(*numbers))
-    together: Settings = jax.tree.map(lambda *x: np.stack(x), *each)
+    together: StepSettings = jax.tree.map(lambda *x: np.stack(x), *each)
     return together._replace(values=values)
 
 
@@ -160,7 +160,7 @@ def bind(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     """The config with numbers in it that may be traced."""
     if not values:
         return config
-    bound = config.copy_and_resolve_references()
+    bound = ConfigDict(config.copy_and_resolve_references())
     with bound.ignore_type():
         bound.update_from_flattened_dict(dict(values))
     return bound

@@ -10,9 +10,9 @@ import platform
 import resource
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import chex
 import jax
@@ -20,14 +20,22 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from metaseg import decoding, noise, report, training
+from metaseg import decoding, files, noise, report, training
 from metaseg.data.dataset import Dataset, Examples, Split
-from metaseg.runs.train.members import TRACED
+from metaseg.runs.run import Run
+from metaseg.runs.training import evaluation
+from metaseg.runs.training import members as members_lib
+from metaseg.runs.training.members import TRACED
+
+if TYPE_CHECKING:
+    from metaseg.runs.training.setup import Setup
 
 __all__ = [
     "Scores",
+    "conclusion",
+    "ensemble",
     "environment",
-    "facts",
+    "finished",
     "main_measure",
     "noise_name",
     "noisy_labels",
@@ -56,18 +64,99 @@ def noise_name(config: ConfigDict) -> str:
     return "clean labels" if config.noise.name == "none" else config.noise.name
 
 
-def facts(
-    config: ConfigDict,
-    matrix: chex.Array | None,
-    data: Dataset,
+def finished(
+    made: "Setup",
+    member: int,
     scores: Scores,
-    parameters: int,
+    *,
+    history: list[dict[str, Any]],
+    state: training.TrainState,
+    diverged: int,
+    facts: Mapping[str, Any],
+) -> Run:
+    """Puts together what a finished member has found.
+
+    Args:
+      made: Parts of the run.
+      member: Index of the member.
+      scores: Evaluation of the member.
+      history: Rows of its metrics.
+      state: Its final train state, on the host.
+      diverged: Step of the first loss that was not finite, or 0.
+      facts: What else goes into `results.json`.
+    """
+    config, data = made.members[member], made.data
+    matrix, folder = made.matrix(member), made.folders()[member]
+    found, image_iou = _measures(config, matrix, data, scores)
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    found["model"]["parameters"] = parameters
+    found["best"] = evaluation.best_of(history)
+    if diverged:
+        found["diverged"] = diverged
+    return Run(
+        config=config,
+        results=files.plain(found | dict(facts)),
+        history=history,
+        environment=environment(),
+        folder=folder,
+        state=state,
+        panels=panels(
+            config, matrix, data.test, scores.probability, image_iou["analytic"]
+        ),
+    )
+
+
+def ensemble(made: "Setup", members: Sequence[Run]) -> Run:
+    """Puts the members of an ensemble side by side.
+
+    Args:
+      made: Parts of the run.
+      members: The finished members.
+    """
+    differences = members_lib.differences(made.config)
+    first = members[0].results
+    rows = []
+    for i, (member, differs) in enumerate(zip(members, differences, strict=True)):
+        row: dict[str, Any] = {"folder": str(i), "differs": differs}
+        if member.folder is not None and made.workdir is not None:
+            row["folder"] = str(member.folder.relative_to(made.workdir))
+        found = member.results
+        row |= {k: found[k] for k in ("test", "best", "diverged") if k in found}
+        rows.append(row)
+    shared = {k: first[k] for k in ("command", "data", "model", "time", "memory")}
+    return Run(
+        config=made.config,
+        results=files.plain({**shared, "members": rows}),
+        history=[],
+        environment=members[0].environment,
+        folder=made.workdir,
+        members=tuple(members),
+    )
+
+
+def conclusion(run: Run) -> list[str]:
+    """Returns the measures for the terminal, a line for each member.
+
+    Args:
+      run: A finished run.
+    """
+    if not run.members:
+        return [summary(run.results)]
+    rows = run.results["members"]
+    return [
+        f"{row['folder']}: {summary(member.results)}"
+        for row, member in zip(rows, run.members, strict=True)
+    ]
+
+
+def _measures(
+    config: ConfigDict, matrix: chex.Array | None, data: Dataset, scores: Scores
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Reads the scores of the test split in every way.
+    """Applies every decision rule to the scores of the test split.
 
     Returns:
-      What goes into `results.json`, but for time and memory; and per reading the IoU of
-      each test image.
+      Content of `results.json` without time and memory; and for each decision rule the
+      IoU of each test image.
     """
     validation, test = scores.validation.statistics, scores.test.statistics
     measures, thresholds, image_iou = decoding.table(test, validation, matrix)
@@ -83,13 +172,13 @@ def facts(
             **({"train": "endless"} if config.data.endless else {}),
             "image_shape": data.train.shape,
         },
-        "model": {"name": config.model.name, "parameters": parameters},
+        "model": {"name": config.model.name},
         "test": {**measures, "loss": float(np.mean(scores.test.loss))},
         "validation": own,
     }
     if thresholds:
         results["thresholds"] = {
-            **{rule: each.value for rule, each in thresholds.items()},
+            **{rule: each.threshold for rule, each in thresholds.items()},
             "inverted": {rule: each.inverted for rule, each in thresholds.items()},
         }
         pooled = test.histogram.sum(axis=0).reshape(2, 64, -1).sum(axis=-1)
@@ -112,7 +201,7 @@ def noisy_labels(config: ConfigDict, split: Split) -> np.ndarray:
         for name in list(fields)
         if f"noise.{name}" in TRACED
     }
-    fixed = json.dumps({**fields, "seed": 0, "num_classes": config.data.num_classes})
+    fixed = json.dumps(files.plain({**fields, "seed": 0, "num_classes": config.data.num_classes}))
     return np.asarray(_corrupt(fixed, traced, key, split.labels, split.ids))
 
 

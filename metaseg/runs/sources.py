@@ -1,0 +1,172 @@
+"""Data sources by name: built-in families, folders, prepared data sets, plug-ins."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from metaseg import registry
+from metaseg.data import collect, folder, normalize, prepared, synthetic
+from metaseg.data.dataset import VOID, Dataset, stack_examples
+from metaseg.errors import InputError, prefixed
+
+__all__ = [
+    "IMAGES",
+    "SOURCES",
+    "check",
+    "check_window",
+    "load",
+    "load_images",
+    "window",
+]
+
+IMAGES = "images"  # config.data.name of a folder of images without labels, for iGTT
+
+
+def _load_folder(config: Any) -> Dataset:
+    """Loads a prepared data set if there is one in the folder, else a tree of files."""
+    if (
+        config.dir
+        and config.dataset
+        and prepared.find(Path(config.dir), config.dataset)
+    ):
+        return prepared.load(config)
+    return folder.load(config)
+
+
+# A source takes `config.data` and returns a data set. A plug-in is given in a config by
+# its "package.module:name".
+SOURCES: dict[str, Callable[[Any], Dataset]] = {
+    "folder": _load_folder,
+    "prepared": prepared.load,
+    **dict.fromkeys(synthetic.FAMILIES, synthetic.load),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Checks `config.data` before anything is read.
+
+    Args:
+      config: The section `data`.
+
+    Raises:
+      InputError: If the source is unknown, or a field does not suit it.
+    """
+    registry.lookup(config.name, SOURCES, field="data.name")
+    if config.name in synthetic.FAMILIES:
+        num_classes = synthetic.num_classes(config.name)
+        if config.num_classes != num_classes:
+            raise InputError(
+                f"data.num_classes: got {config.num_classes}, expected {num_classes}, "
+                f"the number of classes of '{config.name}'"
+            )
+    elif config.endless:
+        raise InputError(
+            f"data.endless: got True, but '{config.name}' has a fixed number of "
+            "images; expected False, or a built-in family: "
+            + ", ".join(sorted(synthetic.FAMILIES))
+        )
+
+
+def load(config: ConfigDict) -> Dataset:
+    """Loads the data set that a config names.
+
+    Args:
+      config: Checked settings of a run.
+
+    Raises:
+      InputError: If a field or a file is wrong.
+    """
+    source = registry.lookup(config.data.name, SOURCES, field="config.data.name")
+    with prefixed("config.", "data"):
+        data = source(config.data)
+    if data.num_classes != config.data.num_classes:
+        raise InputError(
+            f"config.data.num_classes: got {config.data.num_classes}, but the data set "
+            f"'{data.name}' has {data.num_classes}; expected the same"
+        )
+    return data
+
+
+def load_images(config: ConfigDict, exclude: Path | None = None) -> Dataset:
+    """Loads a folder of images without labels, to train on and to segment.
+
+    Args:
+      config: Checked settings of a run of iGTT; `config.data.dir` is the folder.
+      exclude: Folder of results, whose images are left out.
+
+    Returns:
+      A data set with the images as training and test split and void labels.
+
+    Raises:
+      InputError: If the folder has no image, an image cannot be read, or the images
+        need more memory than `config.data.memory_gb`.
+    """
+    c = config.data
+    if not c.dir or not Path(c.dir).expanduser().is_dir():
+        raise InputError(
+            f"config.data.dir: no folder '{c.dir}', expected a folder of images"
+        )
+    with prefixed("config."):
+        normalizer = normalize.of_config(c)
+    jobs, damaged = collect.find(c.dir, exclude or Path(), "config.data.dir")
+    loaded = list(collect.stream(jobs, None))
+    bad = [reason for _, reason in damaged] + [x.error for x in loaded if x.error]
+    if bad:
+        more = len(bad) - 1
+        others = f" (and {more} more file{'s' * (more > 1)})" * bool(more)
+        raise InputError(bad[0] + others)
+    read = [x.pixels for x in loaded if x.pixels is not None]
+    size = np.max([image.shape for image in read], axis=0).tolist()
+    gigabytes = len(read) * size[0] * size[1] * (4 * size[2] + 1) / 1e9
+    if gigabytes > c.memory_gb:
+        raise InputError(
+            f"config.data.memory_gb: got {c.memory_gb}, but {len(read)} images of up "
+            f"to {size[0]} x {size[1]} need {gigabytes:.2f}; expected as much"
+        )
+    names = [job.name for job in jobs]
+    void = [(image, np.full(image.shape[:2], VOID, np.uint8)) for image in read]
+    every = stack_examples("train", names, void, size, normalizer)
+    name = Path(c.dir).expanduser().resolve().name
+    return Dataset(name, every, every.take(np.arange(0)), every, num_classes=2)
+
+
+def check_window(config: ConfigDict, data: Dataset) -> None:
+    """Checks that the training images are as large as the crop.
+
+    Args:
+      config: Settings of a run.
+      data: Its data set.
+
+    Raises:
+      InputError: If an image is smaller than the crop, or the windows are not square
+        and are to be rotated by 90 degrees.
+    """
+    crop = config.augment.crop
+    small = np.flatnonzero((data.train.valid_size < crop).any(axis=1))
+    if crop and len(small):
+        height, width = data.train.valid_size[small[0]]
+        raise InputError(
+            f"augment.crop: training image '{data.train.names[small[0]]}' is "
+            f"{height} x {width}, smaller than the crop of {crop} x {crop}; expected a "
+            "smaller crop, or 0 for whole images"
+        )
+    shape = window(config, data)
+    if config.augment.rot90 and shape[0] != shape[1]:
+        raise InputError(
+            f"augment.rot90: got True with windows of {shape[0]} x {shape[1]}, "
+            "expected square ones: augment.crop > 0, or augment.rot90 False"
+        )
+
+
+def window(config: ConfigDict, data: Dataset) -> tuple[int, int]:
+    """Returns height and width in pixels of the images that the network trains on.
+
+    Args:
+      config: Settings of a run.
+      data: Its data set.
+    """
+    crop = config.augment.crop
+    return (crop, crop) if crop else data.train.shape[:2]

@@ -1,0 +1,460 @@
+"""Training as a function: one run, or an ensemble of runs that differ in a few numbers.
+
+With a work folder, a run writes `config.json`, `environment.json`, `metrics.jsonl`,
+TensorBoard events, `checkpoints/`, `results.json` and `report.html` there; an ensemble
+writes these for each member under `members/`, and a comparison above.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from metaseg import checkpoint, optimizers, parallel
+from metaseg.data.dataset import Dataset
+from metaseg.data.pipeline import InOrder
+from metaseg.errors import InputError
+from metaseg.parallel import processes
+from metaseg.runs import config as config_lib
+from metaseg.runs import progress as progress_lib
+from metaseg.runs import signals, sources
+from metaseg.runs import workdir as workdir_lib
+from metaseg.runs.loop import Loop, LoopState, Report, Task, TraceWindow, take_steps
+from metaseg.runs.metrics_log import MetricsLog
+from metaseg.runs.run import Run, load, save_weights
+from metaseg.runs.training import evaluation, feeds, output, results, setup, steps
+from metaseg.runs.training.setup import Setup
+from metaseg.runs.training.steps import Programs
+
+__all__ = ["TrainTask", "train"]
+
+
+def train(
+    config: ConfigDict,
+    data: Dataset | None = None,
+    *,
+    workdir: Path | None = None,
+    resume: str = "auto",
+    profile: tuple[int, int] | None = None,
+    watch: signals.Watch | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Trains and evaluates a network, or an ensemble of networks.
+
+    Args:
+      config: Settings, see `defaults.get_config`; not changed.
+      data: Data set to use in place of the one that `config.data` names.
+      workdir: Folder for the results, on a disk or a `files.bucket`; created if it is
+        missing. A folder that holds this run resumes from its newest checkpoint; a
+        folder that holds anything else is refused. None keeps the results in memory.
+      resume: "auto", "must" or "never", see `workdir.check`.
+      profile: Steps to trace, those after the first up to the second; needs `workdir`.
+      watch: Says when to stop; by default no signal is handled.
+      quiet: Whether to print no progress.
+
+    Returns:
+      The finished run.
+
+    Raises:
+      InputError: If the input is wrong, before any training; or if the loss is not
+        finite.
+      signals.StoppedError: If `watch` asked the run to stop.
+    """
+    clock = {"start": time.perf_counter()}
+    quiet = quiet or not processes.is_primary()
+    with progress_lib.quiet_logging():
+        config_lib.check(config, data)
+        layout = setup.build_layout(config)
+        holds_run = workdir is not None and bool(
+            processes.decide(partial(workdir_lib.check, workdir, resume))
+        )
+        if holds_run:
+            ignored = workdir_lib.LENGTHS if config_lib.has_open_length(config) else ()
+            resolved: Any = config_lib.resolve(config)
+            _compare(workdir, resolved, ignored)
+        data = sources.load(config) if data is None else data
+        resolved = config_lib.resolve(config, data)
+        if holds_run and _compare(workdir, resolved):
+            assert workdir is not None
+            if not quiet:
+                progress_lib.say(f"{workdir} holds this run, finished")
+            return load(workdir)
+        window = _trace_window(profile, resolved, workdir)
+        made = setup.build(resolved, workdir, data, layout)
+        return _run(made, watch or signals.Watch(handle=False), window, quiet, clock)
+
+
+def _compare(workdir: Path | None, config: Any, ignored: Sequence[str] = ()) -> bool:
+    """Returns whether the run in the folder, which has to be this one, is finished."""
+    assert workdir is not None
+    check = partial(
+        workdir_lib.check_config, workdir, config.to_dict(), ignored=ignored
+    )
+    return bool(processes.decide(check))
+
+
+def _trace_window(
+    profile: tuple[int, int] | None, config: Any, workdir: Path | None
+) -> TraceWindow | None:
+    if profile is None:
+        return None
+    last = config.training.steps
+    if not 0 <= profile[0] < profile[1] <= last:
+        raise InputError(
+            f"--profile: got {profile[0]}:{profile[1]}, expected two steps START:STOP "
+            f"of 0 to {last}, the first one smaller"
+        )
+    if workdir is None:
+        raise InputError("profile: given without workdir, where traces are written")
+    return TraceWindow(*profile, workdir / "profile")
+
+
+def _run(
+    made: Setup,
+    watch: signals.Watch,
+    window: TraceWindow | None,
+    quiet: bool,
+    clock: dict[str, float],
+) -> Run:
+    layout, workdir = made.layout, made.workdir
+    if processes.is_primary():
+        setup.begin_folders(made)
+    state = layout.put_state(made.initial_state())
+    checkpoints = None
+    if workdir is not None:
+        checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
+    digest = workdir_lib.digest(made.config.to_dict())
+    say = (lambda _: None) if quiet else progress_lib.say
+    found = workdir_lib.newest(checkpoints, layout.get_state(state), digest, say)
+    log = _open_log(made, found, quiet)
+    log.say(_described(made))
+    if found.state is not None:
+        state = layout.put_state(found.state)
+        log.say(f"going on after step {found.at.step}")
+    clock["setup_seconds"] = time.perf_counter() - clock["start"]
+    try:
+        trained = _train(
+            made, log, state, found.at, checkpoints, digest, watch, window, clock
+        )
+        run = _finish(made, log, trained, clock)
+    except BaseException:  # close the log, so that its rows can be read
+        with contextlib.suppress(OSError):
+            log.close()
+        raise
+    finally:
+        if checkpoints is not None:
+            checkpoints.close()
+    log.close()
+    processes.wait_for_all("finished")
+    return run
+
+
+def _open_log(
+    made: Setup, found: workdir_lib.Resumed, quiet: bool
+) -> progress_lib.RunLog:
+    """Opens the records of the members, and the progress display."""
+    histories = found.history or [[]] * len(made.members)
+    c, step = made.config.training, found.at.step
+    writes = processes.is_primary()
+    return progress_lib.RunLog(
+        [
+            MetricsLog(folder if writes else None, history, step)
+            for folder, history in zip(made.folders(), histories, strict=True)
+        ],
+        total_steps=c.steps,
+        batch_size=c.batch_size * len(made.members),
+        first_step=step,
+        quiet=quiet,
+    )
+
+
+def _described(made: Setup) -> str:
+    """Describes a run in a line or two for the terminal."""
+    config, data = made.config, made.data
+    height, width, channels = data.train.shape
+    size = "endless" if config.data.endless else len(data.train)
+    count = len(made.members)
+    where = [f"{len(made.layout.devices)} devices"] * (len(made.layout.devices) > 1)
+    where += [f"{processes.count()} processes"] * (processes.count() > 1)
+    where += [f"an ensemble of {count}"] * (count > 1)
+    where += [f"writing to {made.workdir}"] * (made.workdir is not None)
+    return "; ".join(
+        [
+            f"{data.name}: {size} + {len(data.val)} + {len(data.test)} images "
+            f"(train, val, test) of {height} x {width} x {channels}, "
+            f"{data.num_classes} classes",
+            f"noise: {config.noise.name}",
+            *where,
+        ]
+    )
+
+
+class _Trained(NamedTuple):
+    """The end of training.
+
+    Attributes:
+      state: Final state, laid out.
+      programs: Compiled steps.
+      at: Where the loop ended.
+    """
+
+    state: Any
+    programs: Programs
+    at: LoopState
+
+
+def _train(
+    made: Setup,
+    log: progress_lib.RunLog,
+    state: Any,
+    at: LoopState,
+    checkpoints: checkpoint.Checkpoints | None,
+    digest: str,
+    watch: signals.Watch,
+    window: TraceWindow | None,
+    clock: dict[str, float],
+) -> _Trained:
+    """Compiles the steps and takes them; fills in `clock`."""
+    began = time.perf_counter()
+    feed = feeds.build(made.members, made.data.train, made.layout)
+    feed.seek(at.step)
+    try:
+        val_batches = setup.in_order(made, made.data.val)
+        log.say("compiling the training step")
+        programs = _compile(made, state, feed, val_batches)
+        clock["compile_seconds"] = time.perf_counter() - began
+        task = TrainTask(made, log, programs, feed, val_batches)
+        loop = Loop(
+            task,
+            log=log,
+            checkpoints=checkpoints,
+            facts={"config": digest},
+            at=at,
+            trace=window,
+        )
+        log.begin()
+        with watch:
+            state = loop.run(state, watch)
+    finally:
+        feed.close()
+    _count_time(made, programs, loop.at, clock)
+    return _Trained(state, programs, loop.at)
+
+
+def _compile(made: Setup, state: Any, feed: feeds.Feed, val: InOrder) -> Programs:
+    config, layout = made.members[0], made.layout
+    train_steps, eval_step = steps.functions(config, layout, feed.gather)
+    settings = layout.put_settings(made.settings)
+    shape = (*sources.window(config, made.data), made.data.channels)
+    return Programs(
+        layout=layout,
+        settings=settings,
+        train=layout.train(train_steps, settings, state, *feed.example(), 1),
+        evaluate=layout.evaluate(eval_step, settings, state, next(iter(val))),
+        flops_per_image=3 * parallel.cost.forward_flops(made.parts.model, shape),
+    )
+
+
+class TrainTask(Task):
+    """Training on labels: validates on the way."""
+
+    def __init__(
+        self,
+        made: Setup,
+        log: progress_lib.RunLog,
+        programs: Programs,
+        feed: feeds.Feed,
+        val_batches: InOrder,
+    ) -> None:
+        """Takes the parts of a run, its compiled steps and its examples."""
+        self.members = len(made.members)
+        self.total_steps = made.config.training.steps
+        self._made, self._log, self._programs = made, log, programs
+        self._feed, self._val_batches = feed, val_batches
+        self._c = made.config.training
+        self._learning_rates = [
+            optimizers.schedule(m.optimizer, m.training.steps) for m in made.members
+        ]
+
+    @property
+    def waited(self) -> float:  # type: ignore[override]
+        """Seconds spent waiting for examples."""
+        return self._feed.waited
+
+    def next_event(self, step: int) -> int:
+        """Returns the step of the next loss, validation or checkpoint."""
+        c = self._c
+        due = (c.log_every, c.eval_every, c.checkpoint_every)
+        return min(step - step % n + n for n in due)
+
+    def take(
+        self, state: Any, step: int, count: int, asked: Callable[[int], bool]
+    ) -> tuple[Any, np.ndarray]:
+        """Takes steps on batches of the feed."""
+        programs = self._programs
+        return take_steps(
+            programs.train,
+            programs.layout.to_host,
+            programs.settings,
+            state,
+            self._feed.dispatches(step, count),
+            step,
+            asked,
+        )
+
+    def reports(self, step: int) -> bool:
+        """Returns whether a loss or a validation is due."""
+        due = 0 in (step % self._c.log_every, step % self._c.eval_every)
+        return due or step == self.total_steps
+
+    def report(
+        self, state: Any, at: LoopState, losses: np.ndarray, steps_per_second: float
+    ) -> Report:
+        """Writes the mean losses, and a validation where it is due."""
+        c, step = self._c, at.step
+        means = [math.fsum(each) / len(each) for each in losses.T]
+        speed = self._speed(steps_per_second * c.batch_size)
+        for record, loss, rate in zip(
+            self._log.records, means, self._learning_rates, strict=True
+        ):
+            values = {"loss": loss, "learning_rate": float(rate(step - 1)), **speed}
+            record.write(step, "train", values)
+        shown, score = {"loss": _range(means)}, None
+        if step % c.eval_every == 0 or step == self.total_steps:
+            scores, measure = self._validate(state, step)
+            shown[f"val {measure}"] = _range(scores)
+            pairs = zip(scores, at.diverged, strict=True)
+            score = float(np.mean([score for score, bad in pairs if not bad]))
+        self._log.progress(step, force=score is not None, **shown)
+        return Report(state, score)
+
+    def _validate(self, state: Any, step: int) -> tuple[list[float], str]:
+        count = len(self._made.data.val)
+        rows = evaluation.validate(self._programs, state, self._val_batches, count)
+        for record, values in zip(self._log.records, rows, strict=True):
+            record.write(step, "val", values)
+        measure = evaluation.measure_of(rows[0])
+        return [values[measure] for values in rows], measure
+
+    def _speed(self, images_per_second: float) -> dict[str, float]:
+        """Returns images per second of each member, and the use of the devices."""
+        speed = {"images_per_second": images_per_second}
+        rate = images_per_second * self.members * self._programs.flops_per_image
+        peak = _peak_flops(self._made)
+        return speed if peak is None else {**speed, "flops_utilisation": rate / peak}
+
+    def saves(self, step: int) -> bool:
+        """Returns whether `training.checkpoint_every` steps are over."""
+        return step % self._c.checkpoint_every == 0
+
+    def saved(self, state: Any) -> Any:
+        """Returns the train state as any layout can restore it."""
+        return self._programs.layout.get_state(state)
+
+    def learning_rate(self, member: int) -> float:
+        """Returns `optimizer.learning_rate` of a member."""
+        return self._made.members[member].optimizer.learning_rate
+
+
+def _range(values: Sequence[float]) -> str:
+    """Formats a value, or the lowest and highest of several."""
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{min(values):.4f}..{max(values):.4f}"
+
+
+def _peak_flops(made: Setup) -> float | None:
+    """Returns the peak FLOP/s of all devices of a run; None where it is not known."""
+    total = 0.0
+    for device in made.layout.devices:
+        peak = parallel.cost.peak_flops(device, made.config.model.dtype)
+        if peak is None:
+            return None
+        total += peak
+    return total
+
+
+def _count_time(
+    made: Setup, programs: Programs, at: LoopState, clock: dict[str, float]
+) -> None:
+    """Fills in the time of training, and the use of the devices."""
+    c, seconds = made.config.training, at.stepping
+    images = c.steps * c.batch_size * len(made.members)
+    clock["train_seconds"] = at.training
+    clock["step_seconds"] = seconds / c.steps
+    clock["images_per_second"] = images / seconds
+    clock["flops_per_second"] = images / seconds * programs.flops_per_image
+    peak = _peak_flops(made)
+    if peak is not None:
+        clock["flops_utilisation"] = clock["flops_per_second"] / peak
+    clock["data_wait_share"] = at.waiting / seconds
+
+
+def _finish(
+    made: Setup, log: progress_lib.RunLog, trained: _Trained, clock: dict[str, float]
+) -> Run:
+    """Evaluates every member, and writes results and reports."""
+    began, data = time.perf_counter(), made.data
+    programs, state = trained.programs, trained.state
+    keep = made.config.report.images
+    validated = evaluation.evaluate(
+        programs, state, setup.in_order(made, data.val), len(data.val)
+    )
+    tested = evaluation.evaluate(
+        programs, state, setup.in_order(made, data.test), len(data.test), keep=keep
+    )
+    scores = [
+        results.Scores(val, *test)
+        for (val, _), test in zip(validated, tested, strict=True)
+    ]
+    clock["evaluate_seconds"] = time.perf_counter() - began
+    final = jax.tree.map(programs.layout.to_host, made.layout.get_state(state))
+    if len(made.members) > 1 and made.workdir is not None:
+        _save_members(made, final)
+    start = clock.pop("start")
+    clock["total_seconds"] = time.perf_counter() - start
+    memory = {
+        "peak_bytes": results.peak_memory(),
+        "device_peak_bytes": parallel.cost.memory(jax.local_devices()),
+        "device_step_bytes": programs.train.device_bytes(),
+    }
+    members = [
+        results.finished(
+            made,
+            i,
+            scores[i],
+            history=log.records[i].history,
+            state=_member_state(final, i, len(made.members)),
+            diverged=trained.at.diverged[i],
+            facts={"time": dict(clock), "memory": memory},
+        )
+        for i in range(len(made.members))
+    ]
+    run = members[0]
+    if len(members) > 1:
+        run = results.ensemble(made, members)
+    if processes.is_primary():
+        if made.workdir is not None:
+            output.write(run)
+        for line in results.conclusion(run):
+            log.say(line)
+    return run
+
+
+def _member_state(final: Any, member: int, count: int) -> Any:
+    return final if count == 1 else jax.tree.map(lambda x: x[member], final)
+
+
+def _save_members(made: Setup, final: Any) -> None:
+    """Saves a checkpoint of each member's final weights, for prediction."""
+    for i, folder in enumerate(made.folders()):
+        assert folder is not None
+        step = made.members[i].training.steps
+        save_weights(folder / "checkpoints", step, _member_state(final, i, 2))

@@ -1,0 +1,159 @@
+"""The parts of a run, put together from its settings and its data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from metaseg import checks, files, models, parallel, training
+from metaseg.data.dataset import Dataset, Examples
+from metaseg.data.pipeline import InOrder
+from metaseg.errors import InputError, prefixed
+from metaseg.parallel import Layout, processes
+from metaseg.runs import sources
+from metaseg.runs.training import members as members_lib
+from metaseg.runs.training import results, steps
+
+__all__ = ["Setup", "begin_folders", "build", "build_layout", "in_order"]
+
+
+class Setup(NamedTuple):
+    """The parts of a run.
+
+    Attributes:
+      config: Settings of the run, resolved.
+      workdir: Folder for the results; None keeps them in memory.
+      members: Settings of the runs that are trained side by side.
+      data: Examples.
+      layout: Layout of all arrays.
+      parts: Static parts of the step, without the values in which members differ.
+      settings: Arrays that tell the compiled steps in what members differ.
+    """
+
+    config: FrozenConfigDict
+    workdir: Path | None
+    members: Sequence[ConfigDict]
+    data: Dataset
+    layout: Layout
+    parts: training.Step
+    settings: members_lib.StepSettings
+
+    def folders(self) -> list[Path | None]:
+        """Returns the folder of each member's results."""
+        count = len(self.members)
+        if count == 1 or self.workdir is None:
+            return [self.workdir] * count
+        width = len(str(count - 1))
+        return [self.workdir / "members" / f"{i:0{width}}" for i in range(count)]
+
+    def matrix(self, member: int) -> np.ndarray | None:
+        """Returns the noise transition matrix of a member, if its noise has one."""
+        matrix = self.settings.matrix
+        return matrix if matrix is None or matrix.ndim == 2 else matrix[member]
+
+    def initial_state(self) -> training.TrainState:
+        """Draws the weights; with several members, leaves lead with the members."""
+        window = sources.window(self.config, self.data)
+        states = [
+            training.create_state(
+                members_lib.keys(member)[0],
+                self.parts.model,
+                self.parts.optimizer,
+                (*window, self.data.channels),
+                ema=self.parts.ema_decay > 0,
+            )
+            for member in self.members
+        ]
+        if len(states) == 1:
+            return states[0]
+        return jax.tree.map(lambda *x: np.stack(x), *states)
+
+
+def build(
+    config: FrozenConfigDict, workdir: Path | None, data: Dataset, layout: Layout
+) -> Setup:
+    """Puts the parts of a run together.
+
+    Args:
+      config: Resolved settings.
+      workdir: Folder for the results, or None.
+      data: Examples.
+      layout: Of `build_layout`.
+    """
+    members = members_lib.configs(config)
+    settings = members_lib.settings(members)
+    return Setup(
+        config, workdir, members, data, layout, steps.build(members[0]), settings
+    )
+
+
+def build_layout(config: ConfigDict) -> Layout:
+    """Lays a run out over the devices that `config.parallel` asks for.
+
+    Args:
+      config: Settings of a run.
+
+    Raises:
+      InputError: If a field does not suit the devices of this machine.
+    """
+    with prefixed("config."):
+        return _layout(config)
+
+
+def _layout(config: ConfigDict) -> Layout:
+    c, there = config.parallel, jax.devices()
+    if not 0 <= c.devices <= len(there):
+        raise InputError(
+            f"parallel.devices: got {c.devices}, but there are {len(there)}; expected "
+            "at most as many, or 0 for all"
+        )
+    if c.devices and processes.count() > 1:
+        raise InputError(
+            f"parallel.devices: got {c.devices} with {processes.count()} processes; "
+            "expected 0, all devices"
+        )
+    if c.ensemble_by:
+        checks.choice("parallel.ensemble_by", c.ensemble_by, ("vmap", "turns"))
+    by = c.ensemble_by or ("turns" if jax.default_backend() == "cpu" else "vmap")
+    turns = by == "turns" and c.ensemble > 1
+    layout = parallel.build(
+        c.partitioner,
+        there[: c.devices or None],
+        1 if turns else max(1, c.ensemble),
+        compiler_options=models.compiler_options(),
+    )
+    if turns:
+        layout = parallel.in_turns(layout, c.ensemble)
+    parts = layout.batch_devices * config.training.grad_accum_steps
+    if config.training.batch_size % parts:
+        raise InputError(
+            f"training.batch_size: got {config.training.batch_size}, expected a "
+            f"multiple of {parts} ({layout.batch_devices} devices times "
+            f"training.grad_accum_steps = {config.training.grad_accum_steps})"
+        )
+    return layout
+
+
+def begin_folders(setup: Setup) -> None:
+    """Writes config.json and environment.json into the folders of a run."""
+    if setup.workdir is None:
+        return
+    setup.workdir.mkdir(parents=True, exist_ok=True)
+    environment = results.environment()
+    files.write_json(setup.workdir / "config.json", setup.config.to_dict())
+    files.write_json(setup.workdir / "environment.json", environment)
+    if len(setup.members) > 1:
+        for folder, member in zip(setup.folders(), setup.members, strict=True):
+            assert folder is not None
+            folder.mkdir(parents=True, exist_ok=True)
+            files.write_json(folder / "config.json", member.to_dict())
+
+
+def in_order(setup: Setup, split: Examples) -> InOrder:
+    """Returns a split in batches for evaluation."""
+    layout: Any = setup.layout
+    size = setup.config.training.eval_batch_size
+    return InOrder(split, layout.round_up(size), layout.put_batch, layout.part())
