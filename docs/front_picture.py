@@ -16,12 +16,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from metaseg import checkpoint, decoding, noise, training
+from metaseg.runs import sources
+from metaseg.runs.training import results as results_lib
+from metaseg.runs.training import steps
 
-from metaseg import checkpoint, decoding, noise, training  # noqa: E402
-from metaseg.runs.train import results as results_lib  # noqa: E402
-from metaseg.runs.train import run as train  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 EXAMPLE = 1  # of the test split
 TITLES = {
@@ -36,14 +36,14 @@ def row(workdir: Path) -> tuple[str, list[np.ndarray]]:
     """Title and pictures of one run."""
     config = ConfigDict(json.loads((workdir / "config.json").read_text()))
     results = json.loads((workdir / "results.json").read_text())
-    parts = train.build_step(config)
+    parts = steps.build(config)
     config.data.train_size = config.data.val_size = 1
-    data = train.load_data(config)
+    data = sources.load(config)
     state = training.create_state(
         jax.random.key(0),
         parts.model,
         parts.optimizer,
-        (*train.window(config, data), data.channels),
+        (*sources.window(config, data), data.channels),
         ema=parts.ema_decay > 0,
     )
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", read_only=True)

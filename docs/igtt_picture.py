@@ -16,11 +16,10 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from metaseg.runs import sources
+from metaseg.runs.igtt.rounds import evolution_file
 
-from metaseg.runs.igtt import rounds as igtt_loop  # noqa: E402
-from metaseg.runs.train import run as train  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 EXAMPLES = (0, 2)  # of the training split
 TITLES = {"ems": "points along\nthe skeleton", "mask": "whole masks"}
@@ -30,14 +29,14 @@ def rows(workdir: Path) -> list[tuple[str, np.ndarray, list[tuple[str, np.ndarra
     """For each example a title, the image, and masks with their titles."""
     config = ConfigDict(json.loads((workdir / "config.json").read_text()))
     done = json.loads((workdir / "results.json").read_text())["igtt"]["rounds"]
-    data = train.load_data(config)
+    data = sources.load(config)
     split: Any = data.train
     title = f"{data.name},\n{TITLES[config.igtt.target]}\nas labels"
     found = []
     for i in EXAMPLES:
         masks = []
         for round_ in (0, 1, done // 2, done):
-            with Image.open(igtt_loop.evolution_file(workdir, i, round_)) as file:
+            with Image.open(evolution_file(workdir, i, round_)) as file:
                 name = f"round {round_}" if round_ else "start"
                 masks.append((name, np.asarray(file) > 0))
         masks.append(("truth, unseen", split.labels[i] == 1))

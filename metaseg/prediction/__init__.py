@@ -22,6 +22,7 @@ from metaseg.prediction.predictor import (
     Predictor,
     decoder,
     fingerprint,
+    from_results,
     load,
 )
 from metaseg.prediction.score_file import ScoreFile
@@ -38,6 +39,7 @@ __all__ = [
     "decoder",
     "fingerprint",
     "fit_channels",
+    "from_results",
     "load",
     "no_objects",
     "predict",

@@ -25,6 +25,7 @@ __all__ = [
     "decision",
     "decoder",
     "fingerprint",
+    "from_results",
     "load",
 ]
 
@@ -81,19 +82,42 @@ def load(workdir: str | os.PathLike[str]) -> Predictor:
     if results.get("members"):
         one = folder / results["members"][0]["folder"]
         raise InputError(f"{folder}: an ensemble; expected one of its runs, as {one}")
+    parts = from_results(config, results, None, where=str(folder))
+    weights = folder / results.get("network", "checkpoints")
+    variables = _weights(weights, config, parts.model, parts.channels)
+    return parts._replace(variables=jax.device_put(variables))
+
+
+def from_results(
+    config: ConfigDict,
+    results: Mapping[str, Any],
+    variables: Any,
+    *,
+    where: str = "run",
+) -> Predictor:
+    """Puts a network and its decision rules together from a run in memory.
+
+    Args:
+      config: Resolved settings of the run.
+      results: Content of its `results.json`.
+      variables: Weights of the network, of `TrainState.variables`.
+      where: Name of the run, for messages.
+
+    Raises:
+      InputError: If the settings or the results lack a field.
+    """
     try:
         data = results["data"]
         num_classes, channels = int(data["num_classes"]), int(data["image_shape"][-1])
         class_names = data.get("class_names") or _names(num_classes)
         matrix = results["noise"]["matrix"]
-        weights = folder / results.get("network", "checkpoints")
-        with prefixed(f"{folder / 'config.json'}: "):
+        with prefixed(f"{where}: config."):
             model = models.build(config.model, num_classes)
         settings = SimpleNamespace(**config.data.to_dict())
         source = config.data.name
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
-            f"{folder}: config.json or results.json lacks {error}; expected those of a"
+            f"{where}: the config or the results lack {error}; expected those of a"
             " finished run"
         ) from error
     labels = "without labels" if "igtt" in config else config.noise.name
@@ -101,7 +125,7 @@ def load(workdir: str | os.PathLike[str]) -> Predictor:
         settings = SimpleNamespace(normalize="zscore")
     return Predictor(
         model=model,
-        variables=jax.device_put(_weights(weights, config, model, channels)),
+        variables=variables,
         matrix=None if matrix is None else np.asarray(matrix, np.float32),
         num_classes=num_classes,
         class_names=tuple(str(name) for name in class_names),

@@ -99,7 +99,7 @@ def resolve(config: ConfigDict, data: Dataset | None = None) -> FrozenConfigDict
     Raises:
       InputError: If a field does not suit the data; the message names it.
     """
-    found = ConfigDict(config.copy_and_resolve_references())
+    found = members.thawed(config)
     c = found.training
     if "igtt" in found:
         c.steps = found.igtt.rounds * found.igtt.steps_per_round
@@ -120,7 +120,7 @@ def resolve(config: ConfigDict, data: Dataset | None = None) -> FrozenConfigDict
 
 
 def _frozen(config: ConfigDict) -> FrozenConfigDict:
-    """Freezes a config, and the mappings in its sequences, which ml_collections bars."""
+    """Freezes a config and the mappings in its sequences."""
     found = ConfigDict(config)
     with found.ignore_type():
         for field, value in config.items():
@@ -143,7 +143,7 @@ def _check_steps(config: ConfigDict) -> None:
     """Builds noise, network, loss and optimizer, which check their own fields."""
     for member in members.configs(config):
         if has_open_length(config):
-            member = ConfigDict(member.copy_and_resolve_references())
+            member = members.thawed(member)
             member.training.steps = _OPEN
         steps.build(member)
 

@@ -1,9 +1,9 @@
 """The training loop, of every kind of run: steps, reports, checkpoints, stopping.
 
-A kind of run is a `Task`; the loop asks it to take steps and to report, and does by
-itself what all kinds share: losses that are not finite, full disks, signals, traces, and
-where a run goes on. A run by itself is an ensemble of one: losses come in lists, one
-entry for each member.
+A kind of run is a `Task`: the loop asks it to take steps and to report. The loop itself
+handles what all kinds share: losses that are not finite, full disks, signals, traces,
+and where a run goes on. A run by itself is an ensemble of one: losses come in lists,
+one entry for each member.
 """
 
 import dataclasses

@@ -52,7 +52,7 @@ class Run:
         return f"Run({self.results['data']['name']}, {where})"
 
     @functools.cached_property
-    def predictor(self) -> prediction.Predictor:
+    def predictor(self) -> prediction.Run:
         """The network with its decision rules.
 
         A run in a work folder predicts with its best validated weights, as
@@ -94,7 +94,7 @@ class Run:
         return prediction.predict(
             self.predictor,
             images,
-            decision_rule=decision_rule,
+            reading=decision_rule,
             tile=tile,
             overlap=overlap,
         )
@@ -109,7 +109,9 @@ class Run:
         Raises:
           InputError: If an argument is wrong.
         """
-        prediction.export(self.predictor, path, **options)
+        from metaseg.prediction import export  # type: ignore[attr-defined]
+
+        export(self.predictor, path, **options)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes a run in memory into a new folder, as a run with a work folder does.
@@ -193,9 +195,7 @@ def load(folder: str | os.PathLike[str]) -> Run:
     place = Path(folder).expanduser()
     read = functools.partial(_read, place)
     results = read("results.json")
-    members = tuple(
-        load(place / row["folder"]) for row in results.get("members") or ()
-    )
+    members = tuple(load(place / row["folder"]) for row in results.get("members") or ())
     masks = None
     if "igtt" in read("config.json"):
         masks = _read_masks(place / "masks")

@@ -9,9 +9,11 @@ import stored
 
 from metaseg import checkpoint
 from metaseg.data import synthetic
-from metaseg.runs import defaults
-from metaseg.runs.train import feeds, loop
-from metaseg.runs.train import run as train
+from metaseg.runs import config as config_lib
+from metaseg.runs import defaults, sources
+from metaseg.runs.training import evaluation, feeds, setup
+from metaseg.runs.training import run as run_lib
+from metaseg.runs.training.run import train
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def runs(data_dir, tmp_path_factory):
     """The same run on device and from disk."""
     path = tmp_path_factory.mktemp("runs")
     for name, memory_gb in (("memory", 1.0), ("disk", 0.0)):
-        train.run(config(data_dir, **{"data.memory_gb": memory_gb}), path / name)
+        train(config(data_dir, **{"data.memory_gb": memory_gb}), workdir=path / name)
     return path
 
 
@@ -89,24 +91,25 @@ def test_the_best_validated_weights_are_kept(runs, data_dir):
     }
     assert best["iou"] == val[best["step"]] == max(val.values())
     c = config(data_dir)
-    layout = train.build_layout(c)
-    job = train.build_job(c, runs, train.load_data(c), layout)
-    batches = train.in_order(job, job.data.val)
-    state = layout.put_state(train.initial_state(job))
-    feed = feeds.build(job.members, job.data.train, layout)
-    programs = train.compile_programs(job, state, feed, next(iter(batches)))
+    layout = setup.build_layout(c)
+    made = setup.build(config_lib.resolve(c), runs, sources.load(c), layout)
+    batches = setup.in_order(made, made.data.val)
+    state = layout.put_state(made.initial_state())
+    feed = feeds.build(made.members, made.data.train, layout)
+    programs = run_lib._compile(made, state, feed, batches)
     kept = checkpoint.Checkpoints(runs / "memory" / "checkpoints", read_only=True)
     assert kept.best_step() == best["step"]
     state = kept.restore(best["step"], state).state
-    (values,) = loop.validate(programs, state, batches, len(job.data.val))
+    (values,) = evaluation.validate(programs, state, batches, len(made.data.val))
     assert values["iou"] == best["iou"]
 
 
 def test_lengths_in_epochs_become_steps(data_dir):
     c = config(data_dir, **{"training.epochs": 8.0, "optimizer.step_epochs": 2.0})
-    train.count_epochs(c, 7)
-    assert c.training.steps == 14  # 8 epochs of 7 examples, 4 a step
-    assert c.optimizer.step_every == 4  # 3.5, rounded to even
+    found = config_lib.resolve(c, sources.load(c))
+    assert found.training.steps == 14  # 8 epochs of 7 examples, 4 a step
+    assert found.optimizer.step_every == 4  # 3.5, rounded to even
+    assert (c.training.steps, c.optimizer.step_every) != (14, 4)  # left as given
 
 
 def test_an_endless_feed_renders_new_examples_that_no_other_split_has(tmp_path):
@@ -128,8 +131,8 @@ def test_an_endless_feed_renders_new_examples_that_no_other_split_has(tmp_path):
             "training.log_every": 1,
         }
     )
-    data = train.load_data(c)
-    feed = feeds.build([c], data.train, train.build_layout(c))
+    data = sources.load(c)
+    feed = feeds.build([c], data.train, setup.build_layout(c))
     rows = np.concatenate([np.ravel(r) for _, r, _ in feed.dispatches(0, 3)])
     np.testing.assert_array_equal(rows, np.arange(12))
     gather = jax.jit(feeds.renderer(c))
@@ -140,5 +143,5 @@ def test_an_endless_feed_renders_new_examples_that_no_other_split_has(tmp_path):
     assert batch.images.shape == (4, 16, 16, 1)
     assert not np.array_equal(batch.images, same[0])  # drawn from another seed
     np.testing.assert_array_equal(gather((), rows[4:8]).labels, batch.labels)
-    train.run(c, tmp_path / "run")
+    train(c, workdir=tmp_path / "run")
     assert results(tmp_path / "run")["data"]["train"] == "endless"

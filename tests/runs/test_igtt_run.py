@@ -19,12 +19,14 @@ from metaseg.batch import Batch
 from metaseg.data import pipeline
 from metaseg.data.dataset import Split
 from metaseg.errors import InputError
-from metaseg.runs import defaults, signals
+from metaseg.runs import defaults, signals, sources
 from metaseg.runs.igtt import baselines as igtt_baselines
 from metaseg.runs.igtt import images as igtt_data
 from metaseg.runs.igtt import programs as igtt_programs
 from metaseg.runs.igtt import run as igtt_run
-from metaseg.runs.train import run as train
+from metaseg.runs.igtt.rounds import Rounds
+from metaseg.runs.training import setup, steps
+from metaseg.runs.training.run import train
 
 FIELDS = {
     "data.height": 16,
@@ -79,20 +81,18 @@ def outcome(workdir):
 def whole(tmp_path_factory):
     """The run that nothing happens to."""
     path = tmp_path_factory.mktemp("whole") / "run"
-    igtt_run.run(config(), path, baselines=True)
+    igtt_run.segment(config(), workdir=path, baselines=True)
     return path
 
 
 @pytest.mark.parametrize("step", [3, 4])
-def test_a_run_stopped_within_or_between_rounds_ends_bit_equal(
-    whole, tmp_path, monkeypatch, step
-):
-    monkeypatch.setattr(signals, "Watch", lambda: tiny.StopAfter(step))
-    with pytest.raises(signals.StoppedError, match=f"by SIGTERM after step {step},"):
-        igtt_run.run(config(), tmp_path)
+def test_a_run_stopped_within_or_between_rounds_ends_bit_equal(whole, tmp_path, step):
+    with pytest.raises(
+        signals.StoppedError, match=f"by SIGTERM after step {step} of 6,"
+    ):
+        igtt_run.segment(config(), workdir=tmp_path, watch=tiny.StopAfter(step))
     assert not (tmp_path / "results.json").exists()
-    monkeypatch.undo()
-    igtt_run.run(config(), tmp_path, "must")
+    igtt_run.segment(config(), workdir=tmp_path, resume="must")
     found, expected = outcome(tmp_path), outcome(whole)
     assert found[1] == expected[1][:1]
     assert found[:1] + found[2:] == expected[:1] + expected[2:]
@@ -102,11 +102,11 @@ def test_a_finished_run_goes_on_with_baselines_and_no_other_config(
     whole, tmp_path, monkeypatch
 ):
     said = []
-    monkeypatch.setattr(igtt_run.progress, "say", said.append)
-    igtt_run.run(config(), whole, "must", baselines=True)
+    monkeypatch.setattr(igtt_run.progress_lib, "say", said.append)
+    igtt_run.segment(config(), workdir=whole, resume="must", baselines=True)
     assert said == [f"{whole} holds this run, finished"]
     with pytest.raises(InputError, match=r"config.igtt.radius was 1, is 2"):
-        igtt_run.run(config(**{"igtt.radius": 2}), whole)
+        igtt_run.segment(config(**{"igtt.radius": 2}), workdir=whole)
 
 
 class Unread(Split):
@@ -120,7 +120,7 @@ class Unread(Split):
 
 def test_no_label_is_read_without_leave(whole, tmp_path, monkeypatch):
     """Of all splits with "none", of the training split with "measure"."""
-    load = train.SOURCES["cells"]
+    load = sources.SOURCES["cells"]
 
     def hidden(names, c):
         data = load(c)
@@ -128,15 +128,15 @@ def test_no_label_is_read_without_leave(whole, tmp_path, monkeypatch):
         return dataclasses.replace(data, **kept)
 
     every = partial(hidden, ("train", "val", "test"))
-    monkeypatch.setitem(train.SOURCES, "cells", every)
-    igtt_run.run(config(**{"igtt.labels": "none"}), tmp_path / "none")
+    monkeypatch.setitem(sources.SOURCES, "cells", every)
+    igtt_run.segment(config(**{"igtt.labels": "none"}), workdir=tmp_path / "none")
     for name, mask in masks(tmp_path / "none").items():
         np.testing.assert_array_equal(mask, masks(whole)[name])
     assert json.loads((tmp_path / "none" / "results.json").read_text())["table"] == []
-    monkeypatch.setitem(train.SOURCES, "cells", partial(hidden, ("train",)))
-    igtt_run.run(config(**{"igtt.rounds": 1}), tmp_path / "measure")
+    monkeypatch.setitem(sources.SOURCES, "cells", partial(hidden, ("train",)))
+    igtt_run.segment(config(**{"igtt.rounds": 1}), workdir=tmp_path / "measure")
     with pytest.raises(AssertionError, match="a label was read"):
-        train.load_data(config()).train.take([0])
+        sources.load(config()).train.take([0])
 
 
 def test_one_round_equals_the_pure_functions_called_by_hand(tmp_path, monkeypatch):
@@ -150,7 +150,7 @@ def test_one_round_equals_the_pure_functions_called_by_hand(tmp_path, monkeypatc
         }
     )
     found = final_labels(c, tmp_path, monkeypatch)
-    data = train.load_data(c).train
+    data = sources.load(c).train
     key = jax.random.split(jax.random.key(c.seed), 3)[2]
     relabel = partial(
         igtt.update_labels,
@@ -163,7 +163,7 @@ def test_one_round_equals_the_pure_functions_called_by_hand(tmp_path, monkeypatc
         data.ids,
         data.images,
     )
-    parts = train.build_step(c)
+    parts = steps.build(c)
     weights, light = jax.random.split(jax.random.key(c.seed))
     state = training.create_state(
         weights, parts.model, parts.optimizer, (16, 16, 1), ema=True
@@ -184,15 +184,16 @@ def test_one_round_equals_the_pure_functions_called_by_hand(tmp_path, monkeypatc
 def final_labels(c, workdir, monkeypatch):
     """The labels that a run ends with."""
     seen = []
-    segment = igtt_run._segment
+    report = Rounds.report
 
-    def looking(job, main, test):
-        seen.append(main.rounds.point.labels)
-        return segment(job, main, test)
+    def looking(self, *args):
+        found = report(self, *args)
+        seen.append(found.state.labels)
+        return found
 
-    monkeypatch.setattr(igtt_run, "_segment", looking)
-    igtt_run.run(c, workdir)
-    return seen[0]
+    monkeypatch.setattr(Rounds, "report", looking)
+    igtt_run.segment(c, workdir=workdir)
+    return seen[-1]
 
 
 def test_labels_are_the_same_on_two_devices(tmp_path, monkeypatch):
@@ -220,7 +221,7 @@ def test_the_table_has_every_baseline_measured_on_the_same_images(whole):
         *(f"iGTT, {name}" for name in ("ems", "sample", "random")),
         "supervised network",
     ]
-    test = train.load_data(config()).test
+    test = sources.load(config()).test
     truth, found = test.labels == 1, masks(whole)
     own = np.stack([found[f"{name}.png"] > 0 for name in test.names])
     otsu = np.stack([unsupervised.segment(x, "otsu") for x in test.images])
@@ -236,8 +237,8 @@ def test_the_table_has_every_baseline_measured_on_the_same_images(whole):
 def test_the_supervised_ceiling_is_training_on_true_labels_read_at_one_half(whole):
     c = config()
     c.training.steps = 6
-    data = train.load_data(c)
-    parts = train.build_step(c)
+    data = sources.load(c)
+    parts = steps.build(c)
     weights, light = jax.random.split(jax.random.key(c.seed))
     state = training.create_state(
         weights, parts.model, parts.optimizer, (16, 16, 1), ema=True
@@ -259,7 +260,7 @@ def test_the_supervised_ceiling_is_training_on_true_labels_read_at_one_half(whol
 def test_the_network_is_kept_with_the_median_threshold_of_the_training_images(whole):
     run = prediction.load(whole)
     c = config()
-    images = train.load_data(c).train.images
+    images = sources.load(c).train.images
     scores = jax.nn.sigmoid(run.model.apply(run.variables, images, train=False)[..., 0])
     cuts = igtt.best_threshold(scores, criterion="otsu", num_thresholds=12)
     assert run.final_threshold.value == pytest.approx(float(np.median(cuts)), rel=1e-4)
@@ -268,7 +269,9 @@ def test_the_network_is_kept_with_the_median_threshold_of_the_training_images(wh
 
 
 def test_validation_labels_choose_the_round_with_the_best_dice(tmp_path):
-    igtt_run.run(config(**{"igtt.labels": "choose", "igtt.rounds": 2}), tmp_path)
+    igtt_run.segment(
+        config(**{"igtt.labels": "choose", "igtt.rounds": 2}), workdir=tmp_path
+    )
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     best = max(map(json.loads, lines), key=lambda row: row["val_dice"])["round"]
     results = json.loads((tmp_path / "results.json").read_text())
@@ -276,7 +279,7 @@ def test_validation_labels_choose_the_round_with_the_best_dice(tmp_path):
 
 
 def test_masks_that_have_settled_stop_the_run(tmp_path):
-    igtt_run.run(config(**{"igtt.stop_stability": 1e-6}), tmp_path)
+    igtt_run.segment(config(**{"igtt.stop_stability": 1e-6}), workdir=tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
     rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == results["igtt"]["rounds"] < 3
@@ -315,7 +318,7 @@ EXTRAS = {
 
 def test_a_folder_of_images_alone_gives_a_mask_of_each(folder, tmp_path):
     own = {"data.name": "images", "data.dir": str(folder), "igtt.labels": "none"}
-    igtt_run.run(config(**own, **EXTRAS), tmp_path / "run")
+    igtt_run.segment(config(**own, **EXTRAS), workdir=tmp_path / "run")
     found = masks(tmp_path / "run")
     shapes = {name: mask.shape for name, mask in found.items()}
     assert shapes == {
@@ -353,7 +356,7 @@ def test_a_folder_of_images_alone_gives_a_mask_of_each(folder, tmp_path):
         ({"igtt.stop_stability": 2.0}, "config.igtt.stop_stability: got 2"),
         ({"igtt.sigma_coarse": 1.0}, "config.igtt.sigma_coarse: got 1"),
         ({"data.name": "images"}, "config.igtt.labels: got 'measure'"),
-        ({"data.name": "photos"}, "config.data.name: unknown data 'photos'"),
+        ({"data.name": "photos"}, "config.data.name: got 'photos'"),
         ({"data.name": "tissue", "data.num_classes": 4}, "config.data.num_classes: "),
         ({"data.endless": True}, "config.data.endless: got True"),
         ({"noise.name": "flip"}, "config.noise.name: got 'flip'"),
@@ -364,20 +367,20 @@ def test_a_folder_of_images_alone_gives_a_mask_of_each(folder, tmp_path):
 )
 def test_each_wrong_field_is_named_in_one_line(tmp_path, changes, said):
     with pytest.raises(InputError, match=said) as caught:
-        igtt_run.run(config(**changes), tmp_path / "run")
+        igtt_run.segment(config(**changes), workdir=tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_training_with_labels_refuses_a_config_without():
     with pytest.raises(InputError, match=r"--config: has a section igtt, .*igtt.py"):
-        train.check(config())
+        train(config())
 
 
 def test_large_images_are_scored_in_smaller_batches(monkeypatch):
     c = config(**{"training.eval_batch_size": 4})
-    images = igtt_data.images_of(train.load_data(c).train)
-    layout = train.build_layout(c)
+    images = igtt_data.images_of(sources.load(c).train)
+    layout = setup.build_layout(c)
     monkeypatch.setattr(igtt_programs, "PIXELS", 2 * 16 * 16)
     placed = igtt_programs.place(c, layout, images)
     assert [len(each.images.ids) for each in placed] == [2, 2, 2]
@@ -388,7 +391,7 @@ def test_folders_that_cannot_be_segmented_are_named(folder, tmp_path):
 
     def fails(said, **changes):
         with pytest.raises(InputError, match=said):
-            igtt_run.run(config(**own, **changes), tmp_path / "run")
+            igtt_run.segment(config(**own, **changes), workdir=tmp_path / "run")
 
     fails(r"config.data.dir: no folder ''")
     (tmp_path / "empty").mkdir()
@@ -401,8 +404,10 @@ def test_folders_that_cannot_be_segmented_are_named(folder, tmp_path):
     (folder / "d.png").write_bytes(b"no image")
     (folder / "e.png").write_bytes(b"none either")
     fails(r"d\.png.*and 1 more file\)", **here)
-    with pytest.raises(InputError, match=r"--baselines: config.igtt.labels is 'none'"):
-        igtt_run.run(config(**own, **here), tmp_path / "run", baselines=True)
+    with pytest.raises(InputError, match=r"baselines: config.igtt.labels is 'none'"):
+        igtt_run.segment(
+            config(**own, **here), workdir=tmp_path / "run", baselines=True
+        )
 
 
 def test_darker_objects_are_what_brighter_ones_are_in_the_negative():

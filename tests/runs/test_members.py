@@ -8,8 +8,8 @@ import tiny
 from metaseg import checkpoint, prediction
 from metaseg.errors import InputError
 from metaseg.runs import signals
-from metaseg.runs.train import members
-from metaseg.runs.train import run as train
+from metaseg.runs.training import members
+from metaseg.runs.training.run import train
 
 VARY = (
     ("seed", (3, 4)),
@@ -41,7 +41,7 @@ def results(folder):
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory):
     path = tmp_path_factory.mktemp("ensemble") / "run"
-    train.run(config(), path)
+    train(config(), workdir=path)
     return path
 
 
@@ -50,7 +50,7 @@ def alone(tmp_path_factory):
     """Each member's run by itself."""
     path = tmp_path_factory.mktemp("alone")
     for i, member in enumerate(members.configs(config())):
-        train.run(member, path / str(i))
+        train(member, workdir=path / str(i))
     return path
 
 
@@ -60,7 +60,7 @@ def test_members_come_out_as_if_each_were_run_by_itself(ensemble, alone, tmp_pat
     if by == "vmap":
         where = tmp_path
         changes = {"parallel.ensemble_by": "vmap", "parallel.devices": 2}
-        train.run(config(**changes), where)
+        train(config(**changes), workdir=where)
     for i in range(2):
         folder = where / "members" / str(i)
         tiny.assert_close(tiny.history(folder), tiny.history(alone / str(i)))
@@ -101,19 +101,17 @@ def test_the_final_weights_of_a_member_are_its_checkpoint(ensemble):
     assert len(digests) == 2
 
 
-def test_a_stopped_ensemble_goes_on_to_the_same_end(ensemble, tmp_path, monkeypatch):
-    monkeypatch.setattr(signals, "Watch", lambda: tiny.StopAfter(7))
+def test_a_stopped_ensemble_goes_on_to_the_same_end(ensemble, tmp_path):
     with pytest.raises(signals.StoppedError):
-        train.run(config(), tmp_path)
-    monkeypatch.undo()
-    train.run(config(), tmp_path)
+        train(config(), workdir=tmp_path, watch=tiny.StopAfter(7))
+    train(config(), workdir=tmp_path)
     assert tiny.outcome(tmp_path) == tiny.outcome(ensemble)
 
 
 def test_a_member_that_diverges_is_named_and_the_others_go_on(tmp_path, capsys):
     rates = ("optimizer.learning_rate", (1e38, 0.01))
     changes = {"optimizer.name": "sgd", "optimizer.ema_decay": 0.0}
-    train.run(config(**changes, **{"parallel.vary": rates}), tmp_path)
+    train(config(**changes, **{"parallel.vary": rates}), workdir=tmp_path)
     assert "member 0: loss or gradients are not finite at step" in (
         capsys.readouterr().err
     )
@@ -127,4 +125,4 @@ def test_an_ensemble_of_which_all_diverge_ends(tmp_path):
     rates = ("optimizer.learning_rate", (1e38, 1e38))
     changes = {"optimizer.name": "sgd", "parallel.vary": rates}
     with pytest.raises(InputError, match="not finite at step"):
-        train.run(config(**changes), tmp_path)
+        train(config(**changes), workdir=tmp_path)

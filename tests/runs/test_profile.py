@@ -7,13 +7,13 @@ import pytest
 import tiny
 
 from metaseg.errors import InputError
-from metaseg.runs.train import run as train
+from metaseg.runs.training.run import train
 
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory):
     path = tmp_path_factory.mktemp("traced") / "run"
-    train.run(tiny.config(**{"training.checkpoint_every": 0}), path, profile=(5, 7))
+    train(tiny.config(**{"training.checkpoint_every": 0}), workdir=path, profile=(5, 7))
     return path
 
 
@@ -26,7 +26,7 @@ def test_a_trace_of_the_steps_asked_for_can_be_opened(traced):
 
 
 def test_tracing_changes_no_number(traced, tmp_path):
-    train.run(tiny.config(**{"training.checkpoint_every": 0}), tmp_path / "run")
+    train(tiny.config(**{"training.checkpoint_every": 0}), workdir=tmp_path / "run")
     assert tiny.outcome(tmp_path / "run") == tiny.outcome(traced)
 
 
@@ -45,4 +45,4 @@ def test_speed_and_memory_add_up(traced):
 @pytest.mark.parametrize("steps", [(3, 3), (0, 13)])
 def test_steps_that_cannot_be_traced_are_refused(tmp_path, steps):
     with pytest.raises(InputError, match=r"--profile: got \d+:\d+, expected two steps"):
-        train.run(tiny.config(), tmp_path / "run", profile=steps)
+        train(tiny.config(), workdir=tmp_path / "run", profile=steps)

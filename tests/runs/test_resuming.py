@@ -19,26 +19,23 @@ from tiny import StopAfter, config, outcome
 from metaseg import checkpoint
 from metaseg.errors import InputError
 from metaseg.runs import signals
-from metaseg.runs.train import loop
-from metaseg.runs.train import run as train
+from metaseg.runs.training.run import TrainTask, train
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The run that nothing happens to."""
     path = tmp_path_factory.mktemp("whole") / "run"
-    train.run(config(), path)
+    train(config(), workdir=path)
     return path
 
 
 @pytest.mark.parametrize("step", [2, 7])
-def test_a_stopped_run_goes_on_to_the_same_end(whole, tmp_path, monkeypatch, step):
-    monkeypatch.setattr(signals, "Watch", lambda: StopAfter(step))
+def test_a_stopped_run_goes_on_to_the_same_end(whole, tmp_path, step):
     with pytest.raises(signals.StoppedError, match="stopped by SIGTERM after step"):
-        train.run(config(), tmp_path)
+        train(config(), workdir=tmp_path, watch=StopAfter(step))
     assert not (tmp_path / "results.json").exists()
-    monkeypatch.undo()
-    train.run(config(), tmp_path)
+    train(config(), workdir=tmp_path)
     assert outcome(tmp_path) == outcome(whole)
 
 
@@ -53,20 +50,18 @@ def test_checkpoints_are_made_at_their_own_interval_and_add_no_row(
         save(self, step, *arguments)
 
     monkeypatch.setattr(checkpoint.Checkpoints, "save", noting)
-    train.run(config(**{"training.checkpoint_every": 5}), tmp_path)
+    train(config(**{"training.checkpoint_every": 5}), workdir=tmp_path)
     assert saved == [4, 5, 8, 10, 12]  # validations are every 4
     assert outcome(tmp_path)[0] == outcome(whole)[0]
 
 
-def test_a_run_goes_on_with_other_devices_and_backend(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(signals, "Watch", lambda: StopAfter(6))
+def test_a_run_goes_on_with_other_devices_and_backend(whole, tmp_path):
     with pytest.raises(signals.StoppedError):
-        train.run(config(), tmp_path / "a")
-    monkeypatch.undo()
+        train(config(), workdir=tmp_path / "a", watch=StopAfter(6))
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    train.run(config(**{"parallel.devices": 4}), tmp_path / "a", "must")
+    train(config(**{"parallel.devices": 4}), workdir=tmp_path / "a", resume="must")
     changes = {"parallel.devices": 2, "parallel.partitioner": "pmap"}
-    train.run(config(**changes), tmp_path / "b", "must")
+    train(config(**changes), workdir=tmp_path / "b", resume="must")
     for name in "ab":
         tiny.assert_close(tiny.history(tmp_path / name), tiny.history(whole))
 
@@ -79,41 +74,37 @@ def test_a_checkpoint_of_another_config_is_refused(whole, tmp_path, monkeypatch)
         text.replace('"rate": 0.2', '"rate": 0.3')
     )
     with pytest.raises(InputError, match="checkpoint of step 12 is of another config"):
-        train.run(config(**{"noise.rate": 0.3}), tmp_path / "run")
+        train(config(**{"noise.rate": 0.3}), workdir=tmp_path / "run")
 
 
 def test_a_finished_run_is_left_as_it_is(whole):
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
-    assert train.run(config(), whole) == whole / "report.html"
+    assert train(config(), workdir=whole).folder == whole
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
 
 
 def test_another_config_is_refused_and_names_what_differs(whole):
     with pytest.raises(InputError, match=r"config\.noise\.rate was 0\.2, is 0\.3"):
-        train.run(config(**{"noise.rate": 0.3}), whole)
+        train(config(**{"noise.rate": 0.3}), workdir=whole)
 
 
 def test_modes_of_resuming(whole, tmp_path):
     with pytest.raises(InputError, match=r"--workdir: .*not empty"):
-        train.run(config(), whole, "never")
+        train(config(), workdir=whole, resume="never")
     with pytest.raises(InputError, match="--resume: no run in"):
-        train.run(config(), tmp_path / "new", "must")
+        train(config(), workdir=tmp_path / "new", resume="must")
     with pytest.raises(InputError, match="--resume: got 'maybe'"):
-        train.run(config(), tmp_path / "new", "maybe")
+        train(config(), workdir=tmp_path / "new", resume="maybe")
 
 
-def test_a_damaged_newest_checkpoint_costs_only_its_own_steps(
-    whole, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(signals, "Watch", lambda: StopAfter(6))
+def test_a_damaged_newest_checkpoint_costs_only_its_own_steps(whole, tmp_path, capsys):
     with pytest.raises(signals.StoppedError):
-        train.run(config(), tmp_path)
-    monkeypatch.undo()
+        train(config(), workdir=tmp_path, watch=StopAfter(6))
     newest = max((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name))
     for path in (newest / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:10])
-    train.run(config(), tmp_path)
+    train(config(), workdir=tmp_path)
     assert f"{newest} is damaged" in capsys.readouterr().err
     assert outcome(tmp_path) == outcome(whole)
 
@@ -122,17 +113,17 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_checkpoint(
     tmp_path, monkeypatch
 ):
 
-    original = loop.take_steps
+    original = TrainTask.take
 
-    def poisoned(programs, state, feed, step, count, watch):
-        state, found = original(programs, state, feed, step, count, watch)
+    def poisoned(self, state, step, count, asked):
+        state, found = original(self, state, step, count, asked)
         if step <= 6 < step + count:
             found[6 - step] = np.nan
         return state, found
 
-    monkeypatch.setattr(loop, "take_steps", poisoned)
+    monkeypatch.setattr(TrainTask, "take", poisoned)
     with pytest.raises(InputError, match=r"not finite at step 7 .*step 6 is kept"):
-        train.run(config(), tmp_path)
+        train(config(), workdir=tmp_path)
     kept = checkpoint.Checkpoints(tmp_path / "checkpoints", read_only=True)
     assert kept.steps()[-1] == 6
 
@@ -150,9 +141,9 @@ def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(
     monkeypatch.setattr(checkpoint.Checkpoints, "save", full)
     expected = r"--workdir: the checkpoint of step 6 .*No space left.*step \d is kept"
     with pytest.raises(InputError, match=expected):
-        train.run(config(), tmp_path)
+        train(config(), workdir=tmp_path)
     monkeypatch.undo()
-    train.run(config(), tmp_path)
+    train(config(), workdir=tmp_path)
     assert outcome(tmp_path) == outcome(whole)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from metaseg import files
 from metaseg.errors import InputError
 from metaseg.runs import defaults
-from metaseg.runs.train import run as train
+from metaseg.runs.training.run import train
 
 
 def _config(**changes):
@@ -24,7 +24,7 @@ def _config(**changes):
 
 def _message(config, workdir):
     with pytest.raises(InputError) as caught:
-        train.run(config, workdir)
+        train(config, workdir=workdir)
     assert not workdir.exists() or not any(workdir.iterdir())
     text = str(caught.value)
     assert "\n" not in text
@@ -67,7 +67,7 @@ def _message(config, workdir):
         ({"parallel.ensemble": 0}, ["config.parallel.ensemble", "0"]),
         (
             {"parallel.vary": (("seed", (0, 1)),)},
-            ["config.parallel.vary", "config.parallel.ensemble is 1"],
+            ["config.parallel.vary", "parallel.ensemble is 1"],
         ),
         (
             {"parallel.ensemble": 2, "parallel.vary": (("seed", (0,)),)},
@@ -118,21 +118,21 @@ def test_a_class_id_out_of_range_names_the_file(tmp_path):
 def test_a_workdir_that_holds_something_is_refused(tmp_path):
     (tmp_path / "results.json").write_text("precious")
     with pytest.raises(InputError, match=r"--workdir: .*not empty"):
-        train.run(defaults.get_config(), tmp_path)
+        train(defaults.get_config(), workdir=tmp_path)
     assert (tmp_path / "results.json").read_text() == "precious"
 
 
 def test_a_workdir_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="--workdir"):
-        train.run(defaults.get_config(), tmp_path / "file" / "run")
+        train(defaults.get_config(), workdir=tmp_path / "file" / "run")
     with pytest.raises(InputError, match="--workdir"):
-        train.run(defaults.get_config(), tmp_path / "file")
+        train(defaults.get_config(), workdir=tmp_path / "file")
 
 
 def test_an_unwritable_workdir_is_refused():
     with pytest.raises(InputError, match="--workdir"):
-        train.run(defaults.get_config(), Path("/proc/run"))
+        train(defaults.get_config(), workdir=Path("/proc/run"))
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):

@@ -17,7 +17,7 @@ from metaseg import checkpoint, files
 from metaseg.errors import InputError
 from metaseg.runs import metrics_log
 from metaseg.runs import workdir as resuming
-from metaseg.runs.train import run as train
+from metaseg.runs.training.run import train
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = "gs://lab/runs/cells"
@@ -174,8 +174,7 @@ def test_a_run_in_a_bucket_leaves_all_that_a_run_leaves(objects, tmp_path, monke
     kept = checkpoint.Checkpoints
     monkeypatch.setattr(checkpoint, "Checkpoints", lambda _: kept(tmp_path))
     workdir, config = files.bucket(ADDRESS), tiny.config(**FEW)
-    path = train.run(config, workdir)
-    assert str(path) == f"{ADDRESS}/report.html"
+    train(config, workdir=workdir)
     names = {path.name.split(".")[0] for path in workdir.iterdir()}
     written = {"config", "environment", "events", "metrics", "report", "results"}
     assert names == written
@@ -183,6 +182,6 @@ def test_a_run_in_a_bucket_leaves_all_that_a_run_leaves(objects, tmp_path, monke
     assert [json.loads(line) for line in lines(workdir)] == history[0]
     objects.full = True
     with pytest.raises(InputError, match="cannot write"):
-        train.run(config, workdir)
+        train(config, workdir=workdir)
     objects.full = False
-    assert train.run(config, workdir) == path  # finished
+    assert train(config, workdir=workdir).results["test"]  # finished

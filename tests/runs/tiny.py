@@ -37,7 +37,7 @@ class StopAfter(signals.Watch):
     """Sees a signal at the given step, as if it had come from outside."""
 
     def __init__(self, step):
-        super().__init__()
+        super().__init__(handle=False)
         self._step = step
 
     def asked(self, step):

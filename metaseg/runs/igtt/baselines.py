@@ -12,7 +12,6 @@ from metaseg.runs.igtt import programs, rounds
 from metaseg.runs.igtt.images import labels_of
 from metaseg.runs.igtt.programs import Placed
 from metaseg.runs.training.setup import Setup
-from metaseg.runs.igtt.programs import Placed
 
 __all__ = ["TITLES", "classical", "row"]
 

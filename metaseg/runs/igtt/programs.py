@@ -33,9 +33,7 @@ __all__ = [
 ]
 
 PIXELS = 1 << 22  # most pixels scored at once; larger images make smaller batches
-INITIAL_THRESHOLDS = (
-    256  # for the first labels, whose scores span the whole range
-)
+INITIAL_THRESHOLDS = 256  # for the first labels, whose scores span the whole range
 
 
 class Placed(NamedTuple):

@@ -90,9 +90,9 @@ def segment(
     Args:
       config: Settings, see `defaults.get_igtt_config`; not changed.
       data: Data set to use in place of the one that `config.data` names.
-      workdir: Folder for the results; created if it is missing. A folder that holds this
-        run resumes from its newest checkpoint; a folder that holds anything else is
-        refused. None keeps the results in memory.
+      workdir: Folder for the results; created if it is missing. A folder that holds
+        this run resumes from its newest checkpoint; a folder that holds anything else
+        is refused. None keeps the results in memory.
       resume: "auto", "must" or "never", see `workdir.check`.
       baselines: Whether to measure other methods too.
       watch: Says when to stop; by default no signal is handled.

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from metaseg import noise
-from metaseg.errors import InputError, prefixed
+from metaseg.errors import InputError
 
 __all__ = [
     "TRACED",
@@ -23,6 +23,7 @@ __all__ = [
     "differences",
     "keys",
     "settings",
+    "thawed",
 ]
 
 SEEDS = ("seed", "noise.seed")
@@ -78,7 +79,7 @@ def configs(config: ConfigDict) -> list[ConfigDict]:
     varied = _varied(config)
     members = []
     for i in range(count):
-        member = ConfigDict(config.copy_and_resolve_references())
+        member = thawed(config)
         member.parallel.ensemble = 1
         member.parallel.vary = None
         with member.ignore_type():
@@ -100,9 +101,7 @@ def _varied(config: ConfigDict) -> dict[str, Sequence[Any]]:
     varied: dict[str, Sequence[Any]] = {}
     for pair in given:
         if not isinstance(pair, Sequence) or len(pair) != 2:
-            raise InputError(
-                f"parallel.vary: got {pair!r}, expected (field, values)"
-            )
+            raise InputError(f"parallel.vary: got {pair!r}, expected (field, values)")
         field, values = pair
         if field not in VARIABLE:
             raise InputError(
@@ -116,6 +115,17 @@ def _varied(config: ConfigDict) -> dict[str, Sequence[Any]]:
             )
         varied[field] = values
     return varied
+
+
+def thawed(config: ConfigDict) -> ConfigDict:
+    """Returns a copy of a config, frozen or not, whose fields can be set.
+
+    Args:
+      config: Settings of a run.
+    """
+    if isinstance(config, FrozenConfigDict):
+        return ConfigDict(config.to_dict())  # ConfigDict(config) would share sections
+    return ConfigDict(config.copy_and_resolve_references())
 
 
 def _get(config: ConfigDict, field: str) -> Any:
@@ -133,8 +143,7 @@ def settings(members: Sequence[ConfigDict]) -> StepSettings:
     """What the steps are told; leaves lead with the members if there are several."""
     each = []
     for member in members:
-        with prefixed("config."):
-            matrix = noise.build_matrix(member.noise, member.data.num_classes)
+        matrix = noise.build_matrix(member.noise, member.data.num_classes)
         each.append(
             StepSettings(
                 np.asarray(jax.random.key_data(jax.random.key(member.noise.seed))),
@@ -160,7 +169,7 @@ def bind(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     """The config with numbers in it that may be traced."""
     if not values:
         return config
-    bound = ConfigDict(config.copy_and_resolve_references())
+    bound = thawed(config)
     with bound.ignore_type():
         bound.update_from_flattened_dict(dict(values))
     return bound

@@ -25,7 +25,7 @@ def write(run: Run) -> None:
 def _write_member(run: Run) -> None:
     assert run.folder is not None
     results, data = run.results, run.results["data"]
-    report.write_report(
+    report.write_run(
         run.folder / "report.html",
         title=f"{data['name']}, {results_lib.noise_name(run.config)}",
         config=run.config.to_dict(),

@@ -178,7 +178,7 @@ def _measures(
     }
     if thresholds:
         results["thresholds"] = {
-            **{rule: each.threshold for rule, each in thresholds.items()},
+            **{rule: each.value for rule, each in thresholds.items()},
             "inverted": {rule: each.inverted for rule, each in thresholds.items()},
         }
         pooled = test.histogram.sum(axis=0).reshape(2, 64, -1).sum(axis=-1)
@@ -201,7 +201,9 @@ def noisy_labels(config: ConfigDict, split: Split) -> np.ndarray:
         for name in list(fields)
         if f"noise.{name}" in TRACED
     }
-    fixed = json.dumps(files.plain({**fields, "seed": 0, "num_classes": config.data.num_classes}))
+    fixed = json.dumps(
+        files.plain({**fields, "seed": 0, "num_classes": config.data.num_classes})
+    )
     return np.asarray(_corrupt(fixed, traced, key, split.labels, split.ids))
 
 

@@ -68,8 +68,8 @@ def train(
       signals.StoppedError: If `watch` asked the run to stop.
     """
     clock = {"start": time.perf_counter()}
-    quiet = quiet or not processes.is_primary()
     with progress_lib.quiet_logging():
+        quiet = quiet or not processes.is_primary()
         config_lib.check(config, data)
         layout = setup.build_layout(config)
         holds_run = workdir is not None and bool(
