@@ -94,7 +94,7 @@ class Run:
         return prediction.predict(
             self.predictor,
             images,
-            reading=decision_rule,
+            rule=decision_rule,
             tile=tile,
             overlap=overlap,
         )
