@@ -49,11 +49,17 @@ def run(config: ConfigDict) -> int:
     address = _WORKDIR.value or str(parsing.fresh_workdir(_CONFIG.value))
     host.keep_freed_memory()
     from metaseg.runs import jobs  # late: jax starts once the flags are right
-    from metaseg.runs.igtt import run as igtt
+    from metaseg.runs.igtt.run import segment
 
     workdir = jobs.folder(address)
     return jobs.run(
-        lambda: igtt.run(config, workdir, _RESUME.value, _BASELINES.value),
+        lambda watch: segment(
+            config,
+            workdir=workdir,
+            resume=_RESUME.value,
+            baselines=_BASELINES.value,
+            watch=watch,
+        ),
         workdir,
         parsing.failed,
     )

@@ -88,10 +88,16 @@ def run(config: ConfigDict) -> int:
                 "workdir: not given, expected a folder that all processes see"
             )
         jobs.connect(*given)
-    from metaseg.runs.train import run as train
+    from metaseg.runs.training.run import train
 
     return jobs.run(
-        lambda: train.run(config, workdir, _RESUME.value, profile),
+        lambda watch: train(
+            config,
+            workdir=workdir,
+            resume=_RESUME.value,
+            profile=profile,
+            watch=watch,
+        ),
         workdir,
         parsing.failed,
     )

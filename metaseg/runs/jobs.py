@@ -51,12 +51,14 @@ def connect(
 
 
 def run(
-    job: Callable[[], object], workdir: Path, failed: Callable[[Exception], int]
+    job: Callable[[signals.Watch], object],
+    workdir: Path,
+    failed: Callable[[Exception], int],
 ) -> int:
     """Runs a job and turns its errors into an exit status.
 
     Args:
-      job: The job; its result is printed as the place of the report.
+      job: The job; takes what says when to stop.
       workdir: Work folder of the job, for messages.
       failed: Prints an error and returns the exit status.
 
@@ -67,7 +69,7 @@ def run(
     """
     try:
         with prefixed("--", "config", "workdir", "resume", "profile", "baselines"):
-            report = job()
+            job(signals.Watch())
     except InputError as error:
         return _end(failed(error))
     except signals.StoppedError as stopped:
@@ -82,7 +84,7 @@ def run(
             raise
         return _end(_lost(error, workdir))
     if processes.is_primary():
-        print(f"report: {report}")
+        print(f"report: {workdir / 'report.html'}")
     return 0
 
 

@@ -378,6 +378,6 @@ def guard(
             raise  # another process may have ended
         reason = said[0] if said else reason[:200]
         raise InputError(
-            f"--workdir: the checkpoint of step {step} cannot be written ({reason}); "
+            f"workdir: the checkpoint of step {step} cannot be written ({reason}); "
             + (f"that of step {kept[-1]} is kept" if kept else "there is none yet")
         ) from error

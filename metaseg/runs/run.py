@@ -52,7 +52,7 @@ class Run:
         return f"Run({self.results['data']['name']}, {where})"
 
     @functools.cached_property
-    def predictor(self) -> prediction.Run:
+    def predictor(self) -> prediction.Predictor:
         """The network with its decision rules.
 
         A run in a work folder predicts with its best validated weights, as
@@ -94,7 +94,7 @@ class Run:
         return prediction.predict(
             self.predictor,
             images,
-            rule=decision_rule,
+            decision_rule=decision_rule,
             tile=tile,
             overlap=overlap,
         )

@@ -111,14 +111,14 @@ def load_images(config: ConfigDict, exclude: Path | None = None) -> Dataset:
         )
     with prefixed("config."):
         normalizer = normalize.of_config(c)
-    jobs, damaged = collect.find(c.dir, exclude or Path(), "config.data.dir")
-    loaded = list(collect.stream(jobs, None))
-    bad = [reason for _, reason in damaged] + [x.error for x in loaded if x.error]
+    items = collect.find(c.dir, field="config.data.dir", exclude=exclude)
+    loaded = list(collect.stream(items, None))
+    bad = [one.error for one in loaded if one.error]
     if bad:
         more = len(bad) - 1
         others = f" (and {more} more file{'s' * (more > 1)})" * bool(more)
         raise InputError(bad[0] + others)
-    read = [x.pixels for x in loaded if x.pixels is not None]
+    read = [one.content for one in loaded if one.content is not None]
     size = np.max([image.shape for image in read], axis=0).tolist()
     gigabytes = len(read) * size[0] * size[1] * (4 * size[2] + 1) / 1e9
     if gigabytes > c.memory_gb:
@@ -126,7 +126,7 @@ def load_images(config: ConfigDict, exclude: Path | None = None) -> Dataset:
             f"config.data.memory_gb: got {c.memory_gb}, but {len(read)} images of up "
             f"to {size[0]} x {size[1]} need {gigabytes:.2f}; expected as much"
         )
-    names = [job.name for job in jobs]
+    names = [item.name for item in items]
     void = [(image, np.full(image.shape[:2], VOID, np.uint8)) for image in read]
     every = stack_examples("train", names, void, size, normalizer)
     name = Path(c.dir).expanduser().resolve().name

@@ -66,13 +66,13 @@ def check(workdir: Path, mode: str) -> bool:
         to resume.
     """
     if mode not in MODES:
-        raise InputError(f"--resume: got '{mode}', expected one of {', '.join(MODES)}")
+        raise InputError(f"resume: got '{mode}', expected one of {', '.join(MODES)}")
     _check_writable(workdir)
     if mode != "never" and (workdir / "config.json").is_file():
         return True
     _check_empty(workdir)
     if mode == "must":
-        raise InputError(f"--resume: no run in '{workdir}' to go on with")
+        raise InputError(f"resume: no run in '{workdir}' to go on with")
     return False
 
 
@@ -109,7 +109,7 @@ def check_config(
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise InputError(
-            f"--workdir: '{workdir}' holds a run of another config "
+            f"workdir: '{workdir}' holds a run of another config "
             f"({'; '.join(changed[:3])}{more}); expected the same, or another folder"
         )
     return (workdir / "results.json").is_file() and (workdir / "report.html").is_file()
@@ -120,7 +120,7 @@ def _check_writable(workdir: Path) -> None:
         _check_bucket(workdir)
         return
     if workdir.exists() and not workdir.is_dir():
-        raise InputError(f"--workdir: '{workdir}' is a file, expected a folder")
+        raise InputError(f"workdir: '{workdir}' is a file, expected a folder")
     nearest = workdir.absolute()
     while not nearest.exists():
         nearest = nearest.parent
@@ -129,7 +129,7 @@ def _check_writable(workdir: Path) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"--workdir: cannot write to '{nearest}': {error.strerror}"
+            f"workdir: cannot write to '{nearest}': {error.strerror}"
         ) from None
 
 
@@ -140,7 +140,7 @@ def _check_bucket(workdir: Path) -> None:
         trial.unlink()  # Orbax has to delete too
     except Exception as error:  # network and credentials raise many types
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"--workdir: cannot write to '{workdir}': {reason}") from None
+        raise InputError(f"workdir: cannot write to '{workdir}': {reason}") from None
 
 
 def _check_empty(workdir: Path) -> None:
@@ -149,7 +149,7 @@ def _check_empty(workdir: Path) -> None:
         not path.name.startswith(".") for path in workdir.iterdir()
     ):
         raise InputError(
-            f"--workdir: '{workdir}' is not empty, expected a new or empty folder"
+            f"workdir: '{workdir}' is not empty, expected a new or empty folder"
         )
 
 
@@ -204,7 +204,7 @@ def newest(
     values = dict(found.progress)
     if values.pop("config") != config:
         raise InputError(
-            f"--workdir: the checkpoint of step {found.step} is of another config than "
+            f"workdir: the checkpoint of step {found.step} is of another config than "
             "its config.json says; expected that of one run"
         )
     history = values.pop("history")

@@ -44,5 +44,5 @@ def test_speed_and_memory_add_up(traced):
 
 @pytest.mark.parametrize("steps", [(3, 3), (0, 13)])
 def test_steps_that_cannot_be_traced_are_refused(tmp_path, steps):
-    with pytest.raises(InputError, match=r"--profile: got \d+:\d+, expected two steps"):
+    with pytest.raises(InputError, match=r"profile: got \d+:\d+, expected two steps"):
         train(tiny.config(), workdir=tmp_path / "run", profile=steps)

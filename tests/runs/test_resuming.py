@@ -89,11 +89,11 @@ def test_another_config_is_refused_and_names_what_differs(whole):
 
 
 def test_modes_of_resuming(whole, tmp_path):
-    with pytest.raises(InputError, match=r"--workdir: .*not empty"):
+    with pytest.raises(InputError, match=r"workdir: .*not empty"):
         train(config(), workdir=whole, resume="never")
-    with pytest.raises(InputError, match="--resume: no run in"):
+    with pytest.raises(InputError, match="resume: no run in"):
         train(config(), workdir=tmp_path / "new", resume="must")
-    with pytest.raises(InputError, match="--resume: got 'maybe'"):
+    with pytest.raises(InputError, match="resume: got 'maybe'"):
         train(config(), workdir=tmp_path / "new", resume="maybe")
 
 
@@ -139,7 +139,7 @@ def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(
         save(self, step, *arguments)
 
     monkeypatch.setattr(checkpoint.Checkpoints, "save", full)
-    expected = r"--workdir: the checkpoint of step 6 .*No space left.*step \d is kept"
+    expected = r"workdir: the checkpoint of step 6 .*No space left.*step \d is kept"
     with pytest.raises(InputError, match=expected):
         train(config(), workdir=tmp_path)
     monkeypatch.undo()

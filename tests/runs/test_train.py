@@ -117,21 +117,21 @@ def test_a_class_id_out_of_range_names_the_file(tmp_path):
 
 def test_a_workdir_that_holds_something_is_refused(tmp_path):
     (tmp_path / "results.json").write_text("precious")
-    with pytest.raises(InputError, match=r"--workdir: .*not empty"):
+    with pytest.raises(InputError, match=r"workdir: .*not empty"):
         train(defaults.get_config(), workdir=tmp_path)
     assert (tmp_path / "results.json").read_text() == "precious"
 
 
 def test_a_workdir_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="--workdir"):
+    with pytest.raises(InputError, match="workdir"):
         train(defaults.get_config(), workdir=tmp_path / "file" / "run")
-    with pytest.raises(InputError, match="--workdir"):
+    with pytest.raises(InputError, match="workdir"):
         train(defaults.get_config(), workdir=tmp_path / "file")
 
 
 def test_an_unwritable_workdir_is_refused():
-    with pytest.raises(InputError, match="--workdir"):
+    with pytest.raises(InputError, match="workdir"):
         train(defaults.get_config(), workdir=Path("/proc/run"))
 
 

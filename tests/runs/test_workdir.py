@@ -79,8 +79,8 @@ def test_a_missing_package_is_named(monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--workdir=s3://lab/runs"], "--workdir: got 's3://lab/runs'"),
-        ([f"--workdir={ADDRESS}", "--profile=1:2"], "--profile: traces go to a disk"),
+        (["workdir=s3://lab/runs"], "--workdir: got 's3://lab/runs'"),
+        ([f"workdir={ADDRESS}", "--profile=1:2"], "--profile: traces go to a disk"),
     ],
 )
 def test_the_command_line_refuses_in_one_line(flags, message):
@@ -109,7 +109,7 @@ def test_an_address_stays_one_whatever_is_done_to_it(objects):
 
 def test_a_bucket_out_of_reach_is_said_in_one_line(objects):
     objects.full = True
-    with pytest.raises(InputError, match=f"--workdir: .*'{ADDRESS}'.*no route") as told:
+    with pytest.raises(InputError, match=f"workdir: .*'{ADDRESS}'.*no route") as told:
         resuming.check(files.bucket(ADDRESS), {}, "auto")
     assert "\n" not in str(told.value)
 

@@ -112,7 +112,7 @@ def segment(
         layout = setup.build_layout(config)
         resolved = config_lib.resolve(config)
         if "://" in str(workdir):
-            raise InputError(f"--workdir: got '{workdir}', expected a folder on a disk")
+            raise InputError(f"workdir: got '{workdir}', expected a folder on a disk")
         if workdir is not None and workdir_lib.check(workdir, resume):
             finished = workdir_lib.check_config(workdir, resolved.to_dict())
             if finished and _complete(workdir, baselines):

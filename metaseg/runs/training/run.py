@@ -108,7 +108,7 @@ def _trace_window(
     last = config.training.steps
     if not 0 <= profile[0] < profile[1] <= last:
         raise InputError(
-            f"--profile: got {profile[0]}:{profile[1]}, expected two steps START:STOP "
+            f"profile: got {profile[0]}:{profile[1]}, expected two steps START:STOP "
             f"of 0 to {last}, the first one smaller"
         )
     if workdir is None:
