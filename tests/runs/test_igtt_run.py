@@ -438,7 +438,7 @@ def test_padding_is_not_valid_and_batches_hold_every_image_in_order():
 def test_the_command_stops_for_a_signal_and_says_what_is_wrong(tmp_path):
     fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
     script = str(tiny.ROOT / "experiments" / "igtt.py")
-    start = [sys.executable, script, f"workdir={tmp_path / 'run'}"]
+    start = [sys.executable, script, f"--workdir={tmp_path / 'run'}"]
     cells = f"--config={tiny.ROOT / 'configs' / 'cell_igtt.py'}"
     wrong = subprocess.run(
         [*start, cells, "--config.igtt.round=3"],

@@ -79,8 +79,8 @@ def test_a_missing_package_is_named(monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["workdir=s3://lab/runs"], "--workdir: got 's3://lab/runs'"),
-        ([f"workdir={ADDRESS}", "--profile=1:2"], "--profile: traces go to a disk"),
+        (["--workdir=s3://lab/runs"], "--workdir: got 's3://lab/runs'"),
+        ([f"--workdir={ADDRESS}", "--profile=1:2"], "--profile: traces go to a disk"),
     ],
 )
 def test_the_command_line_refuses_in_one_line(flags, message):
