@@ -80,14 +80,25 @@ def fresh_workdir(spec: str | None) -> Path:
 
 
 def given_folder(flag: flags.FlagHolder[str | None]) -> Path:
-    """Returns the folder that a flag names, which has to be given."""
+    """Returns the folder that a flag names, which has to be given.
+
+    Args:
+      flag: The flag.
+
+    Raises:
+      InputError: If the flag is not given.
+    """
     if not flag.value:
         raise InputError(f"{flag.name}: not given, expected a folder")
     return Path(flag.value).expanduser()
 
 
 def optional_path(flag: flags.FlagHolder[str | None]) -> Path | None:
-    """Returns the path that a flag names, or None."""
+    """Returns the path that a flag names, or None.
+
+    Args:
+      flag: The flag.
+    """
     return Path(flag.value).expanduser() if flag.value else None
 
 

@@ -91,7 +91,14 @@ def _names(num_classes: int) -> list[str]:
 
 
 def lines(summary: Mapping[str, Any]) -> list[str]:
-    """The summary in a few text."""
+    """Words a summary in a few lines.
+
+    Args:
+      summary: Contents of summary.json.
+
+    Returns:
+      The lines.
+    """
     grey = "grey" if summary["channels"] == 1 else "colour"
     text = [
         f"{summary['source']}/{summary['config']}: {grey}, {summary['dtype']},"

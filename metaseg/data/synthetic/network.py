@@ -19,19 +19,19 @@ _DEBRIS, _NUCLEI = 10, 1  # upper bounds per 128 x 128 pixels
 _DROPPED = 0.12  # share of the mesh's edges
 
 
-class _Nearest(NamedTuple):
+class _NearestPoints(NamedTuple):
     """The three points nearest to each pixel: squared distances, indices, `[H, W]`."""
 
     squared: tuple[jax.Array, jax.Array, jax.Array]
     which: tuple[jax.Array, jax.Array, jax.Array]
 
 
-def _nearest(points: jax.Array, position: jax.Array) -> _Nearest:
+def _nearest(points: jax.Array, position: jax.Array) -> _NearestPoints:
     """Inserts the points `[n, 2]` one by one: memory of a few images, whatever n."""
 
     def insert(
-        best: _Nearest, item: tuple[jax.Array, jax.Array]
-    ) -> tuple[_Nearest, None]:
+        best: _NearestPoints, item: tuple[jax.Array, jax.Array]
+    ) -> tuple[_NearestPoints, None]:
         i, point = item
         d = (position[0] - point[0]) ** 2 + (position[1] - point[1]) ** 2
         (d1, d2, d3), (i1, i2, i3) = best
@@ -41,11 +41,11 @@ def _nearest(points: jax.Array, position: jax.Array) -> _Nearest:
             jnp.where(d < d1, i1, jnp.where(d < d2, i, i2)),
             jnp.where(d < d2, i2, jnp.where(d < d3, i, i3)),
         )
-        return _Nearest(squared, which), None
+        return _NearestPoints(squared, which), None
 
     far = jnp.full(position.shape[1:], 1e9)
     none = jnp.zeros(position.shape[1:], jnp.int32)
-    start = _Nearest((far, 2 * far, 3 * far), (none, none, none))
+    start = _NearestPoints((far, 2 * far, 3 * far), (none, none, none))
     items = jnp.arange(len(points)), points
     return jax.lax.scan(insert, start, items, unroll=4)[0]
 
