@@ -1,9 +1,87 @@
 """Settings of the host process, for entry points to call before jax is imported."""
 
 import ctypes
+import hashlib
+import os
+import platform
 import sys
+from pathlib import Path
 
-__all__ = ["keep_freed_memory"]
+import platformdirs
+
+__all__ = ["cache_compiled_programs", "keep_freed_memory"]
+
+_CACHE_BYTES = 1 << 30
+_CACHED_FROM_SECONDS = 0.1  # programs that compile faster are not worth a file
+
+
+def cache_compiled_programs() -> Path | None:
+    """Makes jax keep compiled programs on disk, so that later runs load them.
+
+    Programs go to the user's cache folder, or to the folder that the environment
+    variable `METASEG_CACHE` names; `METASEG_CACHE=off` keeps none. The oldest are
+    deleted when the folder holds more than 1 GB. A cache that the user has set up for
+    jax (`JAX_COMPILATION_CACHE_DIR`) is left as it is. A loaded program computes the
+    same bits as a compiled one: jax tells programs apart by their code, the options of
+    the compiler and its version, and here each kind of processor has its own folder.
+
+    Returns:
+      The folder; None if this function set up no cache, which includes a folder that
+      cannot be written.
+    """
+    choice = os.environ.get("METASEG_CACHE", "")
+    jax = sys.modules.get("jax")  # may be imported already, but not by this module
+    taken = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if jax is not None:
+        taken = jax.config.jax_compilation_cache_dir
+    if taken or choice.lower() == "off":
+        return None
+    root = platformdirs.user_cache_path("metaseg")
+    if choice:
+        root = Path(choice).expanduser().absolute()
+    folder = root / f"programs-{_processor()}"
+    try:
+        # For the user alone: who can write here can run code in the user's name.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _delete_oldest(folder, _CACHE_BYTES)
+    except OSError:
+        return None
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return None
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": _CACHED_FROM_SECONDS,
+    }
+    for name, value in settings.items():
+        if jax is not None:
+            jax.config.update(name, value)
+        else:
+            os.environ.setdefault(name.upper(), str(value))
+    return folder
+
+
+def _processor() -> str:
+    """Identifies the kind and the cores of the processor that programs are for."""
+    kind = platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        wanted = ("model name", "flags", "Features")
+        kind += "".join(sorted({line for line in lines if line.startswith(wanted)}))
+    except OSError:  # no Linux
+        kind += platform.processor()
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return hashlib.sha256(f"{kind} {cores}".encode()).hexdigest()[:8]
+
+
+def _delete_oldest(folder: Path, limit: int) -> None:
+    """Deletes the files that were used longest ago, down to `limit` bytes."""
+    found = [(path, path.stat()) for path in folder.iterdir()]
+    found.sort(key=lambda item: max(item[1].st_atime, item[1].st_mtime), reverse=True)
+    total = 0
+    for path, status in found:
+        total += status.st_size
+        if total > limit:
+            path.unlink(missing_ok=True)
 
 
 def keep_freed_memory() -> None:

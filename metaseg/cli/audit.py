@@ -12,6 +12,7 @@ import os
 
 from absl import flags
 
+from metaseg import host
 from metaseg.cli import parsing
 
 FLAGS = flags.FlagValues()
@@ -55,6 +56,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of the bootstrap.", flag_values=FL
 def run() -> int:
     """Runs the audit; returns the exit status."""
     labels, output = (parsing.given_folder(flag) for flag in (_LABELS, _OUTPUT))
+    host.cache_compiled_programs()
     from metaseg.runs import audit  # late: jax starts once the flags are right
 
     found = audit.audit(

@@ -48,6 +48,7 @@ def run(config: ConfigDict) -> int:
     """Runs iGTT; returns the exit status."""
     address = _WORKDIR.value or str(parsing.fresh_workdir(_CONFIG.value))
     host.keep_freed_memory()
+    host.cache_compiled_programs()
     from metaseg.runs import jobs  # late: jax starts once the flags are right
     from metaseg.runs.igtt.run import segment
 

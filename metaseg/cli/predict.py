@@ -85,6 +85,7 @@ def run() -> int:
         raise InputError("images: not given, expected a folder, file or pattern")
     label_values = _label_values()
     host.keep_freed_memory()
+    host.cache_compiled_programs()
     from metaseg.runs import predict  # late: jax starts once the flags are right
 
     done = predict.predict(

@@ -6,7 +6,9 @@
 
 All devices of the machine are used. Several processes do one run together with
 --distributed, where TPU pod, Slurm or Kubernetes number them, or with --coordinator,
---num_processes and --process_id. Exit status 2: wrong input; 75: stopped and saved, run
+--num_processes and --process_id. Compiled programs are kept in the user's cache folder
+for the next run, or in the folder that the environment variable METASEG_CACHE names;
+METASEG_CACHE=off keeps none. Exit status 2: wrong input; 75: stopped and saved, run
 the same command again; 76: another process of the run was lost, start all of them
 again.
 """
@@ -78,6 +80,7 @@ def run(config: ConfigDict) -> int:
     if profile is not None and "://" in address:
         raise InputError("profile: traces go to a disk, expected a --workdir on one")
     host.keep_freed_memory()
+    host.cache_compiled_programs()
     from metaseg.runs import jobs  # late: jax starts once the flags are right
 
     workdir = jobs.folder(address)
