@@ -103,6 +103,9 @@ def from_results(
       variables: Weights of the network, of `TrainState.variables`.
       where: Name of the run, for messages.
 
+    Returns:
+      The predictor.
+
     Raises:
       InputError: If the settings or the results lack a field.
     """

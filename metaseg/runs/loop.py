@@ -31,7 +31,13 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 class TraceWindow(NamedTuple):
-    """Steps to trace: those after `start`, up to `stop`, into `folder`."""
+    """Steps to trace: those after `start`, up to `stop`.
+
+    Attributes:
+      start: Step after which tracing starts.
+      stop: Last step that is traced.
+      folder: Folder for the trace.
+    """
 
     start: int
     stop: int

@@ -76,6 +76,9 @@ def load(config: ConfigDict) -> Dataset:
     Args:
       config: Checked settings of a run.
 
+    Returns:
+      The data set.
+
     Raises:
       InputError: If a field or a file is wrong.
     """

@@ -19,16 +19,27 @@ TITLES = {"otsu": "Otsu", "li": "Li", "kmeans": "k-means", "chan_vese": "Chan-Ve
 
 
 def row(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the table of results."""
+    """Makes a row of the table of results.
+
+    Args:
+      name: Name of the method.
+      values: Its measures.
+
+    Returns:
+      Name and measures.
+    """
     return {"name": name, **{k: values[k] for k in ("iou", "mean_image_iou", "dice")}}
 
 
 def classical(made: Setup, placed: Sequence[Placed]) -> list[dict[str, Any]]:
-    """Every method of `unsupervised`, and what training may start from.
+    """Measures all methods of `unsupervised`, and the masks that training starts from.
 
     Args:
       made: Parts of the run; its test images are measured on; its polarity is theirs.
       placed: the test images in batches.
+
+    Returns:
+      A row of the table of results for each method.
     """
     config = made.members[0]
     split: Any = made.data.test

@@ -37,7 +37,12 @@ INITIAL_THRESHOLDS = 256  # for the first labels, whose scores span the whole ra
 
 
 class Placed(NamedTuple):
-    """A batch of images, and where its pixels lie for scoring."""
+    """A batch of images, and its pixels on the device for scoring.
+
+    Attributes:
+      images: The images.
+      pixels: Their pixels as the layout has put them.
+    """
 
     images: Images
     pixels: Any
@@ -62,12 +67,25 @@ class IgttPrograms(NamedTuple):
 
 
 def label_dtype(config: ConfigDict) -> Any:
-    """Of the labels trained on: class ids, or soft."""
+    """Returns the type of the labels trained on: class ids, or soft.
+
+    Args:
+      config: Settings of a run.
+    """
     return np.float32 if config.igtt.target_sigma else np.uint8
 
 
 def place(config: ConfigDict, layout: Layout, images: Images) -> list[Placed]:
-    """Images in batches for scoring, their pixels on the device."""
+    """Splits images into batches for scoring and puts their pixels on the device.
+
+    Args:
+      config: Settings of a run.
+      layout: How the run is laid out over devices.
+      images: The images.
+
+    Returns:
+      The batches.
+    """
     height, width = images.valid.shape[1:]
     most = max(1, PIXELS // (height * width))
     size = layout.round_up(min(config.training.eval_batch_size, most))
@@ -78,7 +96,17 @@ def place(config: ConfigDict, layout: Layout, images: Images) -> list[Placed]:
 
 
 def build(made: Setup, state: Any, data: Batch, placed: Placed) -> IgttPrograms:
-    """Compiles training and scoring for a state and data laid out like these."""
+    """Compiles training and scoring for a state and data laid out like these.
+
+    Args:
+      made: Parts of the run.
+      state: Train state.
+      data: Training images with labels.
+      placed: A batch of images for scoring.
+
+    Returns:
+      The compiled programs.
+    """
     config, layout = made.members[0], made.layout
     train_steps, _ = steps.functions(config, layout, training.gather)
     settings = layout.put_settings(made.settings)
@@ -101,13 +129,26 @@ def build(made: Setup, state: Any, data: Batch, placed: Placed) -> IgttPrograms:
 
 
 def label_key(config: ConfigDict, round_: int) -> jax.Array:
-    """The key of the labels of a round; that of the first ones is 0."""
+    """Returns the key of the labels of a round; the first labels have round 0.
+
+    Args:
+      config: Settings of a run.
+      round_: Number of the round.
+    """
     key = jax.random.split(jax.random.key(config.seed), 3)[2]
     return jax.random.fold_in(key, round_)
 
 
 def labels(config: ConfigDict, target: str) -> Callable[..., Any]:
-    """Labels of masks, `(key, masks, images) -> labels`, compiled."""
+    """Compiles the function from masks to labels.
+
+    Args:
+      config: Settings of a run.
+      target: Part of a mask that becomes the label, one of `igtt.TARGETS`.
+
+    Returns:
+      `(key, masks, images) -> labels`.
+    """
     c = config.igtt
     keep = noise.per_example(igtt.target(target, radius=c.radius, fraction=c.fraction))
 
@@ -125,7 +166,17 @@ def labels(config: ConfigDict, target: str) -> Callable[..., Any]:
 def first_masks(
     config: ConfigDict, start: str, images: Images, *, refined: bool = True
 ) -> jax.Array:
-    """Masks that the image alone gives, `[B, H, W]`; see `config.igtt.start`."""
+    """Computes the masks that the images alone give.
+
+    Args:
+      config: Settings of a run.
+      start: Method, see `config.igtt.start`.
+      images: B images.
+      refined: Whether small objects are dropped and boundaries moved.
+
+    Returns:
+      Boolean `[B, H, W]`.
+    """
     c = config.igtt
     if start == "black":
         return jnp.zeros(images.valid.shape, bool)
@@ -142,7 +193,18 @@ def first_masks(
 def read(
     config: ConfigDict, scores: jax.Array, images: Images, *, supervised: bool = False
 ) -> jax.Array:
-    """Masks of scores: the best cut, or one half after training on true labels."""
+    """Computes masks from scores.
+
+    Args:
+      config: Settings of a run.
+      scores: Probabilities of the foreground, `[B, H, W]`.
+      images: B images.
+      supervised: Whether the network was trained on true labels: then the threshold is
+        one half, else the best one of each image.
+
+    Returns:
+      Boolean `[B, H, W]`.
+    """
     if supervised:
         half = decoding.argmax_threshold()
         return decoding.is_foreground(scores, *half) & images.valid
@@ -152,7 +214,17 @@ def read(
 def thresholds(
     config: ConfigDict, scores: jax.Array, images: Images
 ) -> tuple[jax.Array, jax.Array]:
-    """The threshold of the scores of each image, or NaN, and whether it is inverted."""
+    """Computes the best threshold of the scores of each image.
+
+    Args:
+      config: Settings of a run.
+      scores: Probabilities of the foreground, `[B, H, W]`.
+      images: B images.
+
+    Returns:
+      Thresholds `[B]`, NaN where there is none, and boolean `[B]`, whether foreground
+      is below the threshold.
+    """
     c = config.igtt
     own = {"criterion": c.criterion, "num_thresholds": c.num_thresholds}
     above = igtt.best_mask(scores, images.valid, **own)
@@ -209,12 +281,29 @@ def _update(
 
 
 def joined(layout: Layout, parts: Sequence[Any], count: int) -> Any:
-    """Results of consecutive batches as one, on the host, less what filled them up."""
+    """Joins the results of consecutive batches on the host.
+
+    Args:
+      layout: How the run is laid out over devices.
+      parts: Results of the batches.
+      count: Number of images; what follows filled up the last batch.
+
+    Returns:
+      The joined arrays.
+    """
     return jax.tree.map(
         lambda *x: np.concatenate([layout.to_host(each) for each in x])[:count], *parts
     )
 
 
 def reader(config: ConfigDict, *, supervised: bool) -> Callable[..., jax.Array]:
-    """`read`, compiled."""
+    """Compiles `read`.
+
+    Args:
+      config: Settings of a run.
+      supervised: As in `read`.
+
+    Returns:
+      `(scores, images) -> masks`.
+    """
     return jax.jit(partial(read, config, supervised=supervised))

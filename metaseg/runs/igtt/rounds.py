@@ -62,7 +62,12 @@ class Arrays(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """Images with the labels by which their masks are measured."""
+    """Images with the labels by which their masks are measured.
+
+    Attributes:
+      placed: The images in batches.
+      labels: Class ids, uint8 `[N, H, W]`.
+    """
 
     placed: list[Placed]
     labels: np.ndarray

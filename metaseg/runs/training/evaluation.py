@@ -77,7 +77,11 @@ def validate(
 
 
 def measure_of(values: Mapping[str, Any]) -> str:
-    """Returns the name of the measure that runs are compared by."""
+    """Returns the name of the measure that runs are compared by.
+
+    Args:
+      values: Measures by name.
+    """
     return "iou" if "iou" in values else "miou"
 
 

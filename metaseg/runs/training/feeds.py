@@ -173,13 +173,16 @@ class Streamed(Feed):
 
 
 def build(members: Sequence[ConfigDict], split: Examples, layout: Layout) -> Feed:
-    """The feed that suits where the examples of `split` lie.
+    """Returns the feed that suits where the training examples are.
 
     Args:
       members: the configs of the runs, which differ in their seeds at most as far as
         data go.
       split: training examples.
       layout: where they are to lie.
+
+    Returns:
+      The feed.
 
     Raises:
       InputError: several members, and examples that do not fit in memory.
@@ -203,13 +206,21 @@ def build(members: Sequence[ConfigDict], split: Examples, layout: Layout) -> Fee
 
 
 def steps_per_dispatch(config: ConfigDict) -> int:
-    """As the config says, or what suits the device."""
+    """Returns how many steps run per dispatch; by default what suits the device.
+
+    Args:
+      config: Settings of a run.
+    """
     given = config.training.steps_per_dispatch
     return given or training.default_steps_per_dispatch()
 
 
 def renderer(config: ConfigDict) -> Callable[[Any, jax.Array], Batch]:
-    """`training.Step.gather` for a built-in family without end."""
+    """Returns `training.Step.gather` for new rendered images in every step.
+
+    Args:
+      config: Settings of a run.
+    """
     c = config.data
     # Not the seed of the validation and test images: none of them is trained on.
     seed = np.uint32(c.seed) ^ np.uint32(0x6D657461)

@@ -59,7 +59,10 @@ class StepSettings(NamedTuple):
 
 
 def configs(config: ConfigDict) -> list[ConfigDict]:
-    """The config of each member.
+    """Returns the config of each member of an ensemble.
+
+    Args:
+      config: Settings of the ensemble.
 
     Raises:
       InputError: `config.parallel.ensemble` or `vary` is wrong.
@@ -134,13 +137,21 @@ def _get(config: ConfigDict, field: str) -> Any:
 
 
 def keys(config: ConfigDict) -> tuple[jax.Array, jax.Array]:
-    """Keys of the weights and of the augmentation."""
+    """Returns the keys of the weights and of the augmentation.
+
+    Args:
+      config: Settings of a run.
+    """
     weights, augmentation = jax.random.split(jax.random.key(config.seed))
     return weights, augmentation
 
 
 def settings(members: Sequence[ConfigDict]) -> StepSettings:
-    """What the steps are told; leaves lead with the members if there are several."""
+    """Returns what the steps are told; with several members as leading axis.
+
+    Args:
+      members: Settings of each member.
+    """
     each = []
     for member in members:
         matrix = noise.build_matrix(member.noise, member.data.num_classes)
@@ -166,7 +177,12 @@ def settings(members: Sequence[ConfigDict]) -> StepSettings:
 
 
 def bind(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
-    """The config with numbers in it that may be traced."""
+    """Returns the config with values that may be traced.
+
+    Args:
+      config: Settings of a run.
+      values: Values by field, such as "noise.rate".
+    """
     if not values:
         return config
     bound = thawed(config)
@@ -176,7 +192,11 @@ def bind(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
 
 
 def differences(config: ConfigDict) -> list[dict[str, Any]]:
-    """What sets each member apart, by field, as plain values."""
+    """Returns the fields in which each member differs, with its values.
+
+    Args:
+      config: Settings of the ensemble.
+    """
     varied = _varied(config)
     return [
         {field: values[i] for field, values in varied.items()}

@@ -60,7 +60,11 @@ class Scores(NamedTuple):
 
 
 def noise_name(config: ConfigDict) -> str:
-    """The noise in a word."""
+    """Returns the name of the noise, or "clean labels".
+
+    Args:
+      config: Settings of a run.
+    """
     return "clean labels" if config.noise.name == "none" else config.noise.name
 
 
@@ -84,6 +88,9 @@ def finished(
       state: Its final train state, on the host.
       diverged: Step of the first loss that was not finite, or 0.
       facts: What else goes into `results.json`.
+
+    Returns:
+      The run.
     """
     config, data = made.members[member], made.data
     matrix, folder = made.matrix(member), made.folders()[member]
@@ -112,6 +119,9 @@ def ensemble(made: "Setup", members: Sequence[Run]) -> Run:
     Args:
       made: Parts of the run.
       members: The finished members.
+
+    Returns:
+      The run of the ensemble.
     """
     differences = members_lib.differences(made.config)
     first = members[0].results
@@ -191,7 +201,12 @@ def _measures(
 
 
 def noisy_labels(config: ConfigDict, split: Split) -> np.ndarray:
-    """The labels of a few examples as the network would see them."""
+    """Returns the labels of a few examples as the network sees them.
+
+    Args:
+      config: Settings of a run.
+      split: The examples.
+    """
     key = jax.random.key(config.noise.seed)
     if config.noise.online:
         key = jax.random.fold_in(key, 0)
@@ -246,7 +261,19 @@ def panels(
     probability: np.ndarray | None,
     image_iou: np.ndarray,
 ) -> list[report.Panel]:
-    """Pictures of the first test images, padding cut away."""
+    """Makes pictures of the first test images without their padding.
+
+    Args:
+      config: Settings of a run.
+      matrix: Noise transition matrix `[K, K]`, or None.
+      test: Test split.
+      probability: Predicted probabilities `[n, H, W, K]` of the first n images, or
+        None.
+      image_iou: IoU of each image, `[N]`.
+
+    Returns:
+      A panel for each of the n images.
+    """
     if probability is None:
         return []
     split = test.take(range(len(probability)))
@@ -272,12 +299,20 @@ def panels(
 
 
 def main_measure(results: Mapping[str, Any]) -> str:
-    """Name of the measure that runs are compared by."""
+    """Returns the name of the measure that runs are compared by.
+
+    Args:
+      results: Content of results.json.
+    """
     return "iou" if "iou" in results["test"] else "miou"
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """The readings in a line for the terminal."""
+    """Returns the test measure under each decision rule in one line.
+
+    Args:
+      results: Content of results.json.
+    """
     measure = main_measure(results)
     values = results["test"][measure]
     text = "  ".join(f"{reading} {value:.4f}" for reading, value in values.items())

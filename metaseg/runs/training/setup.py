@@ -82,6 +82,9 @@ def build(
       workdir: Folder for the results, or None.
       data: Examples.
       layout: Of `build_layout`.
+
+    Returns:
+      The parts.
     """
     members = members_lib.configs(config)
     settings = members_lib.settings(members)
@@ -95,6 +98,9 @@ def build_layout(config: ConfigDict) -> Layout:
 
     Args:
       config: Settings of a run.
+
+    Returns:
+      The layout.
 
     Raises:
       InputError: If a field does not suit the devices of this machine.
@@ -138,7 +144,11 @@ def _layout(config: ConfigDict) -> Layout:
 
 
 def begin_folders(setup: Setup) -> None:
-    """Writes config.json and environment.json into the folders of a run."""
+    """Writes config.json and environment.json into the folders of a run.
+
+    Args:
+      setup: Parts of the run.
+    """
     if setup.workdir is None:
         return
     setup.workdir.mkdir(parents=True, exist_ok=True)
@@ -153,7 +163,12 @@ def begin_folders(setup: Setup) -> None:
 
 
 def in_order(setup: Setup, split: Examples) -> InOrder:
-    """Returns a split in batches for evaluation."""
+    """Returns a split in batches for evaluation.
+
+    Args:
+      setup: Parts of the run.
+      split: The split.
+    """
     layout: Any = setup.layout
     size = setup.config.training.eval_batch_size
     return InOrder(split, layout.round_up(size), layout.put_batch, layout.part())

@@ -40,6 +40,9 @@ def build(config: ConfigDict) -> training.Step:
     Args:
       config: Settings of one run.
 
+    Returns:
+      The parts of the step.
+
     Raises:
       InputError: If a field of noise, network, loss or optimizer is wrong.
     """
