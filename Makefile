@@ -23,10 +23,10 @@ $(STAMP): requirements.lock setup.py
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
-run: $(STAMP)    ## train on CONFIG (configs/cell_flip.py) and say where the report is
+run: $(STAMP)    ## train on CONFIG (configs/cell_flip.py) and print where the report is
 	$(BIN)/python experiments/main.py --config=$(CONFIG) $(ARGS)
 
-test: $(STAMP) lint  ## lint, then the whole test suite
+test: $(STAMP) lint  ## lint, then run all tests
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP)   ## ruff check, ruff format --check, mypy
@@ -34,17 +34,17 @@ lint: $(STAMP)   ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP) ## let ruff rewrite what it can
+format: $(STAMP) ## let ruff fix and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP)   ## write docs/noise.md and the pictures of the docs anew
+docs: $(STAMP)   ## write docs/noise.md and the pictures of the docs
 	$(BIN)/python docs/noise_pages.py
 	$(BIN)/python docs/families_picture.py
 
 # Needs uv (pip install uv). The file has a line with markers for each Python that gets
 # versions of its own: each gets the newest that support it.
-lock:            ## pin anew from setup.py
+lock:            ## pin the dependencies of setup.py
 	uv pip compile setup.py --extra test --universal --python-version 3.11 \
 	  --fork-strategy requires-python --upgrade --no-emit-index-url --no-annotate \
 	  --custom-compile-command 'make lock' --output-file requirements.lock
