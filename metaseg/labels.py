@@ -1,22 +1,28 @@
-"""What a label map is: class ids on a pixel grid, and void where nothing is said.
+"""Label maps: class ids of pixels, and void for pixels without a label.
 
 A label map is an integer array `[..., H, W]` of class ids `0..K-1`; `VOID` means "no
-label". Everything here is a pure function of arrays, but for `validate`, which looks
-at values on the host. Imports `metaseg.errors` only.
+label". All functions are pure functions of arrays except `validate`, which reads values
+on the host. May import `errors` and `typing`.
 """
+
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float32, Int32, Integer, Shaped
 
 from metaseg.errors import InputError
+from metaseg.typing import AnyArray, Labels
 
 __all__ = ["VOID", "class_counts", "is_void", "one_hot", "validate"]
 
 VOID = 255
+Array = TypeVar("Array", bound=AnyArray)
 
 
-def is_void(labels: jax.Array) -> jax.Array:
+def is_void(labels: Shaped[Array, "*shape"]) -> Bool[Array, "*shape"]:
     """Returns where a label map holds no label.
 
     Args:
@@ -25,10 +31,12 @@ def is_void(labels: jax.Array) -> jax.Array:
     Returns:
       Boolean, the shape of `labels`; true where void.
     """
-    return labels == VOID
+    return cast(Array, labels == VOID)
 
 
-def one_hot(labels: jax.Array, num_classes: int) -> jax.Array:
+def one_hot(
+    labels: Integer[AnyArray, "*shape"], num_classes: int
+) -> Float32[jax.Array, "*shape K"]:
     """Returns the indicator of each class.
 
     Args:
@@ -41,33 +49,34 @@ def one_hot(labels: jax.Array, num_classes: int) -> jax.Array:
     return jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
 
 
-def class_counts(labels: jax.Array, num_classes: int) -> jax.Array:
+def class_counts(labels: Labels, num_classes: int) -> Int32[jax.Array, "*batch K"]:
     """Counts the pixels of each class in each map; void is not counted.
 
     Args:
-      labels: class ids, integer `[..., H, W]`.
-      num_classes: K.
+      labels: Class ids, integer `[..., H, W]`; 255 is void.
+      num_classes: Number of classes K.
 
     Returns:
       int32 `[..., K]`.
     """
-    hits = labels[..., None] == jnp.arange(num_classes, dtype=labels.dtype)
+    hits = jnp.asarray(labels)[..., None] == jnp.arange(num_classes, dtype=labels.dtype)
     return hits.sum(axis=(-3, -2), dtype=jnp.int32)
 
 
-def validate(
-    labels: np.ndarray | jax.Array, num_classes: int, *, where: str = "labels"
-) -> None:
-    """Check label maps on the host, before they go anywhere.
+def validate(labels: ArrayLike, num_classes: int, *, where: str = "labels") -> None:
+    """Checks the values of label maps on the host.
 
     Args:
-      labels: what should be integer class ids `[..., H, W]`.
-      num_classes: K, at most 255 as `VOID` is taken.
-      where: the file or field that the message names.
+      labels: Integer class ids `[..., H, W]`.
+      num_classes: Number of classes K, at most 255.
+      where: Name of the file, argument or field, for the message.
 
     Raises:
-      InputError: not integers, fewer than two axes, or an id that is neither in
-        `0..K-1` nor `VOID`; names the offending id.
+      InputError: If `labels` is not an integer array, has fewer than two axes, or holds
+        an id that is neither in `0..K-1` nor `VOID`; names the id.
+
+    Example:
+      >>> validate(np.array([[0, 1, 255]]), num_classes=2)
     """
     values = np.asarray(labels)
     if values.dtype.kind not in "iu":

@@ -21,6 +21,7 @@ __all__ = [
     "Labels",
     "Masks",
     "Matrix",
+    "Number",
     "Numbers",
     "PRNGKey",
     "Probabilities",
@@ -46,6 +47,9 @@ Probabilities: TypeAlias = Float[AnyArray, "*batch H W K"]
 
 Matrix: TypeAlias = Real[AnyArray, "K K"] | Sequence[Sequence[float]]
 """A noise transition matrix: row = clean class, column = noisy class."""
+
+Number: TypeAlias = Real[ArrayLike, ""]
+"""One number, which may be traced."""
 
 Numbers: TypeAlias = Real[ArrayLike, ""] | Real[AnyArray, "_"] | Sequence[float]
 """One number, or a sequence of them, such as one for each class."""

@@ -1,8 +1,8 @@
-"""How pixels are drawn at random: independently, by class probabilities, or exactly.
+"""Random pixels: drawn independently, by class probabilities, or in exact numbers.
 
-Probabilities become integer cuts in units of 2^-24, so that 0 means never, 1 means
-always, a class of probability 0 is never drawn, and a pixel costs one random word.
-Imports jax only.
+A probability becomes an integer threshold in units of 2^-24, and an event happens where
+the 24 random bits of a pixel are below it. So a probability of 0 means never and 1
+means always, and a class of probability 0 is never drawn. May import `typing`.
 """
 
 import math
@@ -12,38 +12,45 @@ import jax
 import jax.numpy as jnp
 from jax.extend.random import threefry_2x32
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Int32, Integer, Shaped, UInt32
+
+from metaseg.typing import AnyArray, Labels, Numbers, PRNGKey
 
 __all__ = [
     "IDS",
     "ONE",
+    "bits",
     "by_class",
     "categorical",
     "exact_counts",
     "integers",
     "smallest",
-    "to_cut",
-    "words",
+    "to_threshold",
 ]
 
 _BITS = 24
 ONE = 1 << _BITS
-_DIGIT = 4  # bits that a step of the selection looks at
+_DIGIT = 4  # bits that one step of the selection compares
 _RADIX = 1 << _DIGIT
 IDS = 256  # class ids and void
 
 
-def words(key: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Uniform integers in `0..2^24 - 1`, uint32, one per pixel.
+def bits(key: PRNGKey, shape: Sequence[int]) -> UInt32[jax.Array, "..."]:
+    """Draws uniform integers in `0..2^24 - 1`, one per pixel.
 
-    Random bits are what noise costs, so two pixels, a quarter of a map or more apart,
-    share 32 of them: one reads them from the top, the other from the middle. Each is
-    exactly uniform; what one says of the other is less than one part in 2^16. The bits
-    are Threefry-2x32's (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
-    SC'11), both words of each block, of which `jax.random.bits` keeps only the XOR.
+    Drawing random bits is most of the cost of noise. So two pixels that are at least a
+    quarter of a map apart share 32 bits: one takes the upper 24, the other those from
+    the middle on. Each is exactly uniform; one tells less than 2^-16 of the other. The
+    bits are those of Threefry-2x32, both halves of each block, of which
+    `jax.random.bits` returns only the XOR. Source: Salmon et al., "Parallel random
+    numbers: as easy as 1, 2, 3", SC'11.
 
     Args:
       key: PRNG key.
-      shape: of the result, `[..., H, W]`.
+      shape: Shape of the result, `[..., H, W]`.
+
+    Returns:
+      uint32 of this shape.
     """
     size, batch = math.prod(shape[-2:]), math.prod(shape[:-2])
     blocks = batch * -(-size // 4)
@@ -51,41 +58,72 @@ def words(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     drawn = threefry_2x32(seed, jax.lax.iota(jnp.uint32, 2 * blocks))
     # Stacked in fours: XLA's CPU backend runs other layouts three times slower.
     first, second = drawn.reshape(2, batch, -1)
-    parts = [first, _half_turn(first), second, _half_turn(second)]
+    parts = [first, _swap_halves(first), second, _swap_halves(second)]
     quarters = jnp.stack(parts, axis=1) >> (32 - _BITS)
     return quarters.reshape(batch, -1)[:, :size].reshape(tuple(shape))
 
 
-def _half_turn(word: jax.Array) -> jax.Array:
-    return (word << 16) | (word >> 16)
+def _swap_halves(block: jax.Array) -> jax.Array:
+    return (block << 16) | (block >> 16)
 
 
-def to_cut(probability: ArrayLike) -> jax.Array:
-    """Integer c, uint32, such that `words < c` with this probability."""
+def to_threshold(
+    probability: Shaped[ArrayLike, "*shape"] | Sequence[float],
+) -> UInt32[jax.Array, "..."]:
+    """Returns the integer that random bits are below with a probability.
+
+    Args:
+      probability: Probabilities in [0, 1], of any shape.
+
+    Returns:
+      Thresholds t, uint32 in `0..2^24`, such that `bits < t` with this probability.
+
+    Example:
+      >>> to_threshold(0.5)
+      Array(8388608, dtype=uint32)
+    """
     scaled = jnp.asarray(probability, jnp.float32) * ONE
     return jnp.round(scaled).astype(jnp.uint32)
 
 
-def integers(word: jax.Array, count: ArrayLike) -> jax.Array:
-    """Words as uniform integers in `0..count - 1`, int32; count below 2^16."""
+def integers(
+    bits: UInt32[AnyArray, "..."], count: Integer[ArrayLike, "..."]
+) -> Int32[jax.Array, "..."]:
+    """Turns random bits into uniform integers in `0..count - 1`.
+
+    Args:
+      bits: Result of `bits`.
+      count: Number of values, below 2^16; broadcasts with `bits`.
+
+    Returns:
+      Uniform integers, int32.
+    """
     half = _BITS // 2
-    count = jnp.asarray(count, jnp.uint32)
-    high, low = word >> half, word & ((1 << half) - 1)
+    bits, count = jnp.asarray(bits), jnp.asarray(count, jnp.uint32)
+    high, low = bits >> half, bits & ((1 << half) - 1)
     return ((high * count + ((low * count) >> half)) >> half).astype(jnp.int32)
 
 
 def by_class(
-    labels: jax.Array, values: ArrayLike, classes: Sequence[int] | None = None
-) -> jax.Array:
-    """A class's value at each of its pixels.
+    labels: Integer[AnyArray, "..."],
+    values: Numbers,
+    *,
+    classes: Sequence[int] | None = None,
+) -> Shaped[jax.Array, "..."]:
+    """Gives each pixel the value of its class.
 
     Args:
-      labels: class ids, integer, any shape.
-      values: scalar, or one per class of `classes`.
-      classes: class ids; by default as many as there are values, from 0.
+      labels: Integer class ids, of any shape.
+      values: One number, or one per class of `classes`.
+      classes: Class ids that the values are for; by default 0, 1, ....
 
     Returns:
-      `values` spread over the pixels; a scalar comes back as it is.
+      Values of the shape of `labels`, 0 for all other classes; a scalar if `values` is
+      one number.
+
+    Example:
+      >>> by_class(jnp.array([[0, 1, 1]]), (0.25, 0.5))
+      Array([[0.25, 0.5 , 0.5 ]], dtype=float32)
     """
     values = jnp.asarray(values)
     if values.ndim == 0:
@@ -97,27 +135,29 @@ def by_class(
     return spread
 
 
-def categorical(key: jax.Array, rows: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Classes drawn from the rows of a matrix, one random word per pixel.
+def categorical(
+    key: PRNGKey, rows: Int32[AnyArray, "*shape"], matrix: Float[AnyArray, "R K"]
+) -> UInt32[jax.Array, "*shape"]:
+    """Draws a class for each pixel from a row of a matrix.
 
     Args:
       key: PRNG key.
-      rows: for each pixel, which row to draw from: int32, any shape.
-      matrix: probabilities `[R, K]`, rows sum to 1; may be traced.
+      rows: Row to draw from at each pixel, int32, of any shape.
+      matrix: Probabilities `[R, K]`, whose rows sum to 1; may be traced.
 
     Returns:
-      Class ids `0..K-1`, uint32, the shape of `rows`.
+      Class ids `0..K-1`, uint32, of the shape of `rows`.
     """
     num_classes = matrix.shape[1]
-    drawn = words(key, rows.shape)
-    last = _cumulative_cuts(matrix)[:, :-1]
+    drawn = bits(key, rows.shape)
+    last = _cumulative_thresholds(matrix)[:, :-1]
     if num_classes <= 4:
         at_pixel = [by_class(rows, last[:, j]) for j in range(num_classes - 1)]
         reached = jnp.zeros(rows.shape, jnp.uint32)
-        for cut in at_pixel:
-            reached += drawn >= cut
+        for threshold in at_pixel:
+            reached += drawn >= threshold
         return reached
-    # Binary search for the number of cuts that the word has reached.
+    # Binary search for the number of thresholds that the bits have reached.
     steps = (num_classes - 1).bit_length()
     padding = ((0, 0), (0, (1 << steps) - num_classes))
     table = jnp.pad(last, padding, constant_values=ONE).ravel()
@@ -125,14 +165,14 @@ def categorical(key: jax.Array, rows: jax.Array, matrix: jax.Array) -> jax.Array
     reached = jnp.zeros(rows.shape, jnp.uint32)
     for step in reversed(range(steps)):
         probe = reached + (1 << step)
-        cut = table.at[first + probe - 1].get(mode="promise_in_bounds")
-        reached = jnp.where(drawn >= cut, probe, reached)
+        threshold = table.at[first + probe - 1].get(mode="promise_in_bounds")
+        reached = jnp.where(drawn >= threshold, probe, reached)
     return reached
 
 
-def _cumulative_cuts(matrix: jax.Array) -> jax.Array:
-    """Right ends of each row's classes in `0..2^24`; empty where a class has none."""
-    shares = to_cut(matrix).astype(jnp.int32)
+def _cumulative_thresholds(matrix: AnyArray) -> jax.Array:
+    """Right ends of the intervals of each row's classes in `0..2^24`, `[R, K]`."""
+    shares = to_threshold(matrix).astype(jnp.int32)
     rounding = ONE - shares.sum(axis=1)
     largest = jnp.argmax(shares, axis=1)
     shares = shares.at[jnp.arange(matrix.shape[0]), largest].add(rounding)
@@ -140,69 +180,77 @@ def _cumulative_cuts(matrix: jax.Array) -> jax.Array:
 
 
 def exact_counts(
-    key: jax.Array,
-    labels: jax.Array,
-    fraction: ArrayLike,
+    key: PRNGKey,
+    labels: Labels,
+    fraction: Numbers,
+    *,
     classes: Sequence[int] | None = None,
-) -> jax.Array:
-    """Choose exactly `ceil(n * fraction)` of the n pixels of each class in each map.
+) -> Bool[jax.Array, "*batch H W"]:
+    """Chooses exactly `ceil(n * fraction)` of the n pixels of each class in each map.
 
-    Each pixel draws a word; a radix selection finds the smallest ones of each class.
+    Each pixel draws random bits. A radix selection finds the lowest of each class.
 
     Args:
       key: PRNG key.
-      labels: class ids, integer `[..., H, W]`, fewer than 2^22 pixels to a map.
-      fraction: share in [0, 1], scalar or one per class of `classes`; may be traced.
-      classes: class ids the fractions belong to, as in `by_class`.
+      labels: Integer class ids `[..., H, W]`, fewer than 2^22 pixels in a map.
+      fraction: Share in [0, 1], one number or one per class of `classes`; may be
+        traced.
+      classes: Class ids that the fractions are for, as in `by_class`.
 
     Returns:
-      Boolean `[..., H, W]`, true where chosen.
+      Boolean `[..., H, W]`, true where a pixel is chosen.
     """
-    share = by_class(jnp.arange(IDS), fraction, classes)
+    share = by_class(jnp.arange(IDS), fraction, classes=classes)
     maps = labels.reshape(-1, labels.shape[-2] * labels.shape[-1]).astype(jnp.int32)
 
-    def choose(ids: jax.Array, drawn: jax.Array) -> jax.Array:
+    def choose(ids: AnyArray, drawn: jax.Array) -> jax.Array:
         pixels = jnp.zeros(IDS, jnp.int32).at[ids].add(1)
         return smallest(ids, drawn, _ceil_share(pixels, share))
 
-    drawn = words(key, labels.shape).reshape(maps.shape)
+    drawn = bits(key, labels.shape).reshape(maps.shape)
     return jax.vmap(choose)(maps, drawn).reshape(labels.shape)
 
 
-# Turn, chosen pixels, pixels still tied, and what each class may still choose.
+# Step, chosen pixels, tied pixels, and how many each class may still choose.
 _State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 @jax.jit  # so that eager calls compile the loop only once
-def smallest(ids: jax.Array, drawn: jax.Array, quota: jax.Array) -> jax.Array:
-    """Where the `quota` smallest words of each class are; equal words go by place.
+def smallest(
+    ids: Int32[AnyArray, "N"],
+    drawn: UInt32[AnyArray, "N"],
+    quota: Int32[AnyArray, "256"],
+) -> Bool[jax.Array, "N"]:
+    """Finds the pixels with the lowest random bits of each class.
 
-    Digit by digit from the highest: pixels below the digit at which their class's
-    quota runs out are chosen, those above are not, those at it go on to the next.
+    Works digit by digit from the highest. Pixels below the digit at which the quota of
+    their class is used up are chosen. Pixels at that digit are compared by the next
+    one. Pixels with equal bits are chosen in raster order.
 
     Args:
-      ids: class ids of one map, int32 `[N]`.
-      drawn: random words, uint32 `[N]`.
-      quota: how many of each class, int32 `[256]`, no more than there are.
+      ids: Class ids of one map, int32 `[N]`.
+      drawn: Random bits, uint32 `[N]`.
+      quota: Number of pixels to choose of each class, int32 `[256]`; at most as many as
+        there are.
 
     Returns:
-      Boolean `[N]`.
+      Boolean `[N]`, true where a pixel is chosen.
     """
     size = ids.shape[0]
     place = jnp.arange(size, dtype=jnp.uint32)
     place_digits = -(-(size - 1).bit_length() // _DIGIT)
-    word_digits = _BITS // _DIGIT
-    shifts = [*reversed(range(word_digits)), *reversed(range(place_digits))]
+    drawn_digits = _BITS // _DIGIT
+    shifts = [*reversed(range(drawn_digits)), *reversed(range(place_digits))]
     shift_of = jnp.array(shifts, jnp.uint32) * _DIGIT
 
     def unsettled(state: _State) -> jax.Array:
-        turn, _, _, quota = state
-        return (turn < len(shifts)) & jnp.any(quota > 0)
+        step, _, _, quota = state
+        return (step < len(shifts)) & jnp.any(quota > 0)
 
     def next_digit(state: _State) -> _State:
-        turn, chosen, tied, quota = state
-        number = jnp.where(turn < word_digits, drawn, place)
-        digit = ((number >> shift_of[turn]) % _RADIX).astype(jnp.int32)
+        step, chosen, tied, quota = state
+        number = jnp.where(step < drawn_digits, drawn, place)
+        digit = ((number >> shift_of[step]) % _RADIX).astype(jnp.int32)
         pixels = jnp.zeros(IDS * _RADIX, jnp.int32)
         cell = ids * _RADIX + digit
         pixels = pixels.at[cell].add(tied, mode="promise_in_bounds")
@@ -212,21 +260,21 @@ def smallest(ids: jax.Array, drawn: jax.Array, quota: jax.Array) -> jax.Array:
         spent = jnp.max(jnp.where(within, up_to, 0), axis=1)
         chosen |= tied & (digit < last[ids])
         tied &= digit == last[ids]
-        return turn + 1, chosen, tied, quota - spent
+        return step + 1, chosen, tied, quota - spent
 
     nobody, everybody = jnp.zeros(size, bool), jnp.ones(size, bool)
-    start = (jnp.array(0), nobody, everybody, quota)
+    start = (jnp.array(0), nobody, everybody, jnp.asarray(quota))
     return jax.lax.while_loop(unsettled, next_digit, start)[1]
 
 
 def _ceil_share(count: jax.Array, fraction: ArrayLike) -> jax.Array:
-    """`ceil(count * fraction)` in integers, int32.
+    """Computes `ceil(count * fraction)` in integers, int32.
 
-    Floats would make `ceil(30 * 0.1)` four. The fraction is read in units of 2^-24,
-    half a unit or so off; products this close above an integer count as that integer.
+    In floats `ceil(30 * 0.1)` would be 4. The fraction is rounded to units of 2^-24.
+    Products that exceed an integer by no more than this rounding count as that integer.
     """
     fraction = jnp.asarray(fraction)
-    units, count = to_cut(fraction), count.astype(jnp.uint32)
+    units, count = to_threshold(fraction), count.astype(jnp.uint32)
     half = _BITS // 2
     low = jnp.uint32((1 << half) - 1)
     count_high, count_low = count >> half, count & low

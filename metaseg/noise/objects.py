@@ -1,10 +1,9 @@
-"""Whole objects missed, invented, merged, boxed, clicked or scribbled.
+"""Noise on whole objects: missed, added, merged, boxes, points and scribbles.
 
 An object is an 8-connected component of one foreground class. Every function is `(key,
-labels, *, ...) -> labels` on integer maps `[..., H, W]`, keeps shape and dtype, and
-leaves void alone; `points` and `scribbles` make void. Objects are found on device,
-however many there are. An invalid parameter raises an `InputError`, which is a
-ValueError, that names it.
+labels, *, ...) -> labels` on integer maps `[..., H, W]`. It keeps shape and dtype, and
+void stays void. `points` and `scribbles` turn other pixels into void. Objects are found
+on the device, and their number is not limited.
 """
 
 from collections.abc import Callable
@@ -13,56 +12,65 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jaxtyping import Integer
 
 from metaseg import morphology
 from metaseg.labels import VOID, is_void
 from metaseg.morphology.footprint import SHAPES
 from metaseg.noise import draw
 from metaseg.noise.parameters import checked
+from metaseg.typing import AnyArray, Labels, Numbers, PRNGKey
 
 __all__ = ["add", "boxes", "merge", "omit", "points", "scribbles"]
 
 
 @checked
 def omit(
-    key: jax.Array, labels: jax.Array, *, rate: ArrayLike, fill: int = 0
-) -> jax.Array:
-    """Miss each object with probability `rate`: all of its pixels become `fill`.
+    key: PRNGKey, labels: Labels, *, rate: Numbers, fill: int = 0
+) -> Integer[jax.Array, "*batch H W"]:
+    """Misses each object with some probability: all of its pixels become `fill`.
 
     Args:
       key: PRNG key.
-      labels: class ids, integer `[..., H, W]`.
-      rate: probability in [0, 1], scalar or one per class `[K]`; may be traced.
-      fill: what missed objects become: a class id, or `VOID`; static.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
+      rate: Probability in [0, 1], one number or one per class `[K]`; may be traced.
+      fill: Label of missed objects: a class id, or 255; static.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
 
-    def one(classes: jax.Array, words: jax.Array) -> jax.Array:
+    def one(classes: jax.Array, bits: jax.Array) -> jax.Array:
         owner = _owners(classes)
-        coin = words.ravel()[owner]
-        missed = (owner >= 0) & (coin < draw.by_class(classes, draw.to_cut(rate)))
+        coin = bits.ravel()[owner]
+        missed = (owner >= 0) & (coin < draw.by_class(classes, draw.to_threshold(rate)))
         return jnp.where(missed, jnp.asarray(fill, classes.dtype), classes)
 
-    return _over_maps(one, labels, draw.words(key, labels.shape))
+    return _over_maps(one, labels, draw.bits(key, labels.shape))
 
 
 @checked
-def add(key: jax.Array, labels: jax.Array, *, rate: ArrayLike) -> jax.Array:
-    """Invent objects: copy each object, with probability `rate`, to another place.
+def add(
+    key: PRNGKey, labels: Labels, *, rate: Numbers
+) -> Integer[jax.Array, "*batch H W"]:
+    """Adds objects: copies each object, with some probability, to another place.
 
     The place is uniform among those where the copy fits into the image. Copies cover
-    background alone; where they overlap, the highest class id is seen.
+    only background. Where copies overlap, the highest class id remains.
 
     Args:
       key: PRNG key.
-      labels: class ids, integer `[..., H, W]`.
-      rate: probability in [0, 1], scalar or one per class `[K]`; may be traced.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
+      rate: Probability in [0, 1], one number or one per class `[K]`; may be traced.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     height, width = labels.shape[-2:]
 
@@ -73,8 +81,8 @@ def add(key: jax.Array, labels: jax.Array, *, rate: ArrayLike) -> jax.Array:
         box = _bounding_boxes(owner)
         rows = draw.integers(down.ravel(), height - (box.bottom - box.top)) - box.top
         cols = draw.integers(right.ravel(), width - (box.right - box.left)) - box.left
-        cut = draw.by_class(classes, draw.to_cut(rate))
-        copied = (owner >= 0) & (coin.ravel()[owner] < cut)
+        threshold = draw.by_class(classes, draw.to_threshold(rate))
+        copied = (owner >= 0) & (coin.ravel()[owner] < threshold)
         place = jnp.arange(classes.size).reshape(classes.shape)
         target = place + (rows * width + cols)[owner]
         target = jnp.where(copied, target, classes.size)
@@ -82,57 +90,66 @@ def add(key: jax.Array, labels: jax.Array, *, rate: ArrayLike) -> jax.Array:
         copies = canvas.at[target].max(classes, mode="drop").reshape(classes.shape)
         return jnp.where(classes == 0, copies, classes)
 
-    return _over_maps(one, labels, *draw.words(key, (3, *labels.shape)))
+    return _over_maps(one, labels, *draw.bits(key, (3, *labels.shape)))
 
 
 @checked
 def merge(
-    key: jax.Array, labels: jax.Array, *, radius: int, rate: ArrayLike = 1.0
-) -> jax.Array:
-    """Join objects of one class that lie close: the gap between them is filled.
+    key: PRNGKey, labels: Labels, *, radius: int, rate: Numbers = 1.0
+) -> Integer[jax.Array, "*batch H W"]:
+    """Merges close objects of one class: the gap between them is filled.
 
-    Background whose distances to the two nearest objects add up to `2 radius + 1` or
-    less, as they do all over a straight gap of `2 radius` pixels, becomes their class
-    if that is the same. Each pair of neighbours is joined with probability `rate`.
+    Background whose distances to its two nearest objects add up to at most `2 radius +
+    1` becomes their class if both are of one class. In a straight gap of `2 radius`
+    pixels all distances add up to that. Each pair of neighbours is merged with
+    probability `rate`.
 
     Args:
       key: PRNG key.
-      labels: class ids, integer `[..., H, W]`.
-      radius: pixels, a static integer >= 0; gaps up to twice as wide are filled.
-      rate: probability in [0, 1], scalar or one per class `[K]`; may be traced.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
+      radius: Half of the width of the widest gap that is filled, in pixels, static.
+      rate: Probability in [0, 1], one number or one per class `[K]`; may be traced.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     reach = 2 * radius
-    # A table, as square roots may differ between devices.
+    # A table, because square roots may differ between devices.
     root = jnp.asarray(np.sqrt(np.arange(2 * reach**2 + 2)), jnp.float32)
 
-    def one(classes: jax.Array, words: jax.Array) -> jax.Array:
+    def one(classes: jax.Array, bits: jax.Array) -> jax.Array:
         near, other = _two_nearest(_owners(classes), reach)
-        flat, words = classes.ravel(), words.ravel()
+        flat, bits = classes.ravel(), bits.ravel()
         kind = flat[near.owner]
         narrow = root[near.squared] + root[other.squared] <= reach + 1
         gap = (classes == 0) & (other.owner >= 0) & narrow
-        # The sum of the two objects' words is a fresh word, the same for all pixels.
-        coin = (words[near.owner] + words[other.owner]) % draw.ONE
-        joined = coin < draw.by_class(kind, draw.to_cut(rate))
+        # The sum of the two objects' bits is uniform, and the same for all pixels.
+        coin = (bits[near.owner] + bits[other.owner]) % draw.ONE
+        joined = coin < draw.by_class(kind, draw.to_threshold(rate))
         return jnp.where(gap & (kind == flat[other.owner]) & joined, kind, classes)
 
-    return _over_maps(one, labels, draw.words(key, labels.shape))
+    return _over_maps(one, labels, draw.bits(key, labels.shape))
 
 
 @checked
 def boxes(key: jax.Array, labels: jax.Array, *, num_classes: int = 2) -> jax.Array:
-    """Replace each object by its bounding box; of overlapping ones the highest class.
+    """Replaces each object by its bounding box.
+
+    Where boxes overlap, the highest class id remains.
 
     Args:
-      key: ignored.
-      labels: class ids, integer `[..., H, W]`.
+      key: Not used.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
       num_classes: K, static.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     del key
 
@@ -143,7 +160,7 @@ def boxes(key: jax.Array, labels: jax.Array, *, num_classes: int = 2) -> jax.Arr
         is_root = owner.ravel() == jnp.arange(classes.size)
         boxed = jnp.zeros_like(classes)
         for class_id in range(1, num_classes):
-            # +1 and -1 at the corners sum up to how many boxes cover a pixel.
+            # Cumulative sums of +1 and -1 at the corners count the boxes at a pixel.
             weight = (is_root & (classes.ravel() == class_id)).astype(jnp.int32)
             corners = jnp.zeros((height + 1, width + 1), jnp.int32)
             for rows, sign in ((box.top, 1), (box.bottom + 1, -1)):
@@ -161,73 +178,82 @@ def boxes(key: jax.Array, labels: jax.Array, *, num_classes: int = 2) -> jax.Arr
 
 @checked
 def points(
-    key: jax.Array,
-    labels: jax.Array,
+    key: PRNGKey,
+    labels: Labels,
     *,
     count: int = 1,
     background: int = 10,
     radius: int = 0,
-) -> jax.Array:
-    """Keep a few random pixels of each object and of the background; the rest is void.
+) -> Integer[jax.Array, "*batch H W"]:
+    """Keeps random points of each object and of the background; the rest is void.
 
     Source of the idea: Bearman et al., "What's the point: semantic segmentation with
     point supervision", ECCV 2016.
 
     Args:
       key: PRNG key.
-      labels: class ids, integer `[..., H, W]`.
-      count: pixels of each object (all of it, if it has fewer), static.
-      background: pixels of the background of each map, static.
-      radius: each becomes a disk of this many pixels, cut off at the object's border;
-        static.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
+      count: Number of pixels of each object, static. An object with fewer pixels is
+        kept whole.
+      background: Number of pixels of the background of each map, static.
+      radius: Radius of the disk that each point becomes, within its object, in
+        pixels; static.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
 
-    def one(classes: jax.Array, words: jax.Array) -> jax.Array:
+    def one(classes: jax.Array, bits: jax.Array) -> jax.Array:
         owner = _owners(classes)
-        marks = _marks(~is_void(classes), owner, words, (count, background), 0)
+        marks = _marks(~is_void(classes), owner, bits, (count, background), 0)
         return _only(_thicken(marks, owner, radius), classes)
 
-    return _over_maps(one, labels, draw.words(key, labels.shape))
+    return _over_maps(one, labels, draw.bits(key, labels.shape))
 
 
 @checked
 def scribbles(
-    key: jax.Array,
-    labels: jax.Array,
+    key: PRNGKey,
+    labels: Labels,
     *,
     length: float = 40.0,
     background: int = 3,
     radius: int = 1,
-) -> jax.Array:
-    """Keep a stroke in each object and some in the background; the rest is void.
+) -> Integer[jax.Array, "*batch H W"]:
+    """Keeps strokes in each object and in the background; the rest is void.
 
-    A stroke is the skeleton (of the object, or of the background) within half of
-    `length` from one of its pixels, drawn at random, and widened. Source of the idea:
-    Lin et al., "ScribbleSup: scribble-supervised convolutional networks for semantic
-    segmentation", CVPR 2016.
+    Each object keeps one stroke.
+    A stroke is the part of the skeleton (of the object, or of the background) within
+    half of `length` of one of its pixels, drawn at random. It is then widened. Source
+    of the idea: Lin et al., "ScribbleSup: scribble-supervised convolutional networks
+    for semantic segmentation", CVPR 2016.
 
     Args:
       key: PRNG key.
-      labels: class ids, integer `[..., H, W]`.
-      length: of a stroke from end to end, in pixels, static.
-      background: strokes in the background of each map, static.
-      radius: half of a stroke's width, in pixels, static; 0 is one pixel wide.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
+      length: Length of a stroke from end to end, in pixels, static.
+      background: Number of strokes in the background of each map, static.
+      radius: Half of the width of a stroke in pixels, static; 0 for a width of one
+        pixel.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
 
-    def one(classes: jax.Array, words: jax.Array) -> jax.Array:
+    def one(classes: jax.Array, bits: jax.Array) -> jax.Array:
         owner = _owners(classes)
         kinds = jnp.where(is_void(classes), 0, classes.astype(jnp.int32) + 1)
         lines = morphology.skeletonize_classes(kinds)
-        marks = _marks(lines, owner, words, (1, background), length)
+        marks = _marks(lines, owner, bits, (1, background), length)
         return _only(_thicken(marks, owner, radius), classes)
 
-    return _over_maps(one, labels, draw.words(key, labels.shape))
+    return _over_maps(one, labels, draw.bits(key, labels.shape))
 
 
 class _Boxes(NamedTuple):
@@ -239,31 +265,32 @@ class _Boxes(NamedTuple):
     right: jax.Array
 
 
-def _over_maps(one: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    """Apply a function of single maps `[H, W]` over leading axes."""
+def _over_maps(one: Callable[..., jax.Array], *arrays: AnyArray) -> jax.Array:
+    """Applies a function of single maps `[H, W]` over leading axes."""
     shape = arrays[0].shape
     maps = (array.reshape(-1, *shape[-2:]) for array in arrays)
     return jax.vmap(one)(*maps).reshape(shape)
 
 
 def _owners(classes: jax.Array) -> jax.Array:
-    """The root of each pixel's object, int32; -1 in background and void."""
+    """Finds the root of each pixel's object, int32; -1 in background and void."""
     foreground = jnp.where(is_void(classes), jnp.zeros_like(classes), classes)
     return morphology.roots(foreground)
 
 
 class _Nearest(NamedTuple):
-    """An object and the squared distance to it, int32 `[H, W]`; -1 where none is."""
+    """An object and the squared distance to it, int32 `[H, W]`; -1 for no object."""
 
     owner: jax.Array
     squared: jax.Array
 
 
 def _two_nearest(owner: jax.Array, reach: int) -> tuple[_Nearest, _Nearest]:
-    """The nearest object of each pixel and the nearest other one, within `reach`.
+    """Finds the two nearest objects of each pixel.
 
-    Along columns, then along rows: the two nearest of a pixel are among those of the
-    pixels in its row. Objects in reach along both axes, but farther off, may be there.
+    Along columns first, then along rows: the two nearest objects of a pixel are among
+    the two nearest within the columns of the pixels of its row. Finds all objects
+    within `reach`, and some that are farther but within `reach` along both axes.
     """
     beyond = 2 * reach**2 + 1
     nobody = _Nearest(jnp.full_like(owner, -1), jnp.full_like(owner, beyond))
@@ -276,7 +303,7 @@ def _two_nearest(owner: jax.Array, reach: int) -> tuple[_Nearest, _Nearest]:
 def _two_nearest_along(
     axis: int, near: _Nearest, other: _Nearest, reach: int, beyond: int
 ) -> tuple[_Nearest, _Nearest]:
-    """The two nearest of what the pixels of the same line have found."""
+    """Finds the two nearest among the objects that pixels of the same line found."""
     size = near.owner.shape[axis]
     around = [(reach, reach) if axis == d else (0, 0) for d in (0, 1)]
     lines = [
@@ -287,7 +314,7 @@ def _two_nearest_along(
         for owner, squared in (near, other)
     ]
 
-    def ask(
+    def compare(
         index: jax.Array, found: tuple[_Nearest, _Nearest]
     ) -> tuple[_Nearest, _Nearest]:
         for line in lines:
@@ -298,15 +325,15 @@ def _two_nearest_along(
             found = _insert(_Nearest(owner, squared), *found)
         return found
 
-    return jax.lax.fori_loop(0, 2 * reach + 1, ask, (near, other))
+    return jax.lax.fori_loop(0, 2 * reach + 1, compare, (near, other))
 
 
 def _insert(
     new: _Nearest, near: _Nearest, other: _Nearest
 ) -> tuple[_Nearest, _Nearest]:
-    """The two nearest of three, of which `near` and `other` are two objects in order.
+    """Returns the two nearest of three objects, of which `near` and `other` are sorted.
 
-    The new one may be one of them.
+    The new object may be equal to one of them.
     """
 
     def pick(condition: jax.Array, a: _Nearest, b: _Nearest) -> _Nearest:
@@ -336,21 +363,22 @@ def _bounding_boxes(owner: jax.Array) -> _Boxes:
 def _marks(
     candidates: jax.Array,
     owner: jax.Array,
-    words: jax.Array,
+    bits: jax.Array,
     counts: tuple[int, int],
     length: float,
 ) -> jax.Array:
-    """Candidates near pixels drawn at random from the candidates of each owner.
+    """Draws pixels of each object at random and marks the candidates near them.
 
     Args:
-      candidates: boolean `[H, W]`.
-      owner: int32 `[H, W]`, roots; -1 is the background, one owner.
-      words: random words, uint32 `[H, W]`.
-      counts: how many pixels are drawn of each object, and of the background.
-      length: a candidate is near within half of it.
+      candidates: Pixels that are drawn from, boolean `[H, W]`.
+      owner: Root of each pixel's object, int32 `[H, W]`; -1 for the background, which
+        counts as one object.
+      bits: Random bits, uint32 `[H, W]`.
+      counts: Number of pixels drawn of each object, and of the background.
+      length: Candidates within half of this distance of a drawn pixel are marked.
 
     Returns:
-      Boolean `[H, W]`.
+      Marked candidates, boolean `[H, W]`.
     """
     size = owner.size
     place = jnp.arange(size, dtype=jnp.int32).reshape(owner.shape)
@@ -364,12 +392,12 @@ def _marks(
         return start.at[slot].min(jnp.where(among, values, none))
 
     def draw_one(
-        turn: jax.Array, state: tuple[jax.Array, jax.Array]
+        step: jax.Array, state: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         taken, marked = state
-        left = candidates & ~taken & (turn < quota)
-        first = left & (words == lowest(words, left, unused)[slot])
-        spot = lowest(place, first, size)[slot]  # of equal words, the first in place
+        left = candidates & ~taken & (step < quota)
+        first = left & (bits == lowest(bits, left, unused)[slot])
+        spot = lowest(place, first, size)[slot]  # of equal bits, the first pixel
         away = (rows - spot // owner.shape[1]) ** 2 + (
             cols - spot % owner.shape[1]
         ) ** 2
@@ -381,7 +409,7 @@ def _marks(
 
 
 def _thicken(marks: jax.Array, owner: jax.Array, radius: int) -> jax.Array:
-    """Every pixel within `radius` of a mark of its own owner."""
+    """Sets every pixel within `radius` of a mark of its own object."""
     height, width = owner.shape
     nobody = -2
     padded = jnp.pad(jnp.where(marks, owner, nobody), radius, constant_values=nobody)

@@ -1,15 +1,14 @@
-"""Perturbed clean labels: the shape itself is changed.
+"""Perturbed clean labels: noise that changes the shape of the foreground.
 
-Every function is `(key, labels, *, ...) -> labels` on integer maps `[..., H, W]`, keeps
-shape and dtype, and leaves void alone; those that draw nothing ignore the key. Class 0
-is background, every other class is foreground. Where pixels go is decided in integers,
-so the same key gives the same bits on every device. An invalid parameter raises an
-`InputError`, which is a ValueError, that names it.
+Every function is `(key, labels, *, ...) -> labels` on integer maps `[..., H, W]`. It
+keeps shape and dtype, and void stays void. Functions that draw nothing ignore the key.
+Class 0 is background, and all other classes are foreground. All decisions are made in
+integers, so the same key gives the same bits on every device.
 
-Sources: Luo et al., AAAI 2022 (dilate, erode, skeletonize, shift_pixels); Yao et al.,
-"Learning to Segment from Noisy Annotations: A Spatial Correction Approach", ICLR 2023
-(markov, random_boundary); Simard et al., "Best practices for convolutional neural
-networks", ICDAR 2003 (elastic).
+Sources: Luo et al., "Deep Neural Networks Learn Meta-Structures from Noisy Labels in
+Semantic Segmentation", AAAI 2022 (dilate, erode, skeletonize, shift_pixels); Yao et
+al., "Learning to Segment from Noisy Annotations: A Spatial Correction Approach", ICLR
+2023 (markov, random_boundary).
 """
 
 import functools
@@ -17,12 +16,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jaxtyping import Integer
 
 from metaseg import morphology
 from metaseg.labels import VOID, is_void
 from metaseg.noise import draw, randomize
 from metaseg.noise.parameters import checked
+from metaseg.typing import AnyArray, Labels, Number, PRNGKey
 
 __all__ = [
     "coarsen",
@@ -34,27 +34,31 @@ __all__ = [
     "skeletonize",
 ]
 
-_REACH = 2  # pixels to either side that markov's blur looks at, as its source does
-_TAP_UNITS = 1 << 12  # integer weights add up in any order to the same bits
+_REACH = 2  # pixels to either side in markov's blur, as in its source
+_TAP_UNITS = 1 << 12  # sums of integer weights have the same bits in any order
 
 
 @checked
 def dilate(
-    key: jax.Array, labels: jax.Array, *, radius: int, shape: str = "disk"
-) -> jax.Array:
-    """Grow the foreground into the background by `radius`.
+    key: PRNGKey, labels: Labels, *, radius: int, shape: str = "disk"
+) -> Integer[jax.Array, "*batch H W"]:
+    """Dilates the foreground into the background.
 
-    Foreground never grows into other foreground; background that several classes reach
-    goes to the highest class id.
+    Foreground does not grow into other foreground. Background within the radius of
+    several classes becomes the highest class id.
 
     Args:
-      key: ignored.
-      labels: class ids, integer `[..., H, W]`.
-      radius: pixels, a static integer >= 0.
-      shape: static: "disk" (Euclidean distance), "square" or "cross".
+      key: Not used.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
+      radius: Radius in pixels, static.
+      shape: Shape of the neighbourhood, static: "disk" (Euclidean distance),
+        "square" or "cross".
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     del key
     grown = morphology.maximum(_foreground(labels), radius, shape=shape)
@@ -63,21 +67,25 @@ def dilate(
 
 @checked
 def erode(
-    key: jax.Array, labels: jax.Array, *, radius: int, shape: str = "disk"
-) -> jax.Array:
-    """Turn foreground within `radius` of background into background.
+    key: PRNGKey, labels: Labels, *, radius: int, shape: str = "disk"
+) -> Integer[jax.Array, "*batch H W"]:
+    """Erodes the foreground: its pixels near background become background.
 
-    Background grows alike into every class; a border between two foreground classes,
-    with void or with the outside of the image does not erode.
+    Borders with another foreground class, with void or with the outside of the image do
+    not erode.
 
     Args:
-      key: ignored.
-      labels: class ids, integer `[..., H, W]`.
-      radius: pixels, a static integer >= 0.
-      shape: static: "disk" (Euclidean distance), "square" or "cross".
+      key: Not used.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
+      radius: Radius in pixels, static.
+      shape: Shape of the neighbourhood, static: "disk" (Euclidean distance),
+        "square" or "cross".
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     del key
     eaten = morphology.dilate(labels == 0, radius, shape=shape) & ~is_void(labels)
@@ -86,35 +94,39 @@ def erode(
 
 @checked
 def random_boundary(
-    key: jax.Array, labels: jax.Array, *, radius: int, per: str = "image"
-) -> jax.Array:
-    """Dilate or erode by a radius drawn uniformly from the integers in [-r, r].
+    key: PRNGKey, labels: Labels, *, radius: int, per: str = "image"
+) -> Integer[jax.Array, "*batch H W"]:
+    """Dilates or erodes by a random radius, an integer drawn uniformly from [-r, r].
 
-    Background that grown objects reach goes to the one in whose disk it lies deepest
-    (lowest `distance^2 - drawn^2`; of equals, the highest class id); shrunk objects
-    give way to background within their own drawn distance.
+    Background that several objects reach becomes the one in whose disk it lies deepest
+    (lowest `distance^2 - drawn^2`, then highest class id). Where an object shrinks, its
+    pixels within the drawn distance of background become background.
 
     Args:
       key: PRNG key.
-      labels: class ids, integer `[..., H, W]`.
-      radius: r in pixels, a static integer >= 0.
-      per: static: one draw per "image", or per "object" (8-connected component).
+      labels: Integer class ids `[..., H, W]`; 255 is void.
+      radius: Largest radius r in pixels, static.
+      per: Whether a radius is drawn for each "image" or for each "object", an
+        8-connected component; static.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     if per == "image":
-        drawn = draw.words(key, (*labels.shape[:-2], 1, 1))
+        drawn = draw.bits(key, (*labels.shape[:-2], 1, 1))
     else:
         owner = morphology.roots(_foreground(labels))
-        words = draw.words(key, labels.shape)
+        bits = draw.bits(key, labels.shape)
         flat = (*labels.shape[:-2], -1)
         drawn = jnp.take_along_axis(
-            words.reshape(flat), jnp.maximum(owner.reshape(flat), 0), axis=-1
+            bits.reshape(flat), jnp.maximum(owner.reshape(flat), 0), axis=-1
         ).reshape(labels.shape)
     change = draw.integers(drawn, 2 * radius + 1) - radius
 
-    # One number orders what reaches a pixel: by depth, then by class.
+    # One number orders the objects that reach a pixel: by depth, then by class.
     ids = VOID + 1
     deepest = radius**2 - change**2
     beyond = 4 * radius**2 + 1
@@ -134,7 +146,7 @@ def random_boundary(
 def _lower_parabolas(
     heights: jax.Array, radius: int, slope: int, beyond: int
 ) -> jax.Array:
-    """`min over u of heights(u) + slope |x - u|^2`, for |x - u| <= radius a side."""
+    """Computes `min over u of heights(u) + slope |x - u|^2`, `|x - u| <= radius`."""
     for axis in (-2, -1):
         size = heights.shape[axis]
         around = [(0, 0)] * heights.ndim
@@ -149,17 +161,20 @@ def _lower_parabolas(
 
 
 @checked
-def skeletonize(key: jax.Array, labels: jax.Array) -> jax.Array:
-    """Leave of each foreground class its skeleton; the rest becomes background.
+def skeletonize(key: PRNGKey, labels: Labels) -> Integer[jax.Array, "*batch H W"]:
+    """Replaces each foreground class by its skeleton.
 
     Each class is thinned by itself, as `morphology.skeletonize` does.
 
     Args:
-      key: ignored.
-      labels: class ids, integer `[..., H, W]`.
+      key: Not used.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     del key
     kept = morphology.skeletonize_classes(_foreground(labels)) | is_void(labels)
@@ -167,24 +182,29 @@ def skeletonize(key: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 @checked
-def shift_pixels(key: jax.Array, labels: jax.Array, *, radius: int) -> jax.Array:
-    """Move every foreground pixel by itself, uniformly in [-radius, radius] a side.
+def shift_pixels(
+    key: PRNGKey, labels: Labels, *, radius: int
+) -> Integer[jax.Array, "*batch H W"]:
+    """Moves every foreground pixel by itself, uniformly within a square.
 
-    Pixels are held back at the image's edge and may land on one another, where the
-    highest class id stays; what lands on void is lost, where nothing lands is
-    background.
+    Moves end at the border of the image. Of pixels that move to the same place the
+    highest class id remains. Pixels that move onto void are lost, and places that no
+    pixel moves to become background.
 
     Args:
       key: PRNG key.
-      labels: class ids, integer `[..., H, W]`.
-      radius: pixels, a static integer >= 0.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
+      radius: Largest move along each axis in pixels, static.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     height, width = labels.shape[-2:]
-    words = draw.words(key, (2, *labels.shape))
-    moves = draw.integers(words, 2 * radius + 1) - radius
+    bits = draw.bits(key, (2, *labels.shape))
+    moves = draw.integers(bits, 2 * radius + 1) - radius
     rows = jnp.clip(jnp.arange(height)[:, None] + moves[0], 0, height - 1)
     cols = jnp.clip(jnp.arange(width) + moves[1], 0, width - 1)
 
@@ -200,59 +220,65 @@ def shift_pixels(key: jax.Array, labels: jax.Array, *, radius: int) -> jax.Array
 
 @checked
 def markov(
-    key: jax.Array,
-    labels: jax.Array,
+    key: PRNGKey,
+    labels: Labels,
     *,
     steps: int = 250,
-    theta1: ArrayLike = 0.8,
-    theta2: ArrayLike = 0.05,
-    theta3: ArrayLike = 0.2,
+    theta1: Number = 0.8,
+    theta2: Number = 0.05,
+    theta3: Number = 0.2,
     blur: float = 2.0,
     num_classes: int = 2,
-) -> jax.Array:
-    """Let the boundary walk at random, then flip pixels and smooth.
+) -> Integer[jax.Array, "*batch H W"]:
+    """Lets the boundary walk at random, then flips pixels and smooths.
 
-    At each step, with probability `theta1` the outer boundary (background beside
-    foreground) flips, else the inner one (foreground beside background), each pixel
-    with probability `theta2`; an outer pixel takes the highest class beside it. Then
-    every pixel flips with probability `theta3`, to any other class alike. Last, each
-    class is blurred by a Gaussian of 5 x 5 pixels, mirrored at the edge, and the pixel
-    takes the class with most weight (of equals, the lowest). "Beside" shares an edge.
+    With probability `theta1` a step flips pixels of the outer boundary (background that
+    shares an edge with foreground), otherwise pixels of the inner boundary (foreground
+    that shares an edge with background), each with probability `theta2`. A pixel of the
+    outer boundary becomes the highest class that it shares an edge with. After all
+    steps every pixel flips with probability `theta3`, to all other classes with equal
+    probability. Last, the indicator of each class is blurred by a Gaussian of 5 x 5
+    pixels, with the image mirrored at its border, and each pixel becomes the class of
+    the highest value (of equal values, the lowest class).
 
-    The boundary moves out where `theta1` > 1/2, in where it is below.
+    The boundary moves outwards if `theta1` is above 1/2, and inwards if it is below.
 
     Args:
       key: PRNG key.
-      labels: class ids, integer `[..., H, W]`, sides of at least 3.
-      steps: T, static.
-      theta1: probability of an outward step; may be traced, as the others.
-      theta2: probability that a boundary pixel flips in a step.
-      theta3: probability that any pixel flips in the end.
-      blur: standard deviation in pixels, static; 0 for none.
+      labels: Integer class ids `[..., H, W]`, sides of at least 3 pixels; 255 is
+        void.
+      steps: Number of steps T, static.
+      theta1: Probability that a step goes outwards; may be traced.
+      theta2: Probability that a boundary pixel flips in a step; may be traced.
+      theta3: Probability that any pixel flips in the end; may be traced.
+      blur: Standard deviation of the Gaussian in pixels, static; 0 for none.
       num_classes: K, static, at least 2.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     which, ways, last = jax.random.split(key, 3)
-    coins = draw.words(which, (steps, *labels.shape[:-2], 1, 1))
-    outward, flips = coins < draw.to_cut(theta1), draw.to_cut(theta2)
+    coins = draw.bits(which, (steps, *labels.shape[:-2], 1, 1))
+    outward, flips = coins < draw.to_threshold(theta1), draw.to_threshold(theta2)
 
     def step(index: jax.Array, classes: jax.Array) -> jax.Array:
-        drawn = draw.words(jax.random.fold_in(ways, index), labels.shape) < flips
+        drawn = draw.bits(jax.random.fold_in(ways, index), labels.shape) < flips
         beside = morphology.maximum(_foreground(classes), 1, shape="cross")
         inner = (classes > 0) & morphology.dilate(classes == 0, 1, shape="cross")
         grown = jnp.where(drawn & (classes == 0), beside, classes)
         shrunk = jnp.where(drawn & inner & ~is_void(classes), 0, classes)
         return jnp.where(outward[index], grown, shrunk).astype(labels.dtype)
 
-    walked = jax.lax.fori_loop(0, steps, step, labels)
+    walked = jax.lax.fori_loop(0, steps, step, jnp.asarray(labels))
     flipped = randomize.flip(last, walked, rate=theta3, num_classes=num_classes)
     return _smooth(flipped, blur, num_classes) if blur else flipped
 
 
 def _smooth(labels: jax.Array, blur: float, num_classes: int) -> jax.Array:
-    """The class of most Gaussian weight in 5 x 5 pixels; void weighs nothing."""
+    """Returns the class of highest Gaussian weight in 5 x 5 pixels; void has none."""
     weights = np.exp(-0.5 * (np.arange(-_REACH, _REACH + 1) / blur) ** 2)
     taps = np.round(weights / weights.sum() * _TAP_UNITS).astype(int)
 
@@ -280,21 +306,24 @@ def _smooth(labels: jax.Array, blur: float, num_classes: int) -> jax.Array:
 
 @checked
 def coarsen(
-    key: jax.Array, labels: jax.Array, *, factor: int, num_classes: int = 2
-) -> jax.Array:
-    """Labels drawn at a lower resolution: each block takes its most frequent class.
+    key: PRNGKey, labels: Labels, *, factor: int, num_classes: int = 2
+) -> Integer[jax.Array, "*batch H W"]:
+    """Draws labels at a lower resolution: each block takes its most frequent class.
 
-    Blocks start at the first row and column, the last ones may be cut off; void does
-    not count; of equally frequent classes the lowest is taken.
+    Blocks start at the first row and column; the last ones may be cut off. Void is not
+    counted. Of equally frequent classes the lowest is taken.
 
     Args:
-      key: ignored.
-      labels: class ids, integer `[..., H, W]`.
-      factor: sides of a block in pixels, a static integer >= 1.
+      key: Not used.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
+      factor: Side of a block in pixels, static.
       num_classes: K, static.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     del key
     height, width = labels.shape[-2:]
@@ -312,6 +341,6 @@ def coarsen(
     return jnp.where(is_void(labels), labels, coarse[..., :height, :width])
 
 
-def _foreground(labels: jax.Array) -> jax.Array:
-    """Classes with void as background."""
+def _foreground(labels: AnyArray) -> jax.Array:
+    """Replaces void by background."""
     return jnp.where(is_void(labels), jnp.zeros_like(labels), labels)

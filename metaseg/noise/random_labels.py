@@ -1,61 +1,74 @@
-"""Random labels: drawn with no reference to the clean label, but for its void.
+"""Random labels: noise that does not depend on where the clean classes are.
 
-Every function is `(key, labels, *, ...) -> labels` on integer maps `[..., H, W]`, and
-keeps shape and dtype. An invalid parameter raises an `InputError`, which is a
-ValueError, that names it. Source: Luo et al., AAAI 2022.
+Every function is `(key, labels, *, ...) -> labels` on integer maps `[..., H, W]`. It
+keeps shape and dtype, and void stays void. Source: Luo et al., "Deep Neural Networks
+Learn Meta-Structures from Noisy Labels in Semantic Segmentation", AAAI 2022.
 """
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jaxtyping import Integer
 
 from metaseg.labels import is_void
 from metaseg.noise import draw
 from metaseg.noise.parameters import checked
+from metaseg.typing import AnyArray, Labels, Numbers, PRNGKey
 
 __all__ = ["constant", "random", "shuffle"]
 
 
 @checked
-def random(key: jax.Array, labels: jax.Array, *, prior: ArrayLike) -> jax.Array:
-    """Draw every pixel's class independently from one distribution; void stays void.
+def random(
+    key: PRNGKey, labels: Labels, *, prior: Numbers
+) -> Integer[jax.Array, "*batch H W"]:
+    """Draws the class of every pixel independently from one distribution.
 
     Args:
       key: PRNG key.
-      labels: class ids, integer `[..., H, W]`; read for their shape, dtype and void.
-      prior: class probabilities `[K]`, or the foreground's alone for K = 2; may be
-        traced.
+      labels: Integer class ids `[..., H, W]`. Only their shape, dtype and void are
+        used.
+      prior: Class probabilities `[K]`, or the foreground probability for K = 2. May
+        be traced.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
-    prior = jnp.asarray(prior, jnp.float32)
-    if prior.ndim == 0:
-        prior = jnp.stack([1 - prior, prior])
+    row = jnp.asarray(prior, jnp.float32)
+    if row.ndim == 0:
+        row = jnp.stack([1 - row, row])
     rows = jnp.zeros(labels.shape, jnp.int32)
-    drawn = draw.categorical(key, rows, prior[None]).astype(labels.dtype)
+    drawn = draw.categorical(key, rows, row[None]).astype(labels.dtype)
     return jnp.where(is_void(labels), labels, drawn)
 
 
 @checked
-def shuffle(key: jax.Array, labels: jax.Array, *, num_classes: int = 2) -> jax.Array:
-    """Deal the labels of each map out again, so that only their counts remain.
+def shuffle(
+    key: PRNGKey, labels: Labels, *, num_classes: int = 2
+) -> Integer[jax.Array, "*batch H W"]:
+    """Shuffles the labels of each map, so that only the number of each class remains.
 
-    All arrangements are alike probable; void keeps its places.
+    All arrangements have the same probability. Void keeps its places.
 
     Args:
       key: PRNG key.
-      labels: class ids, integer `[..., H, W]`; ids not below K stay.
+      labels: Integer class ids `[..., H, W]`; ids that are not below K stay, as
+        void does.
       num_classes: K, static.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     maps = labels.reshape(-1, labels.shape[-2] * labels.shape[-1])
-    words = draw.words(key, labels.shape).reshape(maps.shape)
+    bits = draw.bits(key, labels.shape).reshape(maps.shape)
 
-    def deal(classes: jax.Array, drawn: jax.Array) -> jax.Array:
-        """Class k goes to the pixels whose words rank after all lower classes'."""
+    def deal(classes: AnyArray, drawn: jax.Array) -> jax.Array:
+        """Gives class k to the pixels whose bits follow those of lower classes."""
         held = classes >= num_classes
         ids = held.astype(jnp.int32)
         dealt, taken = jnp.zeros_like(classes), jnp.int32(0)
@@ -65,20 +78,25 @@ def shuffle(key: jax.Array, labels: jax.Array, *, num_classes: int = 2) -> jax.A
             dealt += ~draw.smallest(ids, drawn, quota)
         return jnp.where(held, classes, dealt)
 
-    return jax.vmap(deal)(maps, words).reshape(labels.shape)
+    return jax.vmap(deal)(maps, bits).reshape(labels.shape)
 
 
 @checked
-def constant(key: jax.Array, labels: jax.Array, *, fill: int = 0) -> jax.Array:
-    """One class everywhere; void stays void.
+def constant(
+    key: PRNGKey, labels: Labels, *, fill: int = 0
+) -> Integer[jax.Array, "*batch H W"]:
+    """Gives every pixel the same class.
 
     Args:
-      key: ignored.
-      labels: class ids, integer `[..., H, W]`.
-      fill: the class id, static.
+      key: Not used.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
+      fill: Class id that every pixel gets, static.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     del key
     return jnp.where(is_void(labels), labels, jnp.full_like(labels, fill))

@@ -1,46 +1,55 @@
-"""Labels that lie beside their image: translated, rotated, bent.
+"""Warped labels: translated, rotated or bent relative to their image.
 
-Every function is `(key, labels, *, ...) -> labels` on integer maps `[..., H, W]`, keeps
-shape and dtype, and leaves void where it is: each pixel reads the label at another
-place, and takes `fill` where that is void or outside the image. One draw per map.
-Places are computed in integers, so the same key gives the same bits on every device. An
-invalid parameter raises an `InputError`, which is a ValueError, that names it.
+Every function is `(key, labels, *, ...) -> labels` on integer maps `[..., H, W]`. It
+keeps shape and dtype, and void stays where it is. Each other pixel takes the label of
+another place, or `fill` if that place is void or outside of the image. Each map has its
+own draw. Places are computed in integers, so the same key gives the same bits on every
+device.
+
+Source of `elastic`: Simard et al., "Best practices for convolutional neural networks
+applied to visual document analysis", ICDAR 2003.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Integer
 
 from metaseg.labels import is_void
 from metaseg.noise import draw
 from metaseg.noise.parameters import checked
+from metaseg.typing import AnyArray, Labels, PRNGKey
 
 __all__ = ["affine", "elastic", "translate"]
 
-_LEVELS = 1024  # values that an angle, scale or shear takes, evenly spaced
-_UNITS = 12  # bits after the point of matrix entries
-_BASIS_UNITS = 7  # bits after the point of waves and of their random coefficients
-_FIELD_BITS = 10  # bits dropped from a field: 128 x 64 x 128 x modes is much
+_LEVELS = 1024  # number of evenly spaced values of an angle, scale or shear
+_UNITS = 12  # binary places of matrix entries
+_BASIS_UNITS = 7  # binary places of waves and of their random coefficients
+_FIELD_BITS = 10  # bits dropped from a field, so that its products fit in 32 bits
 
 
 @checked
 def translate(
-    key: jax.Array, labels: jax.Array, *, shift: int, fill: int = 0
-) -> jax.Array:
-    """Move the whole map by whole pixels, uniformly in [-shift, shift] a side.
+    key: PRNGKey, labels: Labels, *, shift: int, fill: int = 0
+) -> Integer[jax.Array, "*batch H W"]:
+    """Moves each map by whole pixels, uniformly in [-shift, shift] along each axis.
 
     Args:
       key: PRNG key.
-      labels: class ids, integer `[..., H, W]`.
-      shift: pixels, a static integer >= 0.
-      fill: what is taken from outside the image and from void: a class id, or `VOID`.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
+      shift: Largest move in pixels, static.
+      fill: Label of pixels that come from outside of the image or from void: a
+        class id, or 255; static.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     height, width = labels.shape[-2:]
-    words = draw.words(key, (*labels.shape[:-2], 1, 2))
-    down, right = jnp.moveaxis(draw.integers(words, 2 * shift + 1) - shift, -1, 0)
+    bits = draw.bits(key, (*labels.shape[:-2], 1, 2))
+    down, right = jnp.moveaxis(draw.integers(bits, 2 * shift + 1) - shift, -1, 0)
     rows = jnp.arange(height)[:, None] - down[..., None]
     cols = jnp.arange(width) - right[..., None]
     return _read(labels, rows, cols, fill)
@@ -48,46 +57,52 @@ def translate(
 
 @checked
 def affine(
-    key: jax.Array,
-    labels: jax.Array,
+    key: PRNGKey,
+    labels: Labels,
     *,
     angle: float = 0.0,
     scale: float = 0.0,
     shear: float = 0.0,
     shift: int = 0,
     fill: int = 0,
-) -> jax.Array:
-    """Rotate, scale, shear and move the whole map about its centre.
+) -> Integer[jax.Array, "*batch H W"]:
+    """Rotates, scales, shears and moves each map about its centre.
 
-    A pixel at x reads the nearest label to `z R S (x - centre) + centre + t`: R turns
-    by an angle, S shears along columns, z scales. All are drawn uniformly.
+    The pixel at x takes the nearest label to `z R S (x - centre) + centre + t`. R
+    rotates by an angle, S shears along rows and z scales. All are drawn uniformly.
 
     Args:
       key: PRNG key.
-      labels: class ids, integer `[..., H, W]`, sides of at most 8192.
-      angle: R turns by [-angle, angle] degrees; static, as all that follow.
+      labels: Integer class ids `[..., H, W]`, sides of at most 8192 pixels; 255 is
+        void.
+      angle: R rotates by an angle in [-angle, angle] degrees; static, as all that
+        follow.
       scale: z lies in [1 - scale, 1 + scale]; at most 0.9.
-      shear: S moves along columns by the tangent of [-shear, shear] degrees, at most
-        60, times the height above the centre.
-      shift: t lies in [-shift, shift] pixels a side, whole pixels.
-      fill: what is taken from outside the image and from void: a class id, or `VOID`.
+      shear: S moves a pixel along its row by the tangent of an angle in [-shear, shear]
+        degrees, times its vertical distance from the centre; at most 60.
+      shift: t lies in [-shift, shift] along each axis, in whole pixels.
+      fill: Label of pixels that come from outside of the image or from void: a
+        class id, or 255; static.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     height, width = labels.shape[-2:]
-    words = draw.words(key, (*labels.shape[:-2], 1, 5))
-    drawn = jnp.moveaxis(words, -1, 0)[..., None]
+    bits = draw.bits(key, (*labels.shape[:-2], 1, 5))
+    drawn = jnp.moveaxis(bits, -1, 0)[..., None]
     level = draw.integers(drawn[:3], _LEVELS)
     moves = draw.integers(drawn[3:], 2 * shift + 1) - shift
 
     steps = np.linspace(-1, 1, _LEVELS)
-    turn = np.deg2rad(angle * steps)
+    radians = np.deg2rad(angle * steps)
     cos, sin, slope, zoom = (
         jnp.asarray(np.round(values * (1 << _UNITS)), jnp.int32)
         for values in (
-            np.cos(turn),
-            np.sin(turn),
+            np.cos(radians),
+            np.sin(radians),
             np.tan(np.deg2rad(shear * steps)),
             1 + scale * steps,
         )
@@ -121,40 +136,46 @@ def affine(
 
 @checked
 def elastic(
-    key: jax.Array,
-    labels: jax.Array,
+    key: PRNGKey,
+    labels: Labels,
     *,
     amplitude: float,
     wavelength: float = 32.0,
     fill: int = 0,
-) -> jax.Array:
-    """Bend the map by a smooth random field of displacements.
+) -> Integer[jax.Array, "*batch H W"]:
+    """Bends each map by a smooth random field of displacements.
 
-    Each component is a sum of all waves no shorter than `wavelength`, of a period twice
-    the longer side, with independent coefficients: stationary and nearly normal.
+    Each component of the field is a sum of all waves that are not shorter than
+    `wavelength` and have a period of twice the longer side. Their coefficients are
+    independent, so the field is stationary and nearly normal.
 
     Args:
       key: PRNG key.
-      labels: class ids, integer `[..., H, W]`.
-      amplitude: root mean square of the displacement a side, in pixels; static.
-      wavelength: shortest wave in pixels, static, at least 2.
-      fill: what is taken from outside the image and from void: a class id, or `VOID`.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
+      amplitude: Root mean square of the displacement along each axis, in pixels;
+        static.
+      wavelength: Shortest wave in pixels, at least 2; static.
+      fill: Label of pixels that come from outside of the image or from void: a
+        class id, or 255; static.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
+
+    Raises:
+      InputError: If an argument is of a wrong type or out of range.
     """
     height, width = labels.shape[-2:]
     period = 2 * max(height, width)
     waves = max(1, int(period / wavelength))
     number = np.arange(waves + 1)
     long_enough = np.hypot(*np.meshgrid(number, number)) * wavelength <= period
-    long_enough[:2, 0] = long_enough[0, 1] = True, True  # the longest waves always
+    long_enough[:2, 0] = long_enough[0, 1] = True, True  # always the longest waves
     long_enough[0, 0] = False  # a move of the whole map is not a bend
     mask = np.tile(long_enough, (2, 2))  # cosines, then sines
 
-    words = draw.words(key, (2, *labels.shape[:-2], *mask.shape))
+    bits = draw.bits(key, (2, *labels.shape[:-2], *mask.shape))
     spread = 1 << _BASIS_UNITS - 1
-    weights = (draw.integers(words, 2 * spread + 1) - spread) * mask
+    weights = (draw.integers(bits, 2 * spread + 1) - spread) * mask
 
     field = _sum_of_waves(weights, height, width, period)
     variance = (spread * (spread + 1) / 3) * long_enough.sum()
@@ -169,11 +190,11 @@ def elastic(
 def _sum_of_waves(
     weights: jax.Array, height: int, width: int, period: int
 ) -> jax.Array:
-    """`sum over i, j of weights[i, j] wave_i(y) wave_j(x)`, int32 `[..., H, W]`.
+    """Computes `sum over i, j of weights[i, j] wave_i(y) wave_j(x)`, `[..., H, W]`.
 
-    Partial sums are whole numbers below 2^24 (beyond lies more than 15 standard
-    deviations away), which float32 holds exactly: matrix products give the same bits in
-    any order of summation.
+    Partial sums are integers. Only sums of more than 15 standard deviations would reach
+    2^24, so float32 holds them exactly, and matrix products give the same bits in any
+    order of summation.
     """
     waves = weights.shape[-1] // 2
 
@@ -191,8 +212,8 @@ def _sum_of_waves(
     return both >> _FIELD_BITS - _BASIS_UNITS
 
 
-def _read(labels: jax.Array, rows: jax.Array, cols: jax.Array, fill: int) -> jax.Array:
-    """Each pixel's label from `rows` and `cols`, int32 broadcast to `[..., H, W]`."""
+def _read(labels: AnyArray, rows: jax.Array, cols: jax.Array, fill: int) -> jax.Array:
+    """Takes each label from `rows` and `cols`, int32, broadcast to `[..., H, W]`."""
     height, width = labels.shape[-2:]
     inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
     place = jnp.clip(rows, 0, height - 1) * width + jnp.clip(cols, 0, width - 1)

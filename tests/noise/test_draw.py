@@ -25,9 +25,9 @@ def assert_independent(first, second):
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (1, 7), (2, 3, 3, 11)])
-def test_words_of_any_shape_are_uniform_at_every_place(shape):
+def test_bits_of_any_shape_are_uniform_at_every_place(shape):
     keys = jax.random.split(KEY, 2000)
-    drawn = np.asarray(jax.jit(jax.vmap(lambda key: draw.words(key, shape)))(keys))
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: draw.bits(key, shape)))(keys))
     assert drawn.shape == (2000, *shape)
     assert drawn.max() < 1 << 24
     drawn = drawn.reshape(2000, -1)
@@ -38,7 +38,7 @@ def test_words_of_any_shape_are_uniform_at_every_place(shape):
         assert_uniform(counts.sum(1))
 
 
-MAPS = np.asarray(jax.jit(draw.words, static_argnums=1)(KEY, (2, 256, 255)))
+MAPS = np.asarray(jax.jit(draw.bits, static_argnums=1)(KEY, (2, 256, 255)))
 
 
 def test_quarters_of_a_map_that_share_bits_are_independent():
@@ -62,16 +62,16 @@ def test_maps_of_a_batch_share_nothing():
     assert_independent(first >> 20, second >> 20)
     assert_independent(first % 16, second % 16)
     n = first.size
-    same = np.isin(first, second).sum()  # by chance: so many words, so many values
+    same = np.isin(first, second).sum()  # by chance: so many draws, so many values
     assert abs(same - n * n / draw.ONE) < 5 * np.sqrt(n * n / draw.ONE)
 
 
 def test_integers_are_the_floor_of_the_exact_product():
     count = np.array([1, 2, 3, 7, 10, 1000, 4095, 4096, 4097, 65_534, 65_535])
     ends = [0, 1, 4095, 4096, draw.ONE - 4097, draw.ONE - 1]
-    word = np.concatenate([ends, MAPS[0, :20].ravel()]).astype(np.uint32)[:, None]
-    got = jax.jit(draw.integers)(word, count)
-    np.testing.assert_array_equal(got, (word.astype(np.int64) * count) >> 24)
+    bits = np.concatenate([ends, MAPS[0, :20].ravel()]).astype(np.uint32)[:, None]
+    got = jax.jit(draw.integers)(bits, count)
+    np.testing.assert_array_equal(got, (bits.astype(np.int64) * count) >> 24)
 
 
 @pytest.mark.parametrize("count", [3, 7, 100])
@@ -80,8 +80,8 @@ def test_integers_are_uniform(count):
     assert_uniform(np.bincount(drawn.ravel(), minlength=count))
 
 
-@pytest.mark.parametrize("below", [3, 1 << 24])  # many equal words, and hardly any
-def test_smallest_takes_each_class_s_smallest_words_then_the_first(below):
+@pytest.mark.parametrize("below", [3, 1 << 24])  # many equal bits, and hardly any
+def test_smallest_takes_each_class_s_lowest_bits_then_the_first(below):
     rng = np.random.default_rng(below)
     ids, drawn = rng.integers(0, 256, 700), rng.integers(0, below, 700)
     quota = rng.integers(0, np.bincount(ids, minlength=256) + 1)
@@ -95,8 +95,8 @@ def test_smallest_takes_each_class_s_smallest_words_then_the_first(below):
 
 
 def test_cuts_of_0_and_1_are_never_and_always():
-    assert draw.to_cut(0.0) == 0
-    assert draw.to_cut(1.0) == 1 << 24
+    assert draw.to_threshold(0.0) == 0
+    assert draw.to_threshold(1.0) == 1 << 24
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 4, 5, 8, 19])
@@ -117,9 +117,9 @@ def test_categorical_draws_every_class_with_its_probability(num_classes):
 def test_categorical_never_draws_a_class_of_probability_zero():
     tenths = np.zeros((1, 12), np.float32)
     tenths[0, 1:11] = 0.1  # in float32 their running sum is not 1
-    cuts = np.asarray(draw._cumulative_cuts(jnp.asarray(tenths)))[0]
-    assert cuts[0] == 0
-    assert cuts[10] == cuts[11] == 1 << 24
+    thresholds = np.asarray(draw._cumulative_thresholds(jnp.asarray(tenths)))[0]
+    assert thresholds[0] == 0
+    assert thresholds[10] == thresholds[11] == 1 << 24
 
 
 @pytest.mark.parametrize("fraction", ["0.1", "0.07", "0.3", "0.45", "0.9", "1", "0"])
@@ -135,8 +135,8 @@ def test_ceil_share_keeps_one_of_any_at_a_tiny_fraction():
     np.testing.assert_array_equal(share, [0, 1, 1])
 
 
-def test_exact_counts_settles_equal_words_by_place(monkeypatch):
-    monkeypatch.setattr(draw, "words", lambda _, shape: jnp.full(shape, 7, jnp.uint32))
+def test_exact_counts_settles_equal_bits_by_place(monkeypatch):
+    monkeypatch.setattr(draw, "bits", lambda _, shape: jnp.full(shape, 7, jnp.uint32))
     labels = jnp.arange(600).reshape(1, 20, 30) % 3
     fractions = jnp.array([0.1, 0.5, 1.0])
     chosen = jax.jit(draw.exact_counts)(KEY, labels, fractions)
