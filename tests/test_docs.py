@@ -13,11 +13,13 @@ import importlib.util
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 from sybil import Document
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
-from metaseg import cli
+from metaseg import cli, noise, ntm
 from metaseg.runs import config_files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +72,16 @@ def generator(name: str):
 
 def test_the_page_of_the_noises_is_what_its_script_writes():
     assert text(ROOT / "docs" / "noise.md") == generator("noise_pages").text()
+
+
+def test_the_code_of_each_noise_takes_and_gives_label_maps():
+    codes = re.findall(r"^- Code: `(.+)`$", text(ROOT / "docs/noise.md"), re.MULTILINE)
+    assert len(codes) == 24
+    labels = jnp.zeros((2, 16, 16), jnp.uint8)
+    for code in codes:
+        call = eval(f"lambda key, labels: {code}", {"noise": noise, "ntm": ntm})
+        noisy = jax.eval_shape(call, jax.random.key(0), labels)
+        assert (noisy.shape, noisy.dtype) == (labels.shape, labels.dtype), code
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
