@@ -34,6 +34,7 @@ setup(
         "absl-py>=2.1",
         "chex>=0.1.90",
         "etils[epath]>=1.15",
+        "flatbuffers>=24.3",
         "flax>=0.12",
         "fsspec>=2026.4",
         "grain>=0.2.12",

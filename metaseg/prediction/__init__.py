@@ -16,6 +16,7 @@ result does not depend on the tiles; see docs/predict.md. May import everything 
     export.py       predictor -> one file that needs no metaseg
 """
 
+from metaseg.prediction.export import ExportedPredictor, export, load_export
 from metaseg.prediction.objects import Objects, add_strip, no_objects
 from metaseg.prediction.predictor import (
     PREDICTION_RULES,
@@ -30,6 +31,7 @@ from metaseg.prediction.scores import Prediction, Strip, fit_channels, predict, 
 
 __all__ = [
     "PREDICTION_RULES",
+    "ExportedPredictor",
     "Objects",
     "Prediction",
     "Predictor",
@@ -37,10 +39,12 @@ __all__ = [
     "Strip",
     "add_strip",
     "decoder",
+    "export",
     "fingerprint",
     "fit_channels",
     "from_results",
     "load",
+    "load_export",
     "no_objects",
     "predict",
     "strips",
