@@ -13,7 +13,7 @@ import pytest
 from metaseg import decoding, models, prediction
 from metaseg.data import normalize
 from metaseg.errors import InputError
-from metaseg.prediction.export import normalized
+from metaseg.prediction.stablehlo import normalized
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (3, 21, 37, 1), dtype=np.uint8)

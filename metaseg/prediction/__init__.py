@@ -13,10 +13,9 @@ result does not depend on the tiles; see docs/predict.md. May import everything 
     scores.py       images -> scores, strip by strip; labels
     objects.py      connected components, strip by strip
     score_file.py   scores, strip by strip -> a TIFF file
-    export.py       predictor -> one file that needs no metaseg
+    stablehlo.py    predictor -> one file that runs without metaseg
 """
 
-from metaseg.prediction.export import ExportedPredictor, export, load_export
 from metaseg.prediction.objects import Objects, add_strip, no_objects
 from metaseg.prediction.predictor import (
     PREDICTION_RULES,
@@ -28,6 +27,7 @@ from metaseg.prediction.predictor import (
 )
 from metaseg.prediction.score_file import ScoreFile
 from metaseg.prediction.scores import Prediction, Strip, fit_channels, predict, strips
+from metaseg.prediction.stablehlo import ExportedPredictor, export, load_export
 
 __all__ = [
     "PREDICTION_RULES",

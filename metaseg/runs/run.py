@@ -109,7 +109,7 @@ class Run:
         Raises:
           InputError: If an argument is wrong.
         """
-        from metaseg.prediction import export  # type: ignore[attr-defined]
+        from metaseg.prediction import export
 
         export(self.predictor, path, **options)
 
