@@ -90,6 +90,7 @@ def test_version_is_said():
             ["train", "--config=cell_flip", "--profile=1:2", "--workdir=gs://a/b"],
             "--profile: traces go to a disk",
         ),
+        (["igtt", "--config=cell_igtt", "--workdir=gs://a/b"], "--workdir: got 'gs:"),
         (["predict", "--images=x"], "--run: not given, expected a folder"),
         (["predict", "--values=x"], "--values=x: value should be one of <ids|mask>"),
         (

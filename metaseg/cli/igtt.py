@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from metaseg import host
 from metaseg.cli import parsing
+from metaseg.errors import InputError
 
 FLAGS = flags.FlagValues()
 _CONFIG = flags.DEFINE_string(
@@ -47,6 +48,8 @@ _BASELINES = flags.DEFINE_bool(
 def run(config: ConfigDict) -> int:
     """Runs iGTT; returns the exit status."""
     address = _WORKDIR.value or str(parsing.fresh_workdir(_CONFIG.value))
+    if "://" in address:
+        raise InputError(f"workdir: got '{address}', expected a folder on a disk")
     host.keep_freed_memory()
     host.cache_compiled_programs()
     from metaseg.runs import jobs  # late: jax starts once the flags are right
