@@ -10,18 +10,20 @@
 
 The last two rules threshold the foreground score, so they exist for two classes only. A
 pixel is foreground where `score >= threshold`, or `score < threshold` if the scores are
-inverted. May import `ntm` and `metrics`.
+inverted. May import `ntm`, `metrics` and `typing`.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Float32, Integer, Real, UInt8
 
 from metaseg import metrics, ntm
+from metaseg.typing import AnyArray, Matrix
 
 __all__ = [
     "DECISION_RULES",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 DECISION_RULES = ("argmax", "analytic", "validation", "oracle")
+Array = TypeVar("Array", bound=AnyArray)
 NUM_BINS = 4096  # of the score histogram: tuned thresholds are multiples of 1/4096
 
 
@@ -64,12 +67,14 @@ class Statistics(NamedTuple):
         `[N, 2, 0]` if K > 2.
     """
 
-    argmax: chex.Array
-    analytic: chex.Array
-    histogram: chex.Array
+    argmax: Any
+    analytic: Any
+    histogram: Any
 
 
-def probabilities(logits: jax.Array) -> jax.Array:
+def probabilities(
+    logits: Float[AnyArray, "*batch C"],
+) -> Float32[jax.Array, "*batch K"]:
     """Converts logits to class probabilities.
 
     Args:
@@ -78,7 +83,7 @@ def probabilities(logits: jax.Array) -> jax.Array:
     Returns:
       float32 `[..., K]`, the sigmoid or the softmax.
     """
-    logits = logits.astype(jnp.float32)
+    logits = jnp.asarray(logits, jnp.float32)
     if logits.shape[-1] > 1:
         return jax.nn.softmax(logits, axis=-1)
     return jax.nn.sigmoid(jnp.concatenate([-logits, logits], axis=-1))
@@ -89,7 +94,7 @@ def argmax_threshold() -> Threshold:
     return Threshold(0.5, False)
 
 
-def analytic_threshold(matrix: chex.Array | None) -> Threshold:
+def analytic_threshold(matrix: Matrix | None) -> Threshold:
     """Returns the noise-aware threshold for two classes, see `ntm.threshold`.
 
     Args:
@@ -105,8 +110,10 @@ def analytic_threshold(matrix: chex.Array | None) -> Threshold:
 
 
 def is_foreground(
-    scores: chex.Array, value: chex.Numeric, inverted: chex.Numeric = False
-) -> chex.Array:
+    scores: Float[Array, "*batch"],
+    value: Real[ArrayLike, ""],
+    inverted: Bool[ArrayLike, ""] = False,
+) -> Bool[Array, "*batch"]:
     """Applies a threshold, by the one definition that the package has.
 
     Args:
@@ -123,10 +130,12 @@ def is_foreground(
       >>> is_foreground(np.array([0.25, 0.5, 0.75]), 0.5, inverted=True)
       array([ True, False, False])
     """
-    return (scores >= value) != inverted
+    return cast(Array, (scores >= value) != inverted)
 
 
-def predict(probability: jax.Array, matrix: chex.Array | None = None) -> jax.Array:
+def predict(
+    probability: Float[AnyArray, "*batch K"], matrix: Matrix | None = None
+) -> UInt8[jax.Array, "*batch"]:
     """Decides on a class for each pixel, by the rule "analytic" or "argmax".
 
     Args:
@@ -141,14 +150,17 @@ def predict(probability: jax.Array, matrix: chex.Array | None = None) -> jax.Arr
         threshold: tuple[Any, Any] = argmax_threshold()
         if matrix is not None:
             threshold = ntm.threshold(jnp.asarray(matrix))
-        return is_foreground(probability[..., 1], *threshold).astype(jnp.uint8)
+        score = jnp.asarray(probability[..., 1])
+        return is_foreground(score, *threshold).astype(jnp.uint8)
     if matrix is not None:
         probability = ntm.decode(probability, jnp.asarray(matrix))
     return jnp.argmax(probability, axis=-1).astype(jnp.uint8)
 
 
 def statistics(
-    logits: jax.Array, labels: jax.Array, matrix: chex.Array | None
+    logits: Float[AnyArray, "N H W C"],
+    labels: Integer[AnyArray, "N H W"],
+    matrix: Matrix | None,
 ) -> Statistics:
     """Counts on device what the decision rules need to know of a batch.
 
@@ -163,7 +175,9 @@ def statistics(
     probability = probabilities(logits)
     num_classes = probability.shape[-1]
     if num_classes == 2:
-        histogram = metrics.score_histogram(probability[..., 1], labels, NUM_BINS)
+        histogram = metrics.score_histogram(
+            probability[..., 1], labels, num_bins=NUM_BINS
+        )
     else:
         histogram = jnp.zeros((labels.shape[0], 2, 0), jnp.int32)
     argmax, analytic = (
@@ -173,7 +187,7 @@ def statistics(
     return Statistics(argmax, analytic, histogram)
 
 
-def measure(matrices: chex.Array) -> dict[str, float | list[float]]:
+def measure(matrices: Integer[AnyArray, "N K K"]) -> dict[str, float | list[float]]:
     """Computes pooled and per-image measures from confusion matrices.
 
     Args:
@@ -219,7 +233,7 @@ def _at_threshold(histogram: np.ndarray, threshold: Threshold) -> np.ndarray:
 
 
 def table(
-    test: Statistics, validation: Statistics, matrix: chex.Array | None
+    test: Statistics, validation: Statistics, matrix: Matrix | None
 ) -> tuple[dict[str, object], dict[str, Threshold], dict[str, np.ndarray]]:
     """Measures the test split under every decision rule.
 

@@ -1,27 +1,30 @@
 """Training losses: logits and label maps to one number.
 
-May import `labels`, `registry` and `errors`.
+May import `labels`, `registry`, `typing` and `errors`.
 
-A loss is `(logits, labels) -> scalar`, a mean over what is labelled; void pixels count
-in none of them. A training step wants the mean's two sums, `(logits, labels) -> Sums`,
-as these add up over the parts of a batch that lie on other devices or come later. To
-add one, write that function and its line in `LOSSES`.
+A loss is `(logits, labels) -> scalar`, a mean over the labelled pixels or images; void
+pixels never count. A training step takes the mean as two sums,
+`(logits, labels) -> Sums`, since sums add up over the parts of a batch that lie on
+different devices or are computed one after the other. To add a loss, write the function
+of the sums and its line in `LOSSES`.
 
-The labels of one logit may be soft: floats in [0, 1], the foreground's share of each
-pixel, with 255 for void as ever.
+With one logit, labels may be soft: floats in [0, 1], the share of the foreground in
+each pixel, where 255 is void too.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Float32, Real
 
 from metaseg import labels as labels_lib
 from metaseg import registry
 from metaseg.errors import InputError
+from metaseg.typing import AnyArray
 
 __all__ = [
     "LOSSES",
@@ -43,54 +46,57 @@ class Sums(NamedTuple):
     """A mean that has not been taken yet.
 
     Attributes:
-      total: sum of the terms.
-      weight: how many there are; it does not depend on the logits.
+      total: Sum of the terms.
+      weight: Number of terms; it does not depend on the logits.
     """
 
     total: jax.Array
     weight: jax.Array
 
     def mean(self) -> jax.Array:
-        """The mean; 0 if there is no term."""
+        """Returns the mean; 0 if there is no term."""
         return self.total / jnp.maximum(self.weight, 1)
 
 
-SumsFn = Callable[[jax.Array, jax.Array], Sums]
+Logits: TypeAlias = Float[AnyArray, "*batch H W C"]
+Targets: TypeAlias = Real[AnyArray, "*batch H W"]  # class ids, or soft labels
+SumsFn = Callable[[Any, Any], Sums]
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean cross-entropy over the labelled pixels, binary or multi-class.
+def cross_entropy(logits: Logits, labels: Targets) -> Float32[jax.Array, ""]:
+    """Computes the mean cross-entropy over the labelled pixels.
 
-    With p the sigmoid of one logit, `-mean(y log p + (1 - y) log(1 - p))`; with p the
-    softmax of K logits, `-mean(log p[y])`.
+    It is `-mean(y log p + (1 - y) log(1 - p))` with p the sigmoid of one logit, and
+    `-mean(log p[y])` with p the softmax of K logits.
 
     Args:
-      logits: float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
+      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
 
     Returns:
       float32 scalar in nats; 0 if every pixel is void.
 
     Raises:
-      InputError: soft labels with more than one logit.
+      InputError: If labels are soft and there is more than one logit.
     """
     return cross_entropy_sums(logits, labels).mean()
 
 
-def cross_entropy_sums(logits: jax.Array, labels: jax.Array) -> Sums:
+def cross_entropy_sums(logits: Logits, labels: Targets) -> Sums:
     """Sums the terms of `cross_entropy`: one for each labelled pixel.
 
     Args:
-      logits: float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
+      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
 
     Returns:
       The sum of the terms and their number.
 
     Raises:
-      InputError: soft labels with more than one logit.
+      InputError: If labels are soft and there is more than one logit.
     """
     _check_soft(logits, labels)
+    labels = jnp.asarray(labels)
     labelled = ~labels_lib.is_void(labels)
     target = jnp.where(labelled, labels, 0)
     logits = logits.astype(jnp.float32)
@@ -105,40 +111,40 @@ def cross_entropy_sums(logits: jax.Array, labels: jax.Array) -> Sums:
     return Sums(jnp.sum(jnp.where(labelled, loss, 0.0)), jnp.sum(labelled))
 
 
-def soft_iou(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean over images of the soft intersection over union's distance to 1.
+def soft_iou(logits: Logits, labels: Targets) -> Float32[jax.Array, ""]:
+    """Computes one minus the soft intersection over union, averaged over the images.
 
-    With p the foreground's probability, q the label and sums over an image's labelled
-    pixels, `1 - sum(p q) / (sum(p^2) + sum(q^2) - sum(p q))`, which is 0 where p = q
-    alone; of hard labels `q^2` is q. With K logits, the mean over the K classes, p the
-    softmax. A class that an image's label lacks gives 1, without a gradient. Source:
-    Luo et al., AAAI 2022.
+    With p the probability of the foreground, q the label and sums over the labelled
+    pixels of an image, the loss is `1 - sum(p q) / (sum(p^2) + sum(q^2) - sum(p q))`,
+    which is 0 only if p = q; for hard labels `q^2` equals q. With K logits, p is the
+    softmax and the loss the mean over the K classes. A class that the label of an image
+    lacks contributes 1, without a gradient. Source: Luo et al., AAAI 2022.
 
     Args:
-      logits: float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
+      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
 
     Returns:
       float32 scalar in [0, 1]; 0 if every pixel is void.
 
     Raises:
-      InputError: soft labels with more than one logit.
+      InputError: If labels are soft and there is more than one logit.
     """
     return soft_iou_sums(logits, labels).mean()
 
 
-def soft_iou_sums(logits: jax.Array, labels: jax.Array) -> Sums:
+def soft_iou_sums(logits: Logits, labels: Targets) -> Sums:
     """Sums the terms of `soft_iou`: one for each image with a labelled pixel.
 
     Args:
-      logits: float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
+      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
 
     Returns:
       The sum of the terms and their number.
 
     Raises:
-      InputError: soft labels with more than one logit.
+      InputError: If labels are soft and there is more than one logit.
     """
     p, q, labelled = _planes(logits, labels)
     shared = _over_image(p * q)
@@ -146,44 +152,44 @@ def soft_iou_sums(logits: jax.Array, labels: jax.Array) -> Sums:
     return _of_images(1 - shared / jnp.maximum(union, _TINY), labelled)
 
 
-def dmi(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean over images of the mutual information of prediction and label, as a loss.
+def dmi(logits: Logits, labels: Targets) -> Float32[jax.Array, ""]:
+    """Computes the determinant-based mutual information loss, averaged over the images.
 
     With M the 2 x 2 joint matrix of prediction and label, `[[sum(p q), sum(p (1 - q))],
-    [sum((1 - p) q), sum((1 - p) (1 - q))]]` over an image's n labelled pixels,
-    `-log(|det M| + 1e-3)`; det M is `n sum(q (p - mean(p)))`. It does not tell p from
-    1 - p, so that scores may come out inverted. With K logits, the mean over the K
-    classes, each against the rest, p the softmax: a K x K determinant would be 0
-    wherever an image lacks one of the classes. A class that an image's label lacks, or
-    has alone, gives -log(1e-3), without a gradient. Sources: Luo et al., AAAI 2022; Xu
-    et al., "L_DMI: A Novel Information-theoretic Loss Function for Training Deep Nets
-    Robust to Label Noise", NeurIPS 2019.
+    [sum((1 - p) q), sum((1 - p) (1 - q))]]` over the n labelled pixels of an image, the
+    loss is `-log(|det M| + 1e-3)`, and det M is `n sum(q (p - mean(p)))`. The loss is
+    the same for p and 1 - p, so that scores may come out inverted. With K logits, p is
+    the softmax and the loss the mean over the K classes, each against the rest: a K x K
+    determinant would be 0 for every image that lacks a class. A class that the label of
+    an image lacks, or that is its only one, contributes -log(1e-3), without a gradient.
+    Sources: Luo et al., AAAI 2022; Xu et al., "L_DMI: A Novel Information-theoretic
+    Loss Function for Training Deep Nets Robust to Label Noise", NeurIPS 2019.
 
     Args:
-      logits: float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
+      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
 
     Returns:
       float32 scalar; 0 if every pixel is void.
 
     Raises:
-      InputError: soft labels with more than one logit.
+      InputError: If labels are soft and there is more than one logit.
     """
     return dmi_sums(logits, labels).mean()
 
 
-def dmi_sums(logits: jax.Array, labels: jax.Array) -> Sums:
+def dmi_sums(logits: Logits, labels: Targets) -> Sums:
     """Sums the terms of `dmi`: one for each image with a labelled pixel.
 
     Args:
-      logits: float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
+      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
 
     Returns:
       The sum of the terms and their number.
 
     Raises:
-      InputError: soft labels with more than one logit.
+      InputError: If labels are soft and there is more than one logit.
     """
     p, q, labelled = _planes(logits, labels)
     count = _over_image(labelled)[..., None].astype(jnp.float32)
@@ -193,36 +199,36 @@ def dmi_sums(logits: jax.Array, labels: jax.Array) -> Sums:
     return _of_images(-jnp.log(jnp.abs(count * apart) + 1e-3), labelled)
 
 
-def dmi_iou(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def dmi_iou(logits: Logits, labels: Targets) -> Float32[jax.Array, ""]:
     """Returns `dmi + soft_iou`.
 
     Source: Luo et al., AAAI 2022.
 
     Args:
-      logits: float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
+      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
 
     Returns:
       float32 scalar; 0 if every pixel is void.
 
     Raises:
-      InputError: soft labels with more than one logit.
+      InputError: If labels are soft and there is more than one logit.
     """
     return dmi_iou_sums(logits, labels).mean()
 
 
-def dmi_iou_sums(logits: jax.Array, labels: jax.Array) -> Sums:
+def dmi_iou_sums(logits: Logits, labels: Targets) -> Sums:
     """Sums the terms of `dmi_iou`: one for each image with a labelled pixel.
 
     Args:
-      logits: float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
+      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
 
     Returns:
       The sum of the terms and their number.
 
     Raises:
-      InputError: soft labels with more than one logit.
+      InputError: If labels are soft and there is more than one logit.
     """
     information, overlap = dmi_sums(logits, labels), soft_iou_sums(logits, labels)
     return Sums(information.total + overlap.total, information.weight)
@@ -232,7 +238,7 @@ _TINY = 1e-10  # keeps 0 / 0 away, in gradients (its square) too
 
 
 def _planes(
-    logits: jax.Array, labels: jax.Array
+    logits: AnyArray, labels: AnyArray
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Prediction, label and what is labelled.
 
@@ -241,8 +247,9 @@ def _planes(
       foreground) for one logit, else K; boolean `[..., H, W]`.
     """
     _check_soft(logits, labels)
+    labels = jnp.asarray(labels)
     labelled = ~labels_lib.is_void(labels)
-    logits = jnp.moveaxis(logits.astype(jnp.float32), -1, -3)
+    logits = jnp.moveaxis(jnp.asarray(logits, jnp.float32), -1, -3)
     num_classes = logits.shape[-3]
     if num_classes == 1:
         p, q = jax.nn.sigmoid(logits), labels[..., None, :, :].astype(jnp.float32)
@@ -264,7 +271,7 @@ def _of_images(terms: jax.Array, labelled: jax.Array) -> Sums:
     return Sums(jnp.sum(jnp.where(counts, terms.mean(axis=-1), 0.0)), jnp.sum(counts))
 
 
-def _check_soft(logits: jax.Array, labels: jax.Array) -> None:
+def _check_soft(logits: AnyArray, labels: AnyArray) -> None:
     if logits.shape[-1] > 1 and jnp.issubdtype(labels.dtype, jnp.floating):
         raise InputError(
             f"labels: dtype {labels.dtype} with {logits.shape[-1]} logits a pixel, "
@@ -311,7 +318,7 @@ def build(name: str) -> SumsFn:
         )
 
     @functools.wraps(loss)
-    def checked(logits: jax.Array, labels: jax.Array) -> Sums:
+    def checked(logits: Logits, labels: Targets) -> Sums:
         sums = loss(logits, labels)
         if not isinstance(sums, Sums):
             raise InputError(

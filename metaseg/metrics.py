@@ -3,7 +3,7 @@
 Two statistics are sufficient for a whole evaluation, so that no score map has to leave
 the device: the confusion matrix of a prediction and, for two classes, the histogram of
 the foreground score per class. The counts at every threshold follow from the histogram.
-May import `labels` only.
+May import `labels` and `typing`.
 """
 
 from typing import NamedTuple
@@ -11,8 +11,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float64, Int32, Integer, Real
 
 from metaseg import labels as labels_lib
+from metaseg.typing import AnyArray, Labels
 
 __all__ = [
     "Counts",
@@ -26,8 +28,8 @@ __all__ = [
 
 
 def confusion_matrix(
-    prediction: jax.Array, labels: jax.Array, num_classes: int
-) -> jax.Array:
+    prediction: Integer[AnyArray, "*batch H W"], labels: Labels, num_classes: int
+) -> Int32[jax.Array, "*batch K K"]:
     """Counts pixels by true and predicted class.
 
     Args:
@@ -39,7 +41,7 @@ def confusion_matrix(
       int32 `[..., K, K]`; row = label, column = prediction.
     """
     shape = labels.shape[:-2]
-    label = labels.reshape(-1, labels.shape[-2] * labels.shape[-1])
+    label = jnp.asarray(labels).reshape(-1, labels.shape[-2] * labels.shape[-1])
     guess = prediction.reshape(label.shape).astype(jnp.int32)
     cell = label.astype(jnp.int32) * num_classes + guess
     cell = jnp.where(labels_lib.is_void(label), num_classes**2, cell)
@@ -47,7 +49,9 @@ def confusion_matrix(
     return count[:, :-1].reshape(*shape, num_classes, num_classes).astype(jnp.int32)
 
 
-def score_histogram(scores: jax.Array, labels: jax.Array, num_bins: int) -> jax.Array:
+def score_histogram(
+    scores: Float[AnyArray, "*batch H W"], labels: Labels, *, num_bins: int
+) -> Int32[jax.Array, "*batch 2 bins"]:
     """Computes the histogram of the foreground score for each of the two classes.
 
     Args:
@@ -60,7 +64,8 @@ def score_histogram(scores: jax.Array, labels: jax.Array, num_bins: int) -> jax.
       int32 `[..., 2, num_bins]`.
     """
     shape = labels.shape[:-2]
-    label = labels.reshape(-1, labels.shape[-2] * labels.shape[-1]).astype(jnp.int32)
+    label = jnp.asarray(labels, jnp.int32)
+    label = label.reshape(-1, labels.shape[-2] * labels.shape[-1])
     score = scores.reshape(label.shape)
     cell = jnp.clip((score * num_bins).astype(jnp.int32), 0, num_bins - 1)
     cell = jnp.where(labels_lib.is_void(label), 2 * num_bins, label * num_bins + cell)
@@ -93,7 +98,7 @@ class Counts(NamedTuple):
         return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def counts_above(histogram: np.ndarray) -> Counts:
+def counts_above(histogram: Integer[AnyArray, "*batch 2 bins"]) -> Counts:
     """Counts outcomes where the foreground is `score >= i / num_bins`, for every i.
 
     Args:
@@ -121,7 +126,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 
-def best_threshold(histogram: np.ndarray) -> tuple[float, bool]:
+def best_threshold(histogram: Integer[AnyArray, "2 bins"]) -> tuple[float, bool]:
     """Finds the threshold with the highest IoU over the pooled pixels.
 
     Args:
@@ -145,7 +150,7 @@ def best_threshold(histogram: np.ndarray) -> tuple[float, bool]:
     return float(best[len(best) // 2]) / num_bins, inverted
 
 
-def auc(histogram: np.ndarray) -> float:
+def auc(histogram: Integer[AnyArray, "2 bins"]) -> float:
     """Computes the area under the ROC curve; scores within one bin count as ties.
 
     The area is the probability that the score of a foreground pixel is higher than that
@@ -165,7 +170,9 @@ def auc(histogram: np.ndarray) -> float:
     return float(np.sum(foreground * (below + 0.5 * background)) / pairs)
 
 
-def from_confusion(matrix: np.ndarray) -> dict[str, np.ndarray]:
+def from_confusion(
+    matrix: Real[AnyArray, "*batch K K"],
+) -> dict[str, Float64[np.ndarray, "..."]]:
     """Computes per-class and overall measures from confusion matrices.
 
     Args:

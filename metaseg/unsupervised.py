@@ -9,6 +9,7 @@ function and its line in `METHODS`. May import scikit-image, NumPy, `checks` and
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Bool, Real
 from skimage import filters
 from skimage.segmentation import chan_vese as level_sets
 
@@ -31,7 +32,7 @@ POLARITIES = ("smaller", "brighter")
 _ROUNDS = 300  # of Lloyd's algorithm at most; it ends when no pixel changes sides
 
 
-def otsu(image: np.ndarray) -> np.ndarray:
+def otsu(image: Real[np.ndarray, "H W C"]) -> Bool[np.ndarray, "H W"]:
     """Thresholds at Otsu's value, where the variance between both sides is largest.
 
     Args:
@@ -43,7 +44,7 @@ def otsu(image: np.ndarray) -> np.ndarray:
     return _above(image, filters.threshold_otsu)
 
 
-def li(image: np.ndarray) -> np.ndarray:
+def li(image: Real[np.ndarray, "H W C"]) -> Bool[np.ndarray, "H W"]:
     """Thresholds at Li's value, of minimum cross-entropy to the mean of each side.
 
     Args:
@@ -55,7 +56,7 @@ def li(image: np.ndarray) -> np.ndarray:
     return _above(image, filters.threshold_li)
 
 
-def triangle(image: np.ndarray) -> np.ndarray:
+def triangle(image: Real[np.ndarray, "H W C"]) -> Bool[np.ndarray, "H W"]:
     """Thresholds by the triangle method: farthest below the slope of the histogram.
 
     Args:
@@ -67,7 +68,7 @@ def triangle(image: np.ndarray) -> np.ndarray:
     return _above(image, filters.threshold_triangle)
 
 
-def kmeans(image: np.ndarray) -> np.ndarray:
+def kmeans(image: Real[np.ndarray, "H W C"]) -> Bool[np.ndarray, "H W"]:
     """Takes the brighter of two clusters of colours, by Lloyd's algorithm.
 
     The first two centres are the mean colours above and below the mean intensity, so
@@ -92,7 +93,7 @@ def kmeans(image: np.ndarray) -> np.ndarray:
     return bright.reshape(image.shape[:2])
 
 
-def chan_vese(image: np.ndarray) -> np.ndarray:
+def chan_vese(image: Real[np.ndarray, "H W C"]) -> Bool[np.ndarray, "H W"]:
     """Takes the brighter side of Chan and Vese's active contour.
 
     The contour starts from a checkerboard. With the weight of the contour's length that
@@ -122,20 +123,23 @@ METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def segment(image: np.ndarray, method: str, *, polarity: str = "smaller") -> np.ndarray:
-    """The foreground of one image, by one of the methods.
+def segment(
+    image: Real[np.ndarray, "H W C"], method: str, *, polarity: str = "smaller"
+) -> Bool[np.ndarray, "H W"]:
+    """Segments the foreground of one image by one of the methods.
 
     Args:
-      image: float or integer `[H, W, C]`, finite; channels are averaged but for kmeans.
-      method: one of `METHODS`.
-      polarity: the foreground is the "smaller" side of the split (the brighter one of
-        equals) or the "brighter" one.
+      image: Float or integer `[H, W, C]`, finite. All methods but "kmeans" take the
+        mean of the channels.
+      method: One of `METHODS`.
+      polarity: "smaller", if the foreground is the smaller of the two sides (the
+        brighter one where both are of one size), or "brighter".
 
     Returns:
-      Boolean `[H, W]`; all false for an image whose pixels are all alike.
+      Boolean `[H, W]`; all false if all pixels are equal.
 
     Raises:
-      InputError: wrong image, method or polarity.
+      InputError: If the image, the method or the polarity is wrong.
     """
     checks.choice("method", method, METHODS)
     checks.choice("polarity", polarity, POLARITIES)

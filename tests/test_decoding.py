@@ -88,7 +88,7 @@ def test_a_histogram_counts_what_the_definition_decides_also_at_a_threshold_itse
     rng = np.random.default_rng(4)
     scores = rng.integers(0, 16, (2, 9, 9)).astype(np.float32) / 16
     labels = rng.integers(0, 2, scores.shape).astype(np.uint8)
-    counts = metrics.counts_above(metrics.score_histogram(scores, labels, 16))
+    counts = metrics.counts_above(metrics.score_histogram(scores, labels, num_bins=16))
     for inverted, found in ((False, counts), (True, counts.inverted())):
         for i in range(17):
             mask = decoding.is_foreground(scores, i / 16, inverted)

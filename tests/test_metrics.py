@@ -33,7 +33,7 @@ def test_confusion_matrix_counts_every_labelled_pixel_once(num_classes):
 def test_counts_above_equal_counting_at_every_cut():
     scores, labels = _scored()
     histogram = np.asarray(
-        metrics.score_histogram(jnp.asarray(scores), jnp.asarray(labels), 16)
+        metrics.score_histogram(jnp.asarray(scores), jnp.asarray(labels), num_bins=16)
     )
     counts = metrics.counts_above(histogram)
     for cut in range(17):
@@ -53,7 +53,7 @@ def test_best_threshold_is_the_best_of_all_cuts_and_finds_inverted_scores():
     for inverted in (False, True):
         s = 1 - scores if inverted else scores
         histogram = np.asarray(
-            metrics.score_histogram(jnp.asarray(s), jnp.asarray(labels), 64)
+            metrics.score_histogram(jnp.asarray(s), jnp.asarray(labels), num_bins=64)
         ).sum(axis=0)
         cut, turned = metrics.best_threshold(histogram)
         assert turned is inverted
@@ -70,7 +70,7 @@ def test_auc_equals_the_share_of_ordered_pairs():
     scores, labels = _scored(2)
     scores = np.floor(scores * 64) / 64 + 1 / 256  # ties exactly where bins tie
     histogram = np.asarray(
-        metrics.score_histogram(jnp.asarray(scores), jnp.asarray(labels), 64)
+        metrics.score_histogram(jnp.asarray(scores), jnp.asarray(labels), num_bins=64)
     ).sum(axis=0)
     fore, back = scores[labels == 1][:, None], scores[labels == 0][None]
     pairs = np.mean((fore > back) + 0.5 * (fore == back))

@@ -1,16 +1,19 @@
 """Convolution, up-sampling, pooling and normalisation primitives of the networks.
 
-Pure functions of arrays, channels last; imports jax only. Each is a textbook operation
-written so that XLA's CPU backend compiles it to fast code; the comments say what that
-gained, where it was measured alone: wall time of one training step of the width-8 U-Net
-(128 x 128, batch 8) on two busy AVX2 cores, best of interleaved rounds.
-`benchmarks/training.py` measures the sum.
+Pure functions of arrays, channels last. May import `typing`. Each is a textbook
+operation in a form that XLA's CPU backend compiles to fast code. The comments give what
+a form gains, where it was measured alone: the wall time of one training step of the
+width-8 U-Net (128 x 128, batch 8) on two busy AVX2 cores, best of interleaved rounds.
+`benchmarks/training.py` measures all of them together.
 """
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
+
+from metaseg.typing import AnyArray
 
 __all__ = [
     "COMPILER_OPTIONS",
@@ -20,29 +23,32 @@ __all__ = [
     "upsample2x2",
 ]
 
-# For `jax.jit(step, compiler_options=...)`. XLA's CPU backend hands convolutions to
-# YNNPACK by default; its own spread over more threads: 221 instead of 283 ms a step at
-# equal CPU time.
+# For `jax.jit(step, compiler_options=...)`. By default XLA's CPU backend leaves
+# convolutions to YNNPACK. XLA's own convolutions use more threads: a step takes 221
+# instead of 283 ms, at equal CPU time.
 COMPILER_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def conv3x3(
+    x: Float[AnyArray, "N H W C"], kernel: Float[AnyArray, "3 3 C D"]
+) -> Float[jax.Array, "N H W D"]:
     """Correlates `x` with a 3x3 kernel, stride 1, zero padding.
 
     Equals `jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME")` in NHWC/HWIO.
 
     Args:
-      x: `[N, H, W, C]` float.
-      kernel: `[3, 3, C, D]`, of the dtype of `x`.
+      x: Float `[N, H, W, C]`.
+      kernel: `[3, 3, C, D]` of the dtype of `x`.
 
     Returns:
-      `[N, H, W, D]`, of the dtype of `x`.
+      `[N, H, W, D]` of the dtype of `x`.
     """
     # XLA's CPU convolution is slow below 16 output channels: in pairs of columns a step
     # takes 283 instead of 313 ms. Which of the two is compiled depends on the platform
     # that the program is lowered for, not on the machine that traces it.
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     if kernel.shape[-1] > 8 or x.shape[2] % 2:
         return _conv3x3_directly(x, kernel)
     return jax.lax.platform_dependent(
@@ -76,7 +82,9 @@ def _conv3x3_in_pairs(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return y.reshape(n, h, w, d)
 
 
-def upsample2x2(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def upsample2x2(
+    x: Float[AnyArray, "N H W C"], kernel: Float[AnyArray, "2 2 C D"]
+) -> Float[jax.Array, "N 2*H 2*W D"]:
     """Doubles both sides by a 2x2 transposed convolution of stride 2.
 
     Windows of size and stride 2 do not overlap, so the operation is one matrix product
@@ -85,11 +93,11 @@ def upsample2x2(x: jax.Array, kernel: jax.Array) -> jax.Array:
     `jax.lax.conv_transpose(x, kernel[::-1, ::-1], (2, 2), "VALID")` in NHWC/HWIO.
 
     Args:
-      x: `[N, H, W, C]` float.
-      kernel: `[2, 2, C, D]`, of the dtype of `x`.
+      x: Float `[N, H, W, C]`.
+      kernel: `[2, 2, C, D]` of the dtype of `x`.
 
     Returns:
-      `[N, 2 H, 2 W, D]`, of the dtype of `x`.
+      `[N, 2 H, 2 W, D]` of the dtype of `x`.
     """
     n, h, w, _ = x.shape
     blocks = jnp.einsum("nhwc,abcd->nhawbd", x, kernel)
@@ -100,14 +108,14 @@ def upsample2x2(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def max_pool2x2(x: jax.Array) -> jax.Array:
     """Halves both sides by the maximum over 2x2 windows of stride 2.
 
-    Equals `flax.linen.max_pool(x, (2, 2), (2, 2))`, gradient included: the first pixel
-    of a window that attains the maximum gets all of it.
+    Equals `flax.linen.max_pool(x, (2, 2), (2, 2))`, gradient included: of several
+    pixels of a window that attain the maximum, the first one gets the whole gradient.
 
     Args:
-      x: `[N, H, W, C]` float, H and W even.
+      x: Float `[N, H, W, C]`, H and W even.
 
     Returns:
-      `[N, H / 2, W / 2, C]`, of the dtype of `x`.
+      `[N, H / 2, W / 2, C]` of the dtype of `x`.
     """
     n, h, w, c = x.shape
     return x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
@@ -121,8 +129,8 @@ def _max_pool2x2_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]
 def _max_pool2x2_backward(
     residuals: tuple[jax.Array, ...], g: jax.Array
 ) -> tuple[jax.Array]:
-    # JAX's gradient of the maximum compares, counts ties and divides in passes of their
-    # own: 298 instead of 283 ms a step.
+    # JAX's gradient of the maximum compares, counts ties and divides in three passes: a
+    # step takes 298 instead of 283 ms.
     x, y = residuals
     taken = jnp.zeros(y.shape, bool)
     rows = []
@@ -150,20 +158,21 @@ def batch_norm_relu(
     """Normalises every channel over the batch, scales, shifts and rectifies.
 
     `y = max(0, scale * (x - mean) / sqrt(var + epsilon) + bias)` with mean and
-    (biased) variance over all axes but the last (Ioffe and Szegedy 2015). Only `y` is
-    differentiated; mean and variance are for the running averages.
+    (biased) variance over all axes but the last (Ioffe and Szegedy 2015). Only `y` has
+    a gradient; mean and variance are for the running averages.
 
     Args:
-      x: `[..., C]` float.
-      scale: `[C]` float32.
-      bias: `[C]` float32.
-      epsilon: added to the variance.
-      axis_name: of the mapped axis (of `jax.pmap` or `jax.shard_map`) along which the
-        batch continues on other devices, if any. The gradients of `scale` and `bias`
-        are then this device's share of a sum over the axis.
+      x: Float `[..., C]`.
+      scale: float32 `[C]`.
+      bias: float32 `[C]`.
+      epsilon: Constant that is added to the variance.
+      axis_name: Name of the mapped axis (of `jax.pmap` or `jax.shard_map`) along which
+        the batch continues on other devices, if any. The gradients of `scale` and
+        `bias` are then this device's share of a sum over the axis.
 
     Returns:
-      `y`, of the shape and dtype of `x`, and mean and variance, `[C]` float32.
+      `(y, mean, variance)`: `y` has the shape and dtype of `x`; mean and variance are
+      float32 `[C]`.
     """
     y, mean, var, _ = _normalise(x, scale, bias, epsilon, axis_name)
     return y, mean, var
@@ -205,8 +214,8 @@ def _batch_norm_relu_backward(
     residuals: tuple[jax.Array, ...],
     cotangents: tuple[jax.Array, ...],
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    # Written out, dx is one pass `p g + q x + r` with numbers per channel; what JAX
-    # derives from the forward pass is several. Not measured alone.
+    # Written out, dx is one pass `p g + q x + r` with numbers per channel; the gradient
+    # that JAX derives from the forward pass takes several. Not measured alone.
     del epsilon
     x, y, scale, mean, inverse = residuals
     axes = tuple(range(x.ndim - 1))
