@@ -1,4 +1,4 @@
-"""Segments images without labels: iGTT, a network trained on labels that it makes.
+"""Segments images without labels: iGTT, a network trained on its own labels.
 
     python experiments/igtt.py --config=configs/cell_igtt.py
     python experiments/igtt.py --config=configs/folder_igtt.py --config.data.dir=DIR

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on a TPU pod slice of Google Cloud: gets it, runs, and gives it back. Runs on
+# Trains on a TPU pod slice of Google Cloud: requests it, runs, and deletes it. Runs on
 # your own machine; needs git, gcloud and bash >= 3.2 (that of macOS). docs/launch.md has
 # more.
 
@@ -16,7 +16,7 @@ Runs experiments/main.py with FLAGS (--config=FILE, then overrides) on all hosts
 commands
   up      ask for the TPU, or take the one of that name, and wait for it
   sync    send the tracked files and install .[tpu] on all hosts
-  run     train; when preempted, get the TPU again and go on
+  run     train; when the TPU is preempted, request it again and resume
   fetch   copy the work folder here
   down    give the TPU back
   all     all of these; gives the TPU back whatever happens
@@ -30,7 +30,7 @@ options
   --spot           ask for spare capacity, which is cheaper and may be taken away
   --workdir=gs://  run, fetch, all: folder of all results, in a bucket
   --results=DIR    fetch, all: where to copy it
-  --restarts=N     run, all: how often to go on at most (20)
+  --restarts=N     run, all: largest number of restarts (20)
   --dry_run        print every command, run none
   --help           print this
 
@@ -231,7 +231,7 @@ run() {
     up
     send
   done
-  echo "error: not finished after $restarts restarts; run it again to go on" >&2
+  echo "error: not finished after $restarts restarts; run it again to resume" >&2
   return 75
 }
 

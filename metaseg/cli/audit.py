@@ -4,7 +4,7 @@
     metaseg audit --labels=DIR --reference=DIR --images=DIR --output=DIR
 
 Writes audit.json, audit.csv (a row per label map, worst first) and audit.html. A second
-run with the same output goes on where the first one stopped. Exit status 1: some files
+run with the same output resumes where the first one stopped. Exit status 1: some files
 were bad, they are listed; 2: nothing could be audited.
 """
 

@@ -1,4 +1,4 @@
-"""Segments images without labels: iGTT, a network trained on labels that it makes.
+"""Segments images without labels: iGTT, a network trained on its own labels.
 
     metaseg igtt --config=cell_igtt
     metaseg igtt --config=folder_igtt --config.data.dir=DIR
@@ -32,15 +32,16 @@ _WORKDIR = flags.DEFINE_string(
 _RESUME = flags.DEFINE_string(
     "resume",
     "auto",
-    "auto: go on with the run of this config in --workdir, if there is one; must: "
-    "refuse to begin anew; never: refuse a folder that is not empty.",
+    "auto: resume the run of this config in --workdir, if there is one; must: refuse "
+    "to begin anew; never: refuse a folder that is not empty.",
     flag_values=FLAGS,
 )
 _BASELINES = flags.DEFINE_bool(
     "baselines",
     False,
     "Also measure classical methods, the same training with other labels, and the "
-    "supervised network; takes five times as long. A finished run goes on with them.",
+    "supervised network; takes five times as long. With --workdir of a finished run, "
+    "only measure these.",
     flag_values=FLAGS,
 )
 

@@ -47,7 +47,7 @@ def run(command: ModuleType, arguments: Sequence[str]) -> int:
     except (InputError, flags.Error) as error:
         return failed(error)
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         return 130
 
 

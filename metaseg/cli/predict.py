@@ -6,7 +6,7 @@ r"""Segments images of any size with a trained run.
 
 Writes labels/NAME.png, overlays/NAME.png, predictions.csv (a row per image) and
 index.html, with --scores also scores/NAME.tif, with --labels metrics.json. A second run
-with the same output goes on where the first one stopped. Exit status 1: some files were
+with the same output resumes where the first one stopped. Exit status 1: some files were
 bad, they are listed; 2: nothing could be done. docs/predict.md says more.
 """
 

@@ -7,8 +7,8 @@
 
 DIR is what was downloaded; docs/data.md describes its layout. The data set goes to
 DATA/SOURCE/CONFIG/VERSION, with summary.json and contact_sheet.png beside the shards.
-An import that was stopped goes on when it is started again; one whose files have not
-changed since does nothing. Exit status 2: nothing was imported.
+An import that was stopped resumes when it is started again; if no file has changed
+since the last import, nothing is done. Exit status 2: nothing was imported.
 """
 
 from collections.abc import Callable

@@ -38,8 +38,8 @@ _WORKDIR = flags.DEFINE_string(
 _RESUME = flags.DEFINE_string(
     "resume",
     "auto",
-    "auto: go on with the run of this config in --workdir, if there is one; must: "
-    "refuse to begin anew; never: refuse a folder that is not empty.",
+    "auto: resume the run of this config in --workdir, if there is one; must: refuse "
+    "to begin anew; never: refuse a folder that is not empty.",
     flag_values=FLAGS,
 )
 _PROFILE = flags.DEFINE_string(

@@ -9,11 +9,10 @@ from metaseg.errors import InputError, prefixed
 from metaseg.parallel import processes
 from metaseg.runs import signals
 
-__all__ = ["INTERRUPTED", "LOST", "STOPPED", "connect", "folder", "run"]
+__all__ = ["LOST", "STOPPED", "connect", "folder", "run"]
 
 STOPPED = signals.EXIT_STATUS
 LOST = 76  # EX_PROTOCOL of sysexits.h: another process of the run has ended
-INTERRUPTED = 130  # of shells: ended by SIGINT
 
 
 def folder(address: str) -> Path:
@@ -74,7 +73,7 @@ def run(
         return _end(failed(error))
     except signals.StoppedError as stopped:
         if processes.is_primary():
-            print(f"{stopped}; go on with --workdir={workdir}", file=sys.stderr)
+            print(f"{stopped}; resume with --workdir={workdir}", file=sys.stderr)
         return STOPPED
     except OSError as error:  # such as a full disk; the last checkpoint is whole
         said = f"--workdir: '{error.filename or workdir}': {error.strerror}"
@@ -89,12 +88,12 @@ def run(
 
 
 def _lost(error: Exception, workdir: Path) -> int:
-    """Says that the run cannot go on without a process, or with an error in this."""
+    """Says that the run cannot continue: a process is lost, or this one failed."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     print(
-        f"error: {processes.name()} cannot go on: another process has ended, or this "
-        f"one failed ({reason}); start all of them again with --workdir={workdir}, and "
-        "the run goes on from its newest checkpoint",
+        f"error: {processes.name()} cannot continue: another process has ended, or "
+        f"this one failed ({reason}); start all of them again with "
+        f"--workdir={workdir}, and the run resumes from its newest checkpoint",
         file=sys.stderr,
     )
     return LOST

@@ -408,6 +408,16 @@ def test_the_image_holds_what_it_needs_and_docker_is_sent_nothing_else():
     assert {"metaseg", "configs", "experiments"} <= set(copied)
 
 
+def test_the_image_has_all_that_the_installation_reads():
+    steps = [rest for name, rest in instructions() if name in ("COPY", "RUN")]
+    install = next(i for i, rest in enumerate(steps) if "pip install" in rest)
+    copied = {word for rest in steps[:install] for word in rest.split()[:-1]}
+    text = (ROOT / "setup.py").read_text()
+    packages = set(re.findall(r'package_dir=\{"[\w.]+": "(\w+)"\}', text))
+    assert packages == {"configs"}
+    assert packages | {"metaseg", "setup.py", "README.md", "LICENSE"} <= copied
+
+
 def test_the_image_pins_what_it_installs_for_every_extra():
     (install,) = (rest for name, rest in instructions() if "pip install" in rest)
     assert "--constraint requirements.lock" in install

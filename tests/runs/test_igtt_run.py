@@ -458,4 +458,4 @@ def test_the_command_stops_for_a_signal_and_says_what_is_wrong(tmp_path):
     run.send_signal(signal.SIGTERM)
     _, said = run.communicate(timeout=300)
     assert run.returncode == signals.EXIT_STATUS, said
-    assert said.splitlines()[-1].endswith(f"go on with --workdir={tmp_path / 'run'}")
+    assert said.splitlines()[-1].endswith(f"resume with --workdir={tmp_path / 'run'}")

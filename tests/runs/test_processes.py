@@ -98,7 +98,7 @@ def test_when_one_process_is_killed_the_other_says_so_and_the_run_can_go_on(
     (status, said), (killed, _) = ends(run)
     assert killed == -signal.SIGKILL
     assert status == 76
-    assert said.startswith("error: process 0 of 2 cannot go on: another process has")
+    assert said.startswith("error: process 0 of 2 cannot continue: another process has")
     assert time.monotonic() - began < 60
     again = start(workdir, **FEW, **{"training.steps": 2000})
     wait_for(workdir, again, 16)

@@ -171,7 +171,7 @@ def test_a_signal_saves_and_ends_with_status_75(whole, start, tmp_path, number):
     assert run.returncode == signals.EXIT_STATUS
     last = said.strip().splitlines()[-1]
     assert last.startswith(f"stopped by {number.name} after step")
-    assert last.endswith(f"go on with --workdir={tmp_path / 'run'}")
+    assert last.endswith(f"resume with --workdir={tmp_path / 'run'}")
     again = start(tiny.command(tmp_path / "run"))
     assert again.wait(timeout=300) == 0
     assert outcome(tmp_path / "run") == outcome(whole)
