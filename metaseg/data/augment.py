@@ -1,35 +1,38 @@
-"""Random crops, flips, turns and light on device: pure `(key, ...)` functions.
+"""Random crops, flips, rotations and light, as pure functions on the device.
 
 They run inside the compiled training step, on one example; `vmap` serves a batch.
 """
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Integer
+
+from metaseg.typing import AnyArray, PRNGKey
 
 __all__ = ["brightness_contrast", "crop", "dihedral", "illumination"]
 
-_GRID = (4, 4)  # random numbers across an image of any size
+_GRID = (4, 4)  # random numbers in an image of any size
 
 
 def crop(
-    key: jax.Array,
-    image: jax.Array,
-    label: jax.Array,
-    valid_size: jax.Array,
+    key: PRNGKey,
+    image: Float[AnyArray, "H W C"],
+    label: Integer[AnyArray, "H W"],
+    valid_size: Integer[AnyArray, "2"],
     *,
     size: tuple[int, int],
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[jax.Array, "h w C"], Integer[jax.Array, "h w"]]:
     """Cuts the same random window from image and label.
 
     Args:
-      key: typed PRNG key.
-      image: float `[H, W, C]`.
-      label: integer `[H, W]`.
-      valid_size: integer `[2]`, height and width without padding; windows lie in it.
-      size: height and width of the window, static, not above `valid_size`.
+      key: PRNG key.
+      image: Image, float `[H, W, C]`.
+      label: Class ids, integer `[H, W]`.
+      valid_size: Height and width without padding, integer `[2]`; windows lie within.
+      size: Height and width of the window in pixels, static, at most `valid_size`.
 
     Returns:
-      `(image, label)` of the window.
+      Image `[h, w, C]` and label `[h, w]` of the window.
     """
     room = jnp.maximum(valid_size - jnp.array(size) + 1, 1)
     start = jax.random.randint(key, (2,), 0, room)
@@ -41,35 +44,36 @@ def crop(
 
 
 def dihedral(
-    key: jax.Array,
-    image: jax.Array,
-    label: jax.Array,
+    key: PRNGKey,
+    image: Float[AnyArray, "H W C"],
+    label: Integer[AnyArray, "H W"],
     *,
     flip: bool,
     rot90: bool,
     horizontal_flip_only: bool = False,
-) -> tuple[jax.Array, jax.Array]:
-    """Mirrors and turns image and label alike, all outcomes equally likely.
+) -> tuple[Float[jax.Array, "H W C"], Integer[jax.Array, "H W"]]:
+    """Flips and rotates image and label alike, all outcomes equally likely.
 
     Args:
-      key: typed PRNG key.
-      image: float `[H, W, C]`.
-      label: integer `[H, W]`.
-      flip: whether to mirror top-bottom and left-right.
-      rot90: whether to turn by quarters; needs H == W.
-      horizontal_flip_only: whether to mirror left-right alone, for images with a top
-        and a bottom; not with `rot90`.
+      key: PRNG key.
+      image: Image, float `[H, W, C]`.
+      label: Class ids, integer `[H, W]`.
+      flip: Whether to flip top-bottom and left-right.
+      rot90: Whether to rotate by multiples of 90 degrees; needs H = W.
+      horizontal_flip_only: Whether to flip left-right alone, for images with a top and
+        a bottom; not with `rot90`.
 
     Returns:
-      `(image, label)`, shapes unchanged.
+      Image and label of the same shapes.
     """
+    image, label = jnp.asarray(image), jnp.asarray(label)
     rows, cols, swap = jax.random.bernoulli(key, 0.5, (3,))
     if flip and not horizontal_flip_only:
         image, label = (jnp.where(rows, x[::-1], x) for x in (image, label))
     if flip:
         image, label = (jnp.where(cols, x[:, ::-1], x) for x in (image, label))
     if rot90:
-        # Transposing is a flip and a quarter turn; alone it is turned back by a flip.
+        # Transposing is a flip and a rotation by 90 degrees; a flip undoes the first.
         if not flip:
             image, label = (jnp.where(cols, x[::-1, ::-1], x) for x in (image, label))
             image, label = (
@@ -83,18 +87,23 @@ def dihedral(
 
 
 def brightness_contrast(
-    key: jax.Array, image: jax.Array, *, brightness: float, contrast: float
-) -> jax.Array:
+    key: PRNGKey,
+    image: Float[AnyArray, "H W C"],
+    *,
+    brightness: float,
+    contrast: float,
+) -> Float[jax.Array, "H W C"]:
     """Scales an image about its mean and adds a constant.
 
     Args:
-      key: typed PRNG key.
-      image: float `[H, W, C]`, normalised.
-      brightness: the constant is uniform in ±brightness, in the image's own units.
-      contrast: the factor is uniform in 1 ± contrast.
+      key: PRNG key.
+      image: Normalised image, float `[H, W, C]`.
+      brightness: Bound of the constant, which is uniform in ±brightness, in the units
+        of the image.
+      contrast: Bound of the factor, which is uniform in 1 ± contrast.
 
     Returns:
-      The image, shape and dtype unchanged.
+      Image of the same shape and dtype.
     """
     shift, scale = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)
     mean = jnp.mean(image)
@@ -102,23 +111,28 @@ def brightness_contrast(
 
 
 def illumination(
-    key: jax.Array, image: jax.Array, *, amplitude: float, modulation: float
-) -> jax.Array:
+    key: PRNGKey,
+    image: Float[AnyArray, "H W C"],
+    *,
+    amplitude: float,
+    modulation: float,
+) -> Float[jax.Array, "H W C"]:
     """Lights an image unevenly, as lamps and optics do.
 
-    `low + (image - low) exp(modulation u f) + amplitude v g`, low being the lowest
-    value, u and v uniform in [0, 1], f and g smooth fields: standard normal numbers on
-    a grid of 4 x 4, interpolated by cubics. Then mean and standard deviation are
-    brought back to what they were, so that light changes within the image alone.
+    Computes `low + (image - low) exp(modulation u f) + amplitude v g`. Here low is the
+    lowest value, u and v are uniform in [0, 1], and f and g are smooth fields: standard
+    normal numbers on a grid of 4 x 4, interpolated by cubics. The result is scaled to
+    the mean and standard deviation of the image, so that light changes within the image
+    alone.
 
     Args:
-      key: typed PRNG key.
-      image: float `[H, W, C]`, normalised.
-      amplitude: of the light that is added, in the image's own units, >= 0.
-      modulation: of the logarithm of the factor, >= 0.
+      key: PRNG key.
+      image: Normalised image, float `[H, W, C]`.
+      amplitude: Strength of the added light, in the units of the image, at least 0.
+      modulation: Strength of the logarithm of the factor, at least 0.
 
     Returns:
-      The image, shape and dtype unchanged; a constant one stays as it is.
+      Image of the same shape and dtype; a constant image does not change.
     """
     k_factor, k_light, k_size = jax.random.split(key, 3)
 

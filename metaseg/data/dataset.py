@@ -1,4 +1,4 @@
-"""What every data source hands over: three splits of images, labels, names and ids.
+"""A data set: three splits with images, labels, names and ids of examples.
 
 Host-side NumPy; imports no jax, so that reading files needs no device.
 """
@@ -30,10 +30,10 @@ Example = tuple[np.ndarray, np.ndarray]  # image [h, w, C] as stored, labels [h,
 
 
 class Examples(Protocol):
-    """What any split offers, whether it lies in memory or on disk."""
+    """A split, in memory or on disk."""
 
     def __len__(self) -> int:
-        """The number of examples, N."""
+        """Returns the number of examples N."""
 
     @property
     def ids(self) -> np.ndarray:
@@ -41,7 +41,7 @@ class Examples(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """`N` names as a user knows them (file names without their ending)."""
+        """N names that the user knows, such as file names without their endings."""
 
     @property
     def valid_size(self) -> np.ndarray:
@@ -52,7 +52,7 @@ class Examples(Protocol):
         """Height, width and channels of every example, padding included."""
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Split":
-        """The examples of some rows, in memory, in the order of `rows`."""
+        """Returns the examples of some rows, in memory, in the order of `rows`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Split:
     """Examples in memory, padded to one size.
 
     Attributes:
-      images: float32 `[N, H, W, C]`, standardised; zeros where padded.
+      images: float32 `[N, H, W, C]`, normalised; zeros where padded.
       labels: uint8 `[N, H, W]` class ids; 255 (void) where padded or not labelled.
       ids: uint32 `[N]`; an example's noise depends on this id and on nothing else.
-      names: `N` names as a user knows them (file names without their ending).
+      names: N names that the user knows, such as file names without their endings.
       valid_size: int32 `[N, 2]`, height and width before padding.
     """
 
@@ -82,7 +82,7 @@ class Split:
         return self.images.shape[1:]
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Split":
-        """The examples of some rows, in the order of `rows`."""
+        """Returns the examples of some rows, in the order of `rows`."""
         rows = np.asarray(rows)
         return Split(
             self.images[rows],

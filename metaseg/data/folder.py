@@ -1,7 +1,6 @@
-"""A user's own images: `<dir>/{train,val,test}/{images,labels}/NAME.png`.
+"""A folder of images and labels, `DIR/{train,val,test}/{images,labels}/NAME.png`.
 
-Host-side NumPy; imports no jax. Finds the pairs, reads them with `image_files`, and
-makes three folders a `Dataset`.
+Host-side NumPy; imports no jax. Finds the pairs and reads them with `image_files`.
 """
 
 import itertools
@@ -25,7 +24,7 @@ __all__ = ["FilePair", "load", "match_pairs"]
 
 SUFFIXES = image_files.IMAGE_SUFFIXES  # labels too: a JPEG is refused with the reason
 ENDINGS = ", ".join(SUFFIXES)
-PROGRESS_FROM = 200  # pairs; fewer are read before a bar has been understood
+PROGRESS_FROM = 200  # pairs; fewer take no time
 
 
 class FilePair(NamedTuple):
@@ -45,12 +44,13 @@ class FilePair(NamedTuple):
 def load(config: Any) -> Dataset:
     """Reads a folder of images and labels.
 
-    Grey and colour files may be mixed: then grey is repeated into three channels in
-    all splits. Images of different sizes are padded at the bottom and right to the
-    largest height and width of the data set (image 0 after normalisation, label 255).
+    Grey and colour files may be mixed: then grey images are repeated into three
+    channels in all splits. Images of different sizes are padded at the bottom and right
+    to the largest height and width of the data set (image 0 after normalisation, label
+    255).
 
     Args:
-      config: has the attributes `dir`, `num_classes` (2 unless given), `normalize`,
+      config: Has the attributes `dir`, `num_classes` (2 if missing), `normalize`,
         `mean` and `std`, see `normalize.build`.
 
     Returns:
@@ -58,7 +58,7 @@ def load(config: Any) -> Dataset:
       the foreground is 255 or 1, the same in all files; with more, 255 is void.
 
     Raises:
-      InputError: for a wrong field, layout or file, before anything is returned.
+      InputError: If a field, the layout or a file is wrong.
     """
     root, num_classes, normalizer = _settings(config)
     pairs = {split: match_pairs(root / split) for split in SPLITS}
@@ -90,13 +90,13 @@ def match_pairs(folder: Path) -> list[FilePair]:
     Hidden files, sub-folders and files with other endings are ignored.
 
     Args:
-      folder: one split.
+      folder: Folder of one split.
 
     Returns:
       Pairs sorted by name, at least one.
 
     Raises:
-      InputError: if a folder is missing or empty, two files of one folder share a
+      InputError: If a folder is missing or empty, two files of one folder share a
         name, or a file has no partner.
     """
     images = _files_by_name(folder / "images")
@@ -168,7 +168,7 @@ def _files_by_name(folder: Path) -> dict[str, Path]:
 
 
 def _read_all(pairs: Sequence[FilePair], num_classes: int) -> list[Example]:
-    """Images and labels of all pairs; the first error also counts the others."""
+    """Reads all pairs; the first error also says how many others there are."""
 
     def read(pair: FilePair) -> Example | InputError:
         try:
@@ -211,7 +211,7 @@ def _read_all(pairs: Sequence[FilePair], num_classes: int) -> list[Example]:
 def _check_one_foreground(
     pairs: Sequence[FilePair], labels: Sequence[np.ndarray]
 ) -> None:
-    """Two classes: 255 beside files with 1 could be foreground or void, so refuse."""
+    """Refuses 255 in one file and 1 in another: 255 could be foreground or void."""
     with_one = [p.label for p, label in zip(pairs, labels, strict=True) if 1 in label]
     with_255 = [p.label for p, label in zip(pairs, labels, strict=True) if 255 in label]
     if with_one and with_255:

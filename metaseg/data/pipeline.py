@@ -1,8 +1,8 @@
-"""Which examples make up which batch, and batches from disk ahead of the step.
+"""Which examples make up which batch, and batches that are read ahead of the step.
 
-Data sets that fit stay on the device: the host sends row numbers only. The others are
-read, decoded and padded by threads or worker processes (grain) a few batches ahead.
-Which examples a step sees follows from seed and step alone, on either way.
+A data set that fits stays on the device, and the host sends row numbers only. Others
+are read, decoded and padded by threads or worker processes (grain), a few batches
+ahead. In both cases the examples of a step follow from seed and step alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32
 
 from metaseg.batch import Batch
 from metaseg.data.dataset import VOID, Examples, Split
@@ -23,19 +24,19 @@ AHEAD = 4  # batches that wait for the step, and again for each worker process
 
 def batch_indices(
     seed: int, start: int, num_steps: int, batch_size: int, num_examples: int
-) -> np.ndarray:
-    """Row numbers of the examples of some consecutive steps.
+) -> Int32[np.ndarray, "steps batch"]:
+    """Computes the row numbers of the examples of consecutive steps.
 
-    The examples stream by in epochs, each in an order of its own, and batches are cut
-    from the stream, across epochs too. The result follows from the arguments alone, so
-    that a run can start anywhere.
+    Each epoch has all examples in an order of its own. Batches are cut from the stream
+    of epochs, so a batch may hold examples of two epochs. The result follows from the
+    arguments alone, so that a run can start at any step.
 
     Args:
-      seed: seed of the shuffling.
-      start: the first step, from 0.
-      num_steps: how many steps.
-      batch_size: examples per step.
-      num_examples: examples in the data set.
+      seed: Seed of the shuffling.
+      start: First step, from 0.
+      num_steps: Number of steps.
+      batch_size: Examples per step.
+      num_examples: Examples in the data set.
 
     Returns:
       int32 `[num_steps, batch_size]`.
@@ -52,7 +53,7 @@ def batch_indices(
     return rows.reshape(num_steps, batch_size).astype(np.int32)
 
 
-@lru_cache(maxsize=4)  # steps of one epoch ask for it one after the other
+@lru_cache(maxsize=4)  # consecutive steps use the same epoch
 def _order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
     order = np.random.default_rng((seed, epoch)).permutation(num_examples)
     order.setflags(write=False)
@@ -60,10 +61,10 @@ def _order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 
 
 class _Shuffled:
-    """The batches of a run by number: a random-access source, sent to workers.
+    """The batches of a run by number: a random-access source for workers.
 
-    Every element is a whole batch, so that the order does not depend on how many
-    workers share the work.
+    Each element is a whole batch, so that the order does not depend on the number of
+    workers.
     """
 
     def __init__(
@@ -89,10 +90,10 @@ class _Shuffled:
 
 
 class _Consecutive:
-    """A split cut into batches of one size, the last one filled up with void.
+    """A split in batches of one size; the last batch is filled up with void.
 
-    An element is this process's part of a batch: `part` is its index, and the number of
-    equal parts.
+    An element is the part of a batch for this process. `part` holds the index of the
+    part and the number of equal parts.
     """
 
     def __init__(self, split: Examples, batch_size: int, part: tuple[int, int]) -> None:
@@ -126,23 +127,23 @@ def stream(
     start: int = 0,
     place: PlaceFn | None = None,
 ) -> Any:
-    """The batches of a run, read ahead of the steps and put on the device.
+    """Returns the batches of a run, read ahead of the steps and put on the device.
 
     Args:
-      split: where the examples come from.
-      seed: seed of the shuffling; the rows are those of `batch_indices`.
-      batch_size: examples per step, over all processes.
-      num_steps: length of the run.
-      workers: processes that read and decode; 0 uses threads of this one.
-      part: this process's index and the number of processes; each reads an equal,
+      split: The examples.
+      seed: Seed of the shuffling; the rows are those of `batch_indices`.
+      batch_size: Examples per step, over all processes.
+      num_steps: Length of the run.
+      workers: Processes that read and decode; 0 uses threads of this one.
+      part: Index of this process and number of processes. Each process reads an equal,
         consecutive part of every batch, so that the run is the same for any number.
-      start: the first step to read, of `num_steps`.
-      place: puts a batch on the device or devices, in a thread that runs ahead; by
-        default on the first device.
+      start: First step to read, of `num_steps`.
+      place: Puts a batch on the devices, in a thread that runs ahead; by default on the
+        first device.
 
     Returns:
-      An iterator of what `place` returns, by default `Batch` of jax arrays.
-      `get_state()` says which step comes next, in plain numbers that JSON holds, and
+      An iterator of the results of `place`, by default `Batch` of jax arrays.
+      `get_state()` returns the next step as plain numbers that JSON holds, and
       `set_state(state)` goes there. `close()` ends the workers.
     """
     source = _Shuffled(split, seed, batch_size, num_steps, part, start)
@@ -150,10 +151,10 @@ def stream(
 
 
 class InOrder:
-    """A split in batches of one size, for as many passes as are asked for.
+    """A split in batches of one size, for any number of passes.
 
-    The last batch is filled up with void examples. What lies in memory is put on the
-    device once; what lies on disk is read ahead at every pass. `place` and `part` are
+    The last batch is filled up with void examples. Examples in memory are put on the
+    device once; examples on disk are read ahead in every pass. `place` and `part` are
     as in `stream`.
     """
 
@@ -188,8 +189,8 @@ def _on_first_device(batch: Batch) -> Batch:
 
 
 def _ahead(source: Any, workers: int, place: PlaceFn | None) -> Any:
-    """A grain data set of the source's elements, read ahead and put on the device."""
-    import grain  # late: two seconds, and data sets that fit do without
+    """Returns a grain data set of the elements, read ahead and put on the device."""
+    import grain  # imported late: it takes two seconds, often for nothing
     from absl import flags
 
     if not flags.FLAGS.is_parsed():  # in notebooks and tests; grain reads its flags

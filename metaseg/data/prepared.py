@@ -1,7 +1,7 @@
-"""Data sets that `experiments/prepare.py` wrote: ArrayRecord files, read through TFDS.
+"""Prepared data sets: ArrayRecord files of `runs.prepare`, read through TFDS.
 
-Host-side NumPy; imports no jax and no TensorFlow. What fits is read into memory at
-once, like a folder; what does not is read as it is needed.
+Host-side NumPy; imports no jax and no TensorFlow. A data set that fits into memory is
+read at once; a larger one is read while training.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from metaseg.errors import InputError
 
 __all__ = ["StoredSplit", "find", "load"]
 
-_THREADS = 4  # decoding leaves Python to itself for most of its time
+_THREADS = 4  # decoding releases the interpreter most of the time
 _AT_ONCE = 64  # examples between two updates of the progress bar
 
 
@@ -32,16 +32,16 @@ _AT_ONCE = 64  # examples between two updates of the progress bar
 class StoredSplit:
     """Examples on disk, padded to one size as they are read.
 
-    Holds no open file, so that it can be sent to worker processes.
+    It holds no open file, so that it can be sent to worker processes.
 
     Attributes:
-      path: folder of the data set.
+      path: Folder of the data set.
       split: "train", "val" or "test".
-      ids: as in `Split`.
-      names: as in `Split`.
-      valid_size: as in `Split`.
-      shape: height, width and channels of every example, padding included.
-      normalizer: normalisation of the images.
+      ids: As in `Split`.
+      names: As in `Split`.
+      valid_size: As in `Split`.
+      shape: Height, width and channels of every example, padding included.
+      normalizer: Normalisation of the images.
     """
 
     path: Path
@@ -81,14 +81,14 @@ class StoredSplit:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
                 f"{self.path}: example {row} of {self.split} ('{self.names[row]}') is "
-                f"unreadable; prepare the data set anew ({reason})"
+                f"unreadable; prepare the data set again ({reason})"
             ) from error
         size = tuple(int(x) for x in self.valid_size[row])
         if name != self.names[row] or image.shape[:2] != size or label.shape != size:
             raise InputError(
                 f"{self.path}: example {row} of {self.split} is '{name}' of "
                 f"{image.shape[0]} x {image.shape[1]}; its metadata.json says "
-                f"'{self.names[row]}' of {size[0]} x {size[1]}; prepare it anew"
+                f"'{self.names[row]}' of {size[0]} x {size[1]}; prepare it again"
             )
         return image, label
 
@@ -97,7 +97,7 @@ def find(root: Path, name: str) -> Path | None:
     """Finds the folder of a prepared data set, in its newest version.
 
     Args:
-      root: the folder that prepare was given as `--data_dir`, or the data set itself.
+      root: Folder of prepared data sets (`data_dir` of prepare), or a data set.
       name: `source/config`, with or without version; "" if `root` is the data set.
 
     Returns:
@@ -122,7 +122,7 @@ def load(config: Any) -> Dataset:
     """Opens a prepared data set.
 
     Args:
-      config: has the attributes `dir` (prepare's `--data_dir`), `dataset`
+      config: Has the attributes `dir` (`data_dir` of prepare), `dataset`
         (`source/config`), `num_classes`, `memory_gb` (a data set that needs no more is
         read into memory, 10^9 bytes) and those of `normalize.of_config`.
 
@@ -171,7 +171,7 @@ def _path(config: Any) -> Path:
         raise InputError(
             f"data.dataset: no data set '{config.dataset}' in {root}; "
             + (f"there are {', '.join(there)}" if there else "expected one that")
-            + ("" if there else " experiments/prepare.py wrote")
+            + ("" if there else " prepare wrote")
         )
     return path
 
@@ -184,7 +184,7 @@ def _metadata(path: Path) -> dict[str, Any]:
                 raise InputError(f"{path}: split {split} has no example")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: expected a data set that experiments/prepare.py wrote "
+            f"{path}: expected a data set that prepare wrote "
             f"({type(error).__name__}: {error})"
         ) from error
     return facts
@@ -201,7 +201,7 @@ def _split(
 
 
 def _in_memory(split: StoredSplit) -> Split:
-    """The whole split, decoded by a few threads."""
+    """Reads the whole split with a few threads."""
     images = np.zeros((len(split), *split.shape), np.float32)
     labels = np.full((len(split), *split.shape[:2]), VOID, np.uint8)
     parts = [
@@ -231,8 +231,8 @@ def _in_memory(split: StoredSplit) -> Split:
 
 @functools.lru_cache
 def _source(path: Path, split: str) -> Any:
-    """The open files of a split, once per process."""
-    import tensorflow_datasets as tfds  # late: half a second, and only for these data
+    """Opens the files of a split, once per process."""
+    import tensorflow_datasets as tfds  # imported late: it takes half a second
 
     builder = tfds.builder_from_directory(path)
     skip = {
@@ -244,7 +244,7 @@ def _source(path: Path, split: str) -> Any:
 
 
 def _pixels(stored: bytes | np.ndarray) -> np.ndarray:
-    """`[H, W, C]` of a PNG's bytes; arrays are as they were stored."""
+    """Decodes the bytes of a PNG file to `[H, W, C]`; returns arrays as they are."""
     if not isinstance(stored, bytes):
         return stored
     with Image.open(io.BytesIO(stored)) as file:

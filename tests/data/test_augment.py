@@ -48,7 +48,7 @@ def test_flip_alone_keeps_rows_and_columns_apart():
     assert any(np.array_equal(found, m) for m in mirrored)
 
 
-def test_upright_images_are_mirrored_left_right_alone():
+def test_horizontal_flips_alone_never_turn_an_image_over():
     image, label = _pair(4, 7)
     flip = jax.vmap(
         lambda k: augment.dihedral(
@@ -62,7 +62,7 @@ def test_upright_images_are_mirrored_left_right_alone():
     assert abs(mirrored.sum() - 200) <= 5 * 10  # five standard deviations
 
 
-def test_crops_lie_inside_the_extent_and_reach_all_of_it():
+def test_crops_lie_inside_the_valid_size_and_reach_all_of_it():
     image, label = _pair(9, 10)
     valid_size = jnp.array([6, 8])
     cut = jax.jit(

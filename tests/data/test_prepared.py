@@ -140,7 +140,7 @@ def test_a_wrong_field_is_named(root, changes, parts):
 def test_a_folder_without_any_data_set_is_named(tmp_path):
     message = failure(prepared.load, config(tmp_path))
     assert str(tmp_path) in message
-    assert "prepare.py" in message
+    assert "prepare wrote" in message
 
 
 def test_a_damaged_example_is_named(tmp_path, examples):

@@ -2,7 +2,7 @@
 
 They imitate what makes real ones hard for a threshold: cells of very different
 brightness on an uneven background, haze that is out of focus, bright debris that is not
-a cell, blur, photon and read noise. May import jax and `optics`.
+a cell, blur, photon and read noise. May import jax, `typing` and `optics`.
 """
 
 import math
@@ -11,8 +11,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from metaseg.data.synthetic import optics
+from metaseg.typing import PRNGKey
 
 # Upper bounds on what one image holds, per 128 x 128 pixels.
 _CELLS, _DEBRIS, _HAZE = 14, 14, 3
@@ -77,14 +79,14 @@ def _level(blobs: _Blobs, height: int, width: int) -> jax.Array:
 
 
 def cells(
-    key: jax.Array, *, height: int = 128, width: int = 128
-) -> tuple[jax.Array, jax.Array]:
+    key: PRNGKey, *, height: int = 128, width: int = 128
+) -> tuple[Float[jax.Array, "H W C"], UInt8[jax.Array, "H W"]]:
     """Renders a fluorescence-like image of cells and its exact mask.
 
     Args:
-      key: typed PRNG key; the same key gives the same image.
-      height: rows of the image, static.
-      width: columns of the image, static.
+      key: PRNG key; the same key gives the same image.
+      height: Rows H of the image, static.
+      width: Columns W of the image, static.
 
     Returns:
       `(image, label)`: float32 `[H, W, 1]` photo-electrons, not normalised, and uint8

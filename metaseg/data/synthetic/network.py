@@ -1,7 +1,7 @@
 """Fluorescence-like images of a reticulum: a mesh of thin tubules, and sheets.
 
 The mesh is the edges of the Voronoi diagram of jittered points, some left out, on
-smoothly warped coordinates. May import jax and `optics`.
+smoothly warped coordinates. May import jax, `typing` and `optics`.
 """
 
 import math
@@ -10,8 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from metaseg.data.synthetic import optics
+from metaseg.typing import PRNGKey
 
 _SPACING = 19.0  # pixels between the points whose Voronoi edges are tubules
 _SCALE = 16.0  # pixels over which smooth fields change
@@ -98,14 +100,14 @@ def _nuclei(
 
 
 def network(
-    key: jax.Array, *, height: int = 128, width: int = 128
-) -> tuple[jax.Array, jax.Array]:
+    key: PRNGKey, *, height: int = 128, width: int = 128
+) -> tuple[Float[jax.Array, "H W C"], UInt8[jax.Array, "H W"]]:
     """Renders a fluorescence-like image of a reticulum and its exact mask.
 
     Args:
-      key: typed PRNG key; the same key gives the same image.
-      height: rows of the image, static.
-      width: columns of the image, static.
+      key: PRNG key; the same key gives the same image.
+      height: Rows H of the image, static.
+      width: Columns W of the image, static.
 
     Returns:
       `(image, label)`: float32 `[H, W, 1]` photo-electrons, not normalised, and uint8

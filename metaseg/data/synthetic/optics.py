@@ -1,11 +1,14 @@
 """What the built-in families share: smooth fields, spots, blur and noise.
 
-Pure functions of arrays, static shapes. May import jax.
+Pure functions of arrays, static shapes. May import jax and `typing`.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
+
+from metaseg.typing import AnyArray, PRNGKey
 
 __all__ = [
     "WAVES",
@@ -23,8 +26,16 @@ _READ_NOISE = 2.0  # electrons, standard deviation
 _FOCUSED, _DEFOCUSED, _SCATTERED = 1.2, 3.2, 6.0  # blur in pixels
 
 
-def blur_matrix(size: int, sigma: float) -> np.ndarray:
-    """Gaussian blur of a row of pixels as a matrix `[size, size]`, border reflected."""
+def blur_matrix(size: int, sigma: float) -> Float[np.ndarray, "N N"]:
+    """Returns the matrix that blurs a row of pixels, with its border reflected.
+
+    Args:
+      size: Length of the row in pixels.
+      sigma: Standard deviation in pixels.
+
+    Returns:
+      float32 `[size, size]`.
+    """
     radius = max(1, round(3 * sigma))
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     kernel = np.pad(np.eye(size), ((0, 0), (radius, radius)), mode="symmetric")
@@ -32,7 +43,7 @@ def blur_matrix(size: int, sigma: float) -> np.ndarray:
     return np.stack(rows, axis=1).astype(np.float32)
 
 
-def blur(image: jax.Array, sigma: float) -> jax.Array:
+def blur(image: Float[AnyArray, "H W"], sigma: float) -> Float[jax.Array, "H W"]:
     """Blurs an image by a Gaussian; the border is reflected.
 
     Args:
@@ -43,10 +54,13 @@ def blur(image: jax.Array, sigma: float) -> jax.Array:
       float32 `[H, W]`.
     """
     height, width = image.shape
-    return blur_matrix(height, sigma) @ image @ blur_matrix(width, sigma).T
+    rows, columns = blur_matrix(height, sigma), blur_matrix(width, sigma)
+    return rows @ jnp.asarray(image) @ columns.T
 
 
-def smooth_field(grid: jax.Array, height: int, width: int) -> jax.Array:
+def smooth_field(
+    grid: Float[AnyArray, "*batch h w"], height: int, width: int
+) -> Float[jax.Array, "*batch H W"]:
     """Enlarges coarse grids of numbers to smooth fields.
 
     Args:
@@ -60,7 +74,9 @@ def smooth_field(grid: jax.Array, height: int, width: int) -> jax.Array:
     return jax.image.resize(grid, (*grid.shape[:-2], height, width), "cubic")
 
 
-def waves(normal: jax.Array, scale: float, height: int, width: int) -> jax.Array:
+def waves(
+    normal: Float[AnyArray, "*batch M 3"], scale: float, height: int, width: int
+) -> Float[jax.Array, "*batch H W"]:
     """Smooth random fields without a preferred direction, of mean 0 and variance 1.
 
     A sum of plane waves with normally distributed frequencies, which tends to the
@@ -85,7 +101,7 @@ def waves(normal: jax.Array, scale: float, height: int, width: int) -> jax.Array
     return total * np.float32(np.sqrt(2 / normal.shape[-2]))
 
 
-def pixels(height: int, width: int) -> jax.Array:
+def pixels(height: int, width: int) -> Float[jax.Array, "2 H W"]:
     """Returns row and column of every pixel.
 
     Args:
@@ -125,7 +141,9 @@ def glows(
     return jnp.einsum("n,nh,nw->hw", peak, down, across)
 
 
-def expose(key: jax.Array, photons: jax.Array) -> jax.Array:
+def expose(
+    key: PRNGKey, photons: Float[AnyArray, "*shape"]
+) -> Float[jax.Array, "*shape"]:
     """Adds shot noise and read noise to expected numbers of photo-electrons.
 
     The Poisson distribution is replaced by the normal one of the same mean and
@@ -138,6 +156,7 @@ def expose(key: jax.Array, photons: jax.Array) -> jax.Array:
     Returns:
       float32 `[...]`.
     """
+    photons = jnp.asarray(photons)
     deviation = jnp.sqrt(photons + _READ_NOISE**2)
     return photons + deviation * jax.random.normal(key, photons.shape)
 

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float, Integer, UInt8
 
 from metaseg.data import dataset
 from metaseg.data.synthetic.cells import cells
@@ -18,6 +20,7 @@ from metaseg.data.synthetic.network import network
 from metaseg.data.synthetic.tissue import tissue
 from metaseg.data.synthetic.tubes import tubes
 from metaseg.errors import InputError, prefixed
+from metaseg.typing import AnyArray
 
 __all__ = ["CLASS_NAMES", "FAMILIES", "examples", "load", "num_classes"]
 
@@ -57,8 +60,13 @@ def num_classes(name: str) -> int:
 
 @functools.partial(jax.jit, static_argnames=("family", "height", "width"))
 def examples(
-    seed: jax.Array, ids: jax.Array, *, family: str, height: int = 128, width: int = 128
-) -> tuple[jax.Array, jax.Array]:
+    seed: Integer[ArrayLike, ""],
+    ids: Integer[AnyArray, "N"],
+    *,
+    family: str,
+    height: int = 128,
+    width: int = 128,
+) -> tuple[Float[jax.Array, "N H W C"], UInt8[jax.Array, "N H W"]]:
     """Renders examples by their ids, in a compiled training step or on its own.
 
     An example depends on the seed, its id and the size alone. On CPU its bits are the
@@ -80,7 +88,7 @@ def examples(
       InputError: for an unknown family.
     """
     num_classes(family)
-    key = jax.random.key(seed)
+    key, ids = jax.random.key(seed), jnp.asarray(ids)
 
     def one(example_id: jax.Array) -> tuple[jax.Array, jax.Array]:
         image, label = FAMILIES[family](

@@ -3,7 +3,7 @@
 Regions are where one of three smooth fields is the largest, membranes run along their
 borders. What tells regions apart is texture: wavy fibres, large nuclei in pale cells,
 small crowded nuclei; the strength of the stains differs more between images than their
-mean does between regions. May import jax and `optics`.
+mean does between regions. May import jax, `typing` and `optics`.
 """
 
 import itertools
@@ -13,8 +13,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from metaseg.data.synthetic import optics
+from metaseg.typing import PRNGKey
 
 _REGION, _SCALE = 24.0, 12.0  # pixels over which smooth fields change
 _PSF_SIGMA = 0.7  # pixels
@@ -112,14 +114,14 @@ def _fibres(position: jax.Array, angle: jax.Array, phase: jax.Array) -> jax.Arra
 
 
 def tissue(
-    key: jax.Array, *, height: int = 128, width: int = 128
-) -> tuple[jax.Array, jax.Array]:
+    key: PRNGKey, *, height: int = 128, width: int = 128
+) -> tuple[Float[jax.Array, "H W C"], UInt8[jax.Array, "H W"]]:
     """Renders an image like a stained section of tissue and its exact label map.
 
     Args:
-      key: typed PRNG key; the same key gives the same image.
-      height: rows of the image, static.
-      width: columns of the image, static.
+      key: PRNG key; the same key gives the same image.
+      height: Rows H of the image, static.
+      width: Columns W of the image, static.
 
     Returns:
       `(image, label)`: float32 `[H, W, 3]` light in red, green and blue, not

@@ -1,7 +1,7 @@
 """Fluorescence-like images of mitochondria: many separate curved tubes.
 
 A tube is everything within a radius of an arc of a circle, on smoothly warped
-coordinates. May import jax and `optics`.
+coordinates. May import jax, `typing` and `optics`.
 """
 
 from typing import NamedTuple
@@ -9,8 +9,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from metaseg.data.synthetic import optics
+from metaseg.typing import PRNGKey
 
 _TUBES, _HUBS, _DEBRIS = 72, 3, 12  # upper bounds per 128 x 128 pixels
 _SCALE = 14.0  # pixels over which smooth fields change
@@ -118,14 +120,14 @@ def _paint(arcs: _Arcs, position: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def tubes(
-    key: jax.Array, *, height: int = 128, width: int = 128
-) -> tuple[jax.Array, jax.Array]:
+    key: PRNGKey, *, height: int = 128, width: int = 128
+) -> tuple[Float[jax.Array, "H W C"], UInt8[jax.Array, "H W"]]:
     """Renders a fluorescence-like image of mitochondria and its exact mask.
 
     Args:
-      key: typed PRNG key; the same key gives the same image.
-      height: rows of the image, static.
-      width: columns of the image, static.
+      key: PRNG key; the same key gives the same image.
+      height: Rows H of the image, static.
+      width: Columns W of the image, static.
 
     Returns:
       `(image, label)`: float32 `[H, W, 1]` photo-electrons, not normalised, and uint8
