@@ -2,8 +2,8 @@
 
     make docs            # or: python docs/noise_pages.py
 
-Every picture shows the noise on a built-in image of cells and on a map of four classes
-with a void corner; the clean outline is drawn over noises that change the shape.
+Every picture shows a noise on labels of the built-in cells and on a map of four classes
+with a void corner. Where a noise changes the shape, the clean outline is drawn over it.
 """
 
 import inspect
@@ -37,11 +37,11 @@ Parameters = Mapping[str, Any]
 
 
 class Page(NamedTuple):
-    """What is said of a noise, and the strengths at which it is shown."""
+    """The text of a noise, and the three strengths of its picture."""
 
     formula: str
     source: str
-    strengths: tuple[Parameters, ...]  # three
+    strengths: tuple[Parameters, ...]
     code: str
     outline: bool = True
 
@@ -51,7 +51,7 @@ def _steps(name: str, *values: Any, **fixed: Any) -> tuple[Parameters, ...]:
 
 
 PAGES: dict[str, dict[str, Page]] = {
-    "Pixels drawn independently of place": {
+    "Pixels independent of place": {
         "flip": Page(
             "P(ỹ = j | y = i) = 1 − r for j = i, r / (K − 1) otherwise; with "
             "`exact=True`, ⌈n r⌉ of the n pixels of a class",
@@ -61,8 +61,8 @@ PAGES: dict[str, dict[str, Page]] = {
             outline=False,
         ),
         "sample": Page(
-            "a pixel of a sampled class stays with probability a, else becomes `fill`; "
-            "with `exact=True`, ⌈n a⌉ of n stay",
+            "a pixel of a sampled class is kept with probability a, or else becomes "
+            "`fill`; with `exact=True`, ⌈n a⌉ of n are kept",
             LUO,
             _steps("fraction", 0.5, 0.1, 0.01),
             "noise.sample(key, labels, fraction=0.1, fill=255)",
@@ -70,16 +70,16 @@ PAGES: dict[str, dict[str, Page]] = {
         ),
         "transition": Page(
             "P(ỹ = j | y = i) = T[i, j]; shown: each class to the next one, `ntm.pair`",
-            "the general form of the two above; COCO-N's class confusion",
+            "the general form of `flip` and `sample`; COCO-N's class confusion",
             _steps("matrix", 0.1, 0.3, 0.6),
             "noise.transition(key, labels, matrix=ntm.pair(4, 0.3))",
             outline=False,
         ),
     },
-    "Shapes changed": {
+    "Changed shapes": {
         "dilate": Page(
-            "background within `radius` of the foreground takes the highest class in "
-            "reach",
+            "background within `radius` of foreground becomes the highest class "
+            "within `radius`",
             f"{LUO}; {KIMHI} with `shape='square'`",
             _steps("radius", 1, 3, 6),
             "noise.dilate(key, labels, radius=3)",
@@ -92,14 +92,14 @@ PAGES: dict[str, dict[str, Page]] = {
         ),
         "random_boundary": Page(
             "dilation (ρ > 0) or erosion (ρ < 0) by ρ ~ Uniform{−r, …, r}, per image "
-            "or per object; a pixel goes to the object of lowest d² − ρ²",
+            "or per object; a pixel joins the object of lowest d² − ρ²",
             YAO,
             _steps("radius", 2, 4, 8, per="object"),
             'noise.random_boundary(key, labels, radius=4, per="object")',
         ),
         "skeletonize": Page(
-            "Zhang–Suen thinning of each class; shown: as it is, and dilated by 1 and "
-            "by 2",
+            "Zhang–Suen thinning of each class; shown: the skeleton, and the skeleton "
+            "dilated by 1 and by 2",
             LUO,
             ({}, {"then": 1}, {"then": 2}),
             "noise.skeletonize(key, labels)",
@@ -112,34 +112,36 @@ PAGES: dict[str, dict[str, Page]] = {
             "noise.shift_pixels(key, labels, radius=3)",
         ),
         "markov": Page(
-            "`steps` times: with probability θ₁ the outer boundary, else the inner "
-            "one, flips with probability θ₂ a pixel; then every pixel with θ₃; then a "
-            "blur and the heaviest class",
+            "in each of `steps` steps the pixels of the outer boundary (with "
+            "probability θ₁) or of the inner one flip with probability θ₂ each; then "
+            "every pixel flips with probability θ₃; then each class is blurred and the "
+            "highest value decides",
             YAO,
             _steps("steps", 20, 60, 180, theta1=0.8),
             "noise.markov(key, labels, steps=60, theta1=0.8)",
         ),
         "coarsen": Page(
-            "every block of `factor` pixels a side takes its most frequent class",
+            "every block of `factor` x `factor` pixels takes its most frequent class",
             "labels drawn at a lower resolution",
             _steps("factor", 2, 4, 8),
             "noise.coarsen(key, labels, factor=4, num_classes=4)",
         ),
         "jitter_vertices": Page(
-            "outlines as polygons (Douglas–Peucker), each vertex + N(0, σ²) a side; on "
-            "the host",
+            "outlines become polygons (Douglas–Peucker), and each vertex moves by "
+            "N(0, σ²) along both axes; runs on the host",
             f"{KIMHI}: localization",
             _steps("sigma", 0.5, 1.5, 3.0),
             "noise.jitter_vertices(key, labels, sigma=1.5)",
         ),
         "simplify": Page(
-            "outlines as polygons (Douglas–Peucker) to within `tolerance`; on the host",
+            "outlines become polygons (Douglas–Peucker) within `tolerance`; runs on "
+            "the host",
             f"{KIMHI}: approximation",
             _steps("tolerance", 1.0, 3.0, 6.0),
             "noise.simplify(key, labels, tolerance=3.0)",
         ),
     },
-    "Labels that lie beside their image": {
+    "Misaligned labels": {
         "translate": Page(
             "ỹ(x) = y(x − t), t uniform in {−s, …, s}²",
             "mis-registration",
@@ -147,7 +149,8 @@ PAGES: dict[str, dict[str, Page]] = {
             "noise.translate(key, labels, shift=8)",
         ),
         "affine": Page(
-            "ỹ(x) = y(z R S (x − c) + c + t): a turn R, a shear S, a scale z, a move t",
+            "ỹ(x) = y(z R S (x − c) + c + t) with rotation R, shear S, scale z and "
+            "translation t",
             "mis-registration",
             (
                 {"angle": 5, "scale": 0.05, "shear": 3, "shift": 2},
@@ -157,9 +160,9 @@ PAGES: dict[str, dict[str, Page]] = {
             "noise.affine(key, labels, angle=15, scale=0.15, shear=8, shift=5)",
         ),
         "elastic": Page(
-            "ỹ(x) = y(x + u(x)), u a stationary field of root mean square `amplitude` "
-            "without waves shorter than `wavelength`",
-            "Simard et al., ICDAR 2003, with a field cut off in frequency",
+            "ỹ(x) = y(x + u(x)) with a stationary field u of root mean square "
+            "`amplitude` that has no waves shorter than `wavelength`",
+            "Simard et al., ICDAR 2003, with a band-limited field",
             _steps("amplitude", 1.0, 3.0, 8.0),
             "noise.elastic(key, labels, amplitude=3.0, wavelength=32.0)",
         ),
@@ -173,38 +176,41 @@ PAGES: dict[str, dict[str, Page]] = {
         ),
         "add": Page(
             "each object is copied, with probability r, to a place drawn uniformly",
-            "annotators invent objects",
+            "annotators label objects that do not exist",
             _steps("rate", 0.2, 0.5, 1.0),
             "noise.add(key, labels, rate=0.5)",
         ),
         "merge": Page(
-            "background within `radius` of two objects of one class becomes that class",
+            "background becomes the class of its two nearest objects, if both are of "
+            "one class and their distances add up to at most 2 `radius` + 1",
             "annotators merge objects that touch",
             _steps("radius", 2, 5, 10),
             "noise.merge(key, labels, radius=5)",
         ),
         "boxes": Page(
-            "every object becomes its bounding box; shown: after erosion by 0, 2 and 4",
+            "every object becomes its bounding box; shown: boxes of the clean labels, "
+            "and of labels eroded by 2 and by 4",
             "weak labels",
             ({}, {"first": 2}, {"first": 4}),
             "noise.boxes(key, labels, num_classes=4)",
         ),
         "points": Page(
-            "`count` random pixels of each object and `background` of the background "
-            "stay; the rest is void",
+            "`count` random pixels of each object and `background` random pixels of "
+            "the background are kept; all others become void",
             "weak labels; Bearman et al., ECCV 2016",
             _steps("radius", 0, 1, 3),
             "noise.points(key, labels, count=1, background=10, radius=1)",
         ),
         "scribbles": Page(
-            "the skeleton of each object and of the background within `length` / 2 of "
-            "a random point of it stays, widened; the rest is void",
+            "of the skeleton of each object, and of the background, the part within "
+            "`length` / 2 of a random point is kept and widened; all other pixels "
+            "become void",
             "weak labels; Lin et al. (ScribbleSup), CVPR 2016",
             _steps("length", 10.0, 40.0, 120.0),
             "noise.scribbles(key, labels, length=40.0)",
         ),
     },
-    "No reference to the clean label": {
+    "Random labels": {
         "random": Page(
             "P(ỹ = j) = π_j",
             LUO,
@@ -213,16 +219,15 @@ PAGES: dict[str, dict[str, Page]] = {
             outline=False,
         ),
         "shuffle": Page(
-            "the labels of each map in a random order: the same counts, no structure; "
-            "shown: three draws",
-            "a control with each image's own class shares",
+            "the labels of each map in random order; shown: three draws",
+            "a control that keeps each image's class shares",
             _steps("draw", 1, 2, 3),
             "noise.shuffle(key, labels, num_classes=4)",
             outline=False,
         ),
         "constant": Page(
             "ỹ = c",
-            "a control; where iGTT starts",
+            "a control",
             _steps("fill", 0, 1, VOID),
             "noise.constant(key, labels, fill=0)",
             outline=False,
@@ -232,7 +237,7 @@ PAGES: dict[str, dict[str, Page]] = {
 
 
 def maps() -> tuple[tuple[jax.Array, int], tuple[jax.Array, int]]:
-    """A cell mask and a map of four classes, each with its K."""
+    """Returns a mask of cells and a map of four classes, each with its K."""
     _, cells = synthetic.cells(jax.random.key(5))
     grid = jax.random.normal(jax.random.key(2), (9, 9, CLASSES))
     grid = grid.at[..., 0].add(0.4)  # background has the largest share
@@ -244,7 +249,7 @@ def maps() -> tuple[tuple[jax.Array, int], tuple[jax.Array, int]]:
 def corrupted(
     name: str, shown: Parameters, labels: jax.Array, num_classes: int
 ) -> jax.Array:
-    """The map under the noise at one strength."""
+    """Returns the map under a noise at one strength."""
     parameters, key = dict(shown), KEY
     if name == "transition":
         parameters["matrix"] = ntm.pair(num_classes, shown["matrix"]).tolist()
@@ -260,19 +265,19 @@ def corrupted(
 
 
 def caption(name: str, shown: Parameters) -> str:
-    """The parameters that vary, short."""
+    """Returns the parameters that vary, in short."""
     if name == "transition":
         return f"pair(K, {shown['matrix']})"
     if name == "random" and shown:
         return f"foreground {shown['prior']}"
     fixed = {"theta1", "per"}
-    words = {"first": "erode", "then": "dilate"}
-    parts = [f"{words.get(k, k)} {v:g}" for k, v in shown.items() if k not in fixed]
+    names = {"first": "erode", "then": "dilate"}
+    parts = [f"{names.get(k, k)} {v:g}" for k, v in shown.items() if k not in fixed]
     return parts[0] + (", …" if len(parts) > 1 else "") if parts else "as it is"
 
 
 def show(axis: Axes, labels: np.ndarray, title: str, clean: np.ndarray | None) -> None:
-    """Draw one map, and the outlines of the clean one."""
+    """Draws one map, and the outlines of the clean map."""
     colours = np.array([to_rgb(colour) for colour in COLOURS])
     picture = colours[np.minimum(labels, CLASSES - 1)]
     picture[labels == VOID] = to_rgb(VOID_COLOUR)
@@ -289,7 +294,7 @@ def show(axis: Axes, labels: np.ndarray, title: str, clean: np.ndarray | None) -
 
 
 def draw_row(name: str, page: Page, path: Path) -> None:
-    """Picture of one noise: two clean maps, each with three strengths."""
+    """Writes the picture of one noise: two clean maps, each at three strengths."""
     figure = Figure(figsize=(10.4, 1.5), layout="constrained")
     axes = figure.subplots(1, 8)
     for half, (labels, num_classes) in enumerate(maps()):
@@ -303,7 +308,7 @@ def draw_row(name: str, page: Page, path: Path) -> None:
     figure.savefig(path, dpi=100, metadata={"Software": ""})
 
 
-# What the README shows of all this: a noise and which of its strengths.
+# Noises of the picture in the README, and which of their strengths it shows.
 OVERVIEW = (
     *(("flip", 1), ("sample", 1), ("dilate", 1), ("skeletonize", 0), ("markov", 1)),
     *(("elastic", 1), ("omit", 1), ("boxes", 0), ("scribbles", 1), ("shuffle", 0)),
@@ -311,7 +316,7 @@ OVERVIEW = (
 
 
 def draw_overview(path: Path) -> None:
-    """One cell mask under ten noises, in two rows."""
+    """Writes the picture of one mask under ten noises, in two rows."""
     figure = Figure(figsize=(8.2, 3.5), layout="constrained")
     axes = figure.subplots(2, 5)
     pages = {name: page for group in PAGES.values() for name, page in group.items()}
@@ -324,7 +329,7 @@ def draw_overview(path: Path) -> None:
 
 
 def signature(name: str) -> str:
-    """`name(parameters)` with defaults."""
+    """Returns `name(parameters)` with defaults."""
     shown = [
         str(parameter.replace(annotation=parameter.empty))
         for parameter in keyword_only(getattr(noise, name)).values()
@@ -336,11 +341,12 @@ HEAD = """# The noises
 
 Written by `make docs` (`docs/noise_pages.py`); do not edit by hand.
 
-Every noise is a pure function `(key, labels, *, ...) -> labels` on integer maps
-`[..., H, W]`. It keeps shape and dtype, leaves void (255) alone, works under `jit`,
-`vmap` and sharding, and decides in integers: the same key gives the same bits eager and
-compiled, in any batch, on any number of devices. An invalid parameter raises a
-`ValueError` that names it.
+Every noise is a pure function `(key, labels, *, ...) -> labels` on integer maps of
+shape `[..., H, W]`. It keeps shape and dtype, void (255) stays void, and it works with
+`jit`, `vmap` and sharding. All decisions are made in integers, so the same key gives
+the same bits in eager and compiled code, in any batch and on any number of devices.
+Tests keep the bits of every noise the same in all versions. An invalid parameter raises
+an `InputError`, a `ValueError` that names the parameter.
 
 <!-- invisible-code-block: python
 import jax.numpy as jnp
@@ -357,14 +363,14 @@ key = jax.random.key(0)
 noisy = noise.flip(key, labels, rate=0.4)  # labels: [..., H, W], integer
 ```
 
-In a config, `config.noise.name` is the heading and `config.noise.PARAMETER` its
-parameters; `python -m metaseg.noise` lists them in the terminal. Pictures: cells
-(K = 2, left) and four classes with a void corner (right); dark grey is class 0, white
-is void, a red line the clean outline.
+In a config, `config.noise.name` is the name of the noise and `config.noise.PARAMETER`
+each of its parameters. `metaseg noise` or `python -m metaseg.noise` lists all noises in
+the terminal. The pictures show cells (K = 2, left) and four classes with a void corner
+(right). Dark grey is class 0, white is void, and red lines are the clean outlines.
 
 """
 
-TAIL = """## Put together
+TAIL = """## Combinations
 
 ```python
 from functools import partial
@@ -375,21 +381,28 @@ some = noise.only((0, 2), both)  # classes 1 and 3 stay as they are
 batch = noise.per_example(either)(key, labels, ids)  # [B, H, W] and ids [B]
 ```
 
-In a config, `noises` is a tuple of such descriptions:
+In a config, `noises` is a tuple with a mapping for each noise:
 
 ```
 --config.noise.name=chain
 --config.noise.noises="({'name': 'dilate', 'radius': 2}, {'name': 'flip', 'rate': 0.2})"
 ```
 
-`chain`, `choose` (with `weights`) and `only` (with `classes`) nest.
+`chain`, `choose` (with `weights`) and `only` (with `classes`) can be nested.
 
-## Which of them a matrix describes
+## Noises of other packages
 
-`noise.build_matrix(config.noise, num_classes)` gives the noise transition matrix T
-where `E[one_hot(noisy)] = one_hot(clean) @ T` at every pixel: `none`, `flip`, `sample`,
-`transition`, `omit`, `random`, `constant`, and what is put together from these. For the
-others it is None: what happens to a pixel depends on its place.
+`config.noise.name` also takes `"package.module:name"`, a noise of another package.
+Parameters that are not fields of `config.noise` come in the mapping
+`config.noise.parameters`. [Plug-ins](plugins.md) shows how to write one.
+
+## Noises that a matrix describes
+
+`noise.build_matrix(config.noise, num_classes)` returns the noise transition matrix T
+with `E[one_hot(noisy)] = one_hot(clean) @ T` at every pixel. There is one for `none`,
+`flip`, `sample`, `transition`, `omit`, `random`, `constant` and combinations of these.
+For all other noises the result is None, because what happens to a pixel depends on its
+place.
 """
 
 

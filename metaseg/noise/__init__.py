@@ -1,9 +1,10 @@
-"""Clean label map -> noisy label map, as pure functions of a key and an array.
+"""Noise: clean label maps become noisy ones, by pure functions of a key and an array.
 
-Every noise is `(key, labels, *, parameters) -> labels` on integer maps `[..., H, W]`;
-it keeps shape and dtype and leaves void alone. `build` binds the parameters from a
-config; `python -m metaseg.noise` lists them. Under `jax.jit` they are fast; eager calls
-give the same bits.
+Every noise is a function `(key, labels, *, parameters) -> labels` on integer maps
+`[..., H, W]`. It keeps shape and dtype, and void stays void. An invalid parameter
+raises an `InputError`. Noises are fast under `jax.jit`, and eager calls give the same
+bits. `build` makes a noise from a config, and `python -m metaseg.noise` lists all
+noises.
 """
 
 from metaseg.noise.compose import (

@@ -1,8 +1,8 @@
-"""Noises put together: chained, chosen from, per example, and by name from a config.
+"""Combinations of noises: chained, chosen at random, per example, built from a config.
 
-A noise is any pure `(key, labels) -> labels`. To add one: write the function, with its
-parameters keyword-only and decorated with `parameters.checked`, and give it a line in
-`NOISES`; a parameter of a new name also gets a line in `parameters.CHECKS`.
+A noise is a pure function `(key, labels) -> labels`. To add one to the package, write a
+function with keyword-only parameters, decorate it with `parameters.checked` and add a
+line to `NOISES`. A parameter with a new name also needs a line in `parameters.CHECKS`.
 """
 
 import inspect
@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
-from jaxtyping import Integer
+from jaxtyping import Integer, Real
 
 from metaseg import checks, ntm, registry
 from metaseg.errors import InputError
@@ -29,7 +28,7 @@ from metaseg.noise import (
     randomize,
     warp,
 )
-from metaseg.typing import Labels, PRNGKey
+from metaseg.typing import AnyArray, Labels, PRNGKey
 
 __all__ = [
     "NOISES",
@@ -48,13 +47,13 @@ NoiseFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Noise(NamedTuple):
-    """A noise that configs can name.
+    """A noise that a config can name.
 
     Attributes:
-      fn: `(key, labels, *, parameters) -> labels`; a parameter `num_classes` is filled
-        in by `build`.
-      matrix: `(num_classes, *, parameters) -> [K, K]`, its noise transition matrix, or
-        None, if what happens to a pixel depends on where it is.
+      fn: Function `(key, labels, *, parameters) -> labels`. `build` fills in a
+        parameter `num_classes`.
+      matrix: Function `(num_classes, *, parameters) -> [K, K]` that returns the noise
+        transition matrix. None if what happens to a pixel depends on its place.
     """
 
     fn: Callable[..., jax.Array]
@@ -62,34 +61,41 @@ class Noise(NamedTuple):
 
 
 class _Built(NamedTuple):
-    """A noise inside another one, its parameters bound."""
+    """A noise with its parameters, and its matrix."""
 
     fn: NoiseFn
     matrix: jax.Array | None
 
 
-def clean(key: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns the labels as they are; the key is not used.
+def clean(key: PRNGKey, labels: Labels) -> Integer[jax.Array, "*batch H W"]:
+    """Returns the clean labels.
 
     Args:
-      key: A key; not used.
-      labels: Class ids, integer `[..., H, W]`.
+      key: Not used.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
 
     Returns:
-      `labels`.
+      The labels.
     """
     del key
-    return labels
+    return jnp.asarray(labels)
 
 
 def chain(*noise_fns: NoiseFn) -> NoiseFn:
-    """Applies one noise after the other, each with its own key.
+    """Applies noises one after the other, each with its own key.
 
     Args:
       *noise_fns: Noises, in the order in which they are applied.
 
     Returns:
       The noise `(key, labels) -> labels`.
+
+    Example:
+      >>> from functools import partial
+      >>> grow_and_flip = chain(
+      ...     partial(perturb.dilate, radius=2), partial(randomize.flip, rate=0.1)
+      ... )
+      >>> noisy = grow_and_flip(jax.random.key(0), jnp.zeros((8, 8), jnp.uint8))
     """
 
     def chained(key: PRNGKey, labels: Labels) -> Integer[jax.Array, "*batch H W"]:
@@ -101,54 +107,63 @@ def chain(*noise_fns: NoiseFn) -> NoiseFn:
     return chained
 
 
-def choose(*noise_fns: NoiseFn, weights: ArrayLike | None = None) -> NoiseFn:
-    """One of several noises, drawn anew at each call: per example in `per_example`.
+def choose(
+    *noise_fns: NoiseFn,
+    weights: Real[AnyArray, "N"] | Sequence[float] | None = None,
+) -> NoiseFn:
+    """Applies one of several noises, drawn at random at each call.
 
-    Where calls are batched, as in `per_example`, all of the noises are computed.
+    Within `per_example` the noise is drawn for each example, and all noises are
+    computed.
 
     Args:
-      *noise_fns: what to choose from.
-      weights: their odds, >= 0, not all 0; by default all alike. May be traced.
+      *noise_fns: Noises to choose from.
+      weights: Odds of the noises, >= 0 and not all 0; by default all equal. May be
+        traced.
 
     Returns:
       The noise `(key, labels) -> labels`.
 
     Raises:
-      InputError: no noise at all, or wrong weights.
+      InputError: If there is no noise, or the weights are not valid.
     """
     if not noise_fns:
         raise InputError("noise_fns: got none, expected at least one noise")
     if weights is not None:
         parameters.check({"noises": noise_fns, "weights": weights}, None)
 
-    def chosen(key: jax.Array, labels: jax.Array) -> jax.Array:
+    def chosen(key: PRNGKey, labels: Labels) -> Integer[jax.Array, "*batch H W"]:
         pick, inner = jax.random.split(key)
         odds = _odds(weights, len(noise_fns))
         index = draw.categorical(pick, jnp.int32(0), odds[None])
-        return jax.lax.switch(index.astype(jnp.int32), noise_fns, inner, labels)
+        return jax.lax.switch(
+            index.astype(jnp.int32), noise_fns, inner, jnp.asarray(labels)
+        )
 
     return chosen
 
 
 def only(classes: Sequence[int], noise_fn: NoiseFn) -> NoiseFn:
-    """A noise that sees pixels of some classes; all others are void to it, and stay.
+    """Applies a noise to the pixels of some classes; all other pixels stay.
 
-    So `only((2,), flip)` flips class 2 alone; `only((0, 2), dilate)` grows class 2 into
-    background, as the noise needs to see both sides of a border to move it.
+    The noise gets all other pixels as void. So `only((2,), flip)` flips pixels of class
+    2 only, and `only((0, 2), dilate)` dilates class 2 into background: a noise that
+    moves a border needs the classes on both sides.
 
     Args:
-      classes: class ids, static.
-      noise_fn: the noise.
+      classes: Class ids, static.
+      noise_fn: The noise.
 
     Returns:
       The noise `(key, labels) -> labels`.
 
     Raises:
-      InputError: `classes` are not class ids, each once.
+      InputError: If `classes` are not class ids, each once.
     """
     parameters.check({"classes": classes}, None)
 
-    def restricted(key: jax.Array, labels: jax.Array) -> jax.Array:
+    def restricted(key: PRNGKey, labels: Labels) -> Integer[jax.Array, "*batch H W"]:
+        labels = jnp.asarray(labels)
         seen = reduce(jnp.logical_or, [labels == class_id for class_id in classes])
         noisy = noise_fn(key, jnp.where(seen, labels, jnp.full_like(labels, VOID)))
         return jnp.where(seen, noisy, labels)
@@ -159,18 +174,23 @@ def only(classes: Sequence[int], noise_fn: NoiseFn) -> NoiseFn:
 def per_example(
     noise_fn: NoiseFn,
 ) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-    """Noise for a batch, in which an example's draw depends on its own id alone.
+    """Makes noise for a batch, in which each example's draw depends only on its id.
 
     Args:
-      noise_fn: Noise of one label map.
+      noise_fn: Noise of one map.
 
     Returns:
       `(key, labels, ids) -> labels` for labels `[B, H, W]` and integer ids `[B]`. The
-      key is folded with each id, so batch order, size and devices change no bit.
+      key is folded with each id, so the order and size of the batch and the number of
+      devices change no bit.
     """
 
-    def one(key: jax.Array, labels: jax.Array, example_id: jax.Array) -> jax.Array:
-        return noise_fn(jax.random.fold_in(key, example_id), labels)
+    def one(
+        key: PRNGKey,
+        labels: Integer[AnyArray, "H W"],
+        example_id: Integer[AnyArray, ""],
+    ) -> Integer[jax.Array, "H W"]:
+        return noise_fn(jax.random.fold_in(key, example_id), jnp.asarray(labels))
 
     return jax.vmap(one, in_axes=(None, 0, 0))
 
@@ -189,7 +209,7 @@ def _sample_matrix(
     exact: bool = False,
 ) -> jax.Array:
     del exact
-    return ntm.sampling(num_classes, fraction, classes, fill)
+    return ntm.sampling(num_classes, fraction, classes=classes, fill=fill)
 
 
 def _transition_matrix(num_classes: int, *, matrix: Any) -> jax.Array:
@@ -204,16 +224,16 @@ def _constant_matrix(num_classes: int, *, fill: int = 0) -> jax.Array:
 
 
 def _omit_matrix(num_classes: int, *, rate: Any, fill: int = 0) -> jax.Array:
-    """Pixels of an object go together, but each one's chance is in the matrix."""
+    """The probability of each pixel, though the pixels of an object depend."""
     kept = 1 - jnp.broadcast_to(jnp.asarray(rate, jnp.float32), (num_classes,))
     return ntm.sampling(num_classes, kept[1:], fill=fill)
 
 
 def _chain_from(
-    key: jax.Array, labels: jax.Array, *, noises: Sequence[_Built]
-) -> jax.Array:
-    """One noise after the other: `chain`."""
-    return chain(*(noise.fn for noise in noises))(key, labels)
+    key: PRNGKey, labels: Labels, *, noises: Sequence[_Built]
+) -> Integer[jax.Array, "*batch H W"]:
+    """Applies noises one after the other, each with its own key."""
+    return chain(*(noise.fn for noise in noises))(key, jnp.asarray(labels))
 
 
 def _chain_matrix(num_classes: int, *, noises: Sequence[_Built]) -> jax.Array | None:
@@ -225,18 +245,22 @@ def _chain_matrix(num_classes: int, *, noises: Sequence[_Built]) -> jax.Array | 
 
 
 def _choose_from(
-    key: jax.Array,
-    labels: jax.Array,
+    key: PRNGKey,
+    labels: Labels,
     *,
     noises: Sequence[_Built],
-    weights: ArrayLike | None = None,
+    weights: Real[AnyArray, "N"] | Sequence[float] | None = None,
 ) -> jax.Array:
-    """One of several noises, drawn per example: `choose`."""
-    return choose(*(noise.fn for noise in noises), weights=weights)(key, labels)
+    """Applies one of several noises, drawn at random for each example."""
+    chosen = choose(*(noise.fn for noise in noises), weights=weights)
+    return chosen(key, jnp.asarray(labels))
 
 
 def _choose_matrix(
-    num_classes: int, *, noises: Sequence[_Built], weights: ArrayLike | None = None
+    num_classes: int,
+    *,
+    noises: Sequence[_Built],
+    weights: Real[AnyArray, "N"] | Sequence[float] | None = None,
 ) -> jax.Array | None:
     del num_classes
     known = [noise.matrix for noise in noises if noise.matrix is not None]
@@ -246,14 +270,15 @@ def _choose_matrix(
 
 
 def _only_from(
-    key: jax.Array,
-    labels: jax.Array,
+    key: PRNGKey,
+    labels: Labels,
     *,
     classes: Sequence[int],
     noises: Sequence[_Built],
 ) -> jax.Array:
-    """Noises, chained, that see some classes alone: `only`."""
-    return only(classes, chain(*(noise.fn for noise in noises)))(key, labels)
+    """Applies noises to the pixels of some classes; all other pixels stay."""
+    restricted = only(classes, chain(*(noise.fn for noise in noises)))
+    return restricted(key, jnp.asarray(labels))
 
 
 def _only_matrix(
@@ -266,7 +291,7 @@ def _only_matrix(
     return jnp.where(seen[:, None], matrix, jnp.eye(num_classes))
 
 
-def _odds(weights: ArrayLike | None, count: int) -> jax.Array:
+def _odds(weights: Any, count: int) -> jax.Array:
     odds = jnp.ones(count) if weights is None else jnp.asarray(weights, jnp.float32)
     return odds / jnp.sum(odds)
 

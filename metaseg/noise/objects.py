@@ -225,11 +225,10 @@ def scribbles(
 ) -> Integer[jax.Array, "*batch H W"]:
     """Keeps strokes in each object and in the background; the rest is void.
 
-    Each object keeps one stroke.
-    A stroke is the part of the skeleton (of the object, or of the background) within
-    half of `length` of one of its pixels, drawn at random. It is then widened. Source
-    of the idea: Lin et al., "ScribbleSup: scribble-supervised convolutional networks
-    for semantic segmentation", CVPR 2016.
+    Each object keeps one stroke. A stroke is the part of the skeleton (of the object,
+    or of the background) within half of `length` of one of its pixels, drawn at random.
+    It is then widened. Source of the idea: Lin et al., "ScribbleSup:
+    scribble-supervised convolutional networks for semantic segmentation", CVPR 2016.
 
     Args:
       key: PRNG key.

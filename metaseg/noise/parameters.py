@@ -1,7 +1,7 @@
-"""What the parameters of noises must be: one check per name, shared by all noises.
+"""Checks of the parameters of noises: one check per name, shared by all noises.
 
-A noise decorated with `checked` names an invalid parameter before it does anything;
-`check` does the same for the fields of a config. Traced values pass.
+A noise that is decorated with `checked` first checks its parameters. `check` does the
+same for the fields of a config. Traced values pass.
 """
 
 import functools
@@ -21,13 +21,13 @@ P = ParamSpec("P")
 
 
 def checked(noise: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
-    """Makes a noise check labels and parameters before it is applied.
+    """Makes a noise check its labels and parameters first.
 
     Args:
-      noise: A noise `(key, labels, *, ...) -> labels`.
+      noise: Function `(key, labels, *, parameters) -> labels`.
 
     Returns:
-      The noise with checks.
+      The same function with the checks, which raise an `InputError`.
     """
     signature = inspect.signature(noise)
 
@@ -72,10 +72,13 @@ def check(
 
 
 def keyword_only(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Returns the parameters of a noise: those that only keywords can give.
+    """Returns the parameters of a noise: its keyword-only parameters.
 
     Args:
-      fn: A noise.
+      fn: Function `(key, labels, *, parameters) -> labels`.
+
+    Returns:
+      Parameters by name.
     """
     return {
         name: parameter
@@ -84,17 +87,17 @@ def keyword_only(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     }
 
 
-# Name for messages, value, K or None, all parameters given.
+# Arguments: name for messages, value, K or None, all parameters that are given.
 _Check = Callable[[str, Any, int | None, Mapping[str, Any]], None]
 
 
 def _value(check_one: Callable[..., None], *args: Any, **kwargs: Any) -> _Check:
-    """A check of the value alone."""
+    """Makes a check that depends on the value only."""
     return lambda where, value, *_: check_one(where, value, *args, **kwargs)
 
 
 def _with_classes(check_one: Callable[[str, Any, int | None], Any]) -> _Check:
-    """A check of the value that depends on the number of classes."""
+    """Makes a check that depends on the value and the number of classes."""
     return lambda where, value, num_classes, _: check_one(where, value, num_classes)
 
 
@@ -135,7 +138,7 @@ _distance = _value(checks.number, 0, unit="pixels")
 _share = _value(checks.number, 0, 1)
 
 CHECKS: dict[str, _Check] = {
-    "classes": _with_classes(checks.class_ids),  # first: fractions are one for each
+    "classes": _with_classes(checks.class_ids),  # first, as `fraction` depends on it
     "rate": _with_classes(checks.shares),
     "fraction": _fraction,
     "prior": _with_classes(checks.prior),
