@@ -436,10 +436,11 @@ def _sentences(
         )
     if "perturbed" in material:
         said.append(
-            "Boundaries are displaced or blurred. Per boundary pixel, "
-            f"{numbers['displacement']:.1f} pixels inside objects are wrong; of the "
-            f"pixels just outside, {numbers['outer_errors']:.0%}. Training learns "
-            "boundaries where they are drawn, whatever the number of labels."
+            "Boundaries are displaced or blurred. Inside objects, "
+            f"{numbers['displacement']:.1f} pixels per boundary pixel are wrong. Of the "
+            f"pixels just outside objects, {numbers['outer_errors']:.0%} are wrong. "
+            "Training learns boundaries where they are drawn, whatever the number of "
+            "labels."
         )
         if numbers["grid"] >= 2:
             said.append(f"The outlines lie on a grid of {numbers['grid']:.0f} pixels.")

@@ -33,15 +33,15 @@ FAMILIES = {
 PARTS = {
     "independent": (
         "Independent of position",
-        "The errors depend neither on position nor on neighbours. They average out.",
+        "Errors without spatial structure. They average out.",
     ),
     "boundary": (
         "At displaced boundaries",
-        "Boundaries are displaced or blurred. Networks learn these errors.",
+        "Displaced or blurred boundaries. Networks learn them.",
     ),
     "objects": (
         "Whole objects",
-        "Objects are missed, invented, merged or replaced by boxes.",
+        "Objects missed, invented, merged or replaced by boxes.",
     ),
 }
 # Name, unit and meaning of each number.
@@ -55,7 +55,7 @@ EVIDENCE = {
     "association": (
         "Association",
         "standard deviations",
-        "by which the dependence of labels on the reference exceeds chance",
+        "by which labels depend on the reference beyond chance",
     ),
     "information": (
         "Information",
@@ -70,8 +70,8 @@ EVIDENCE = {
     "step_contrast": (
         "Step at boundaries",
         "number",
-        "relative to the step between far inside and far outside: 1 for errors that "
-        "are independent of position, less for displaced boundaries",
+        "relative to the step far from boundaries: 1 for independent errors, less for "
+        "displaced boundaries",
     ),
     "step_error": (
         "Standard error of the step",
@@ -338,7 +338,7 @@ def _worth(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
     listed = {
         "Distinguishable classes": f"{comparison.get('rank', wording.DASH)} of "
         f"{len(comparison.get('matrix') or ())}",
-        "Worth for the least distinguishable classes": wording.about(
+        "Worth for the most similar classes": wording.about(
             comparison.get("effective_worst")
         ),
         "Semantic information": information,
