@@ -438,7 +438,7 @@ def _sentences(
         said.append(
             "Boundaries are displaced or blurred. Inside objects, "
             f"{numbers['displacement']:.1f} pixels per boundary pixel are wrong. Of "
-            f"the pixels just outside objects, {numbers['outer_errors']:.0%} are wrong. "
+            f"the pixels just outside, {numbers['outer_errors']:.0%} are wrong. "
             "Training learns boundaries where they are drawn, whatever the number of "
             "labels."
         )
