@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
+from jaxtyping import Real
 
 from metaseg import files
 from metaseg.data import image_files
@@ -227,7 +228,7 @@ def _load(item: Item, channel: int | None) -> Loaded[np.ndarray]:
         return Loaded(None, str(error))
 
 
-def read_image(item: Item, *, channel: int | None = None) -> np.ndarray:
+def read_image(item: Item, *, channel: int | None = None) -> Real[np.ndarray, "H W C"]:
     """Reads one image as stored.
 
     Args:

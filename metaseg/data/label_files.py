@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Integer
 
 from metaseg.data import collect, image_files
 from metaseg.data.collect import Item, Loaded
@@ -45,7 +46,7 @@ class LabelPair(NamedTuple):
     reference: np.ndarray | None = None
 
 
-def read_values(item: Item) -> np.ndarray:
+def read_values(item: Item) -> Integer[np.ndarray, "H W"]:
     """Reads a label map as stored.
 
     Args:

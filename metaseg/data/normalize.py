@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float32, Real
 
 from metaseg.errors import InputError, prefixed
 
@@ -30,7 +31,9 @@ class Affine(NamedTuple):
     shift: Any
     scale: Any
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def __call__(
+        self, image: Real[np.ndarray, "H W C"]
+    ) -> Float32[np.ndarray, "H W _"]:
         """Applies the map to `[H, W, C]` of any dtype; returns float32."""
         values = _floats(image)
         values -= self.shift
@@ -55,7 +58,7 @@ class Normalizer:
     mean: float | tuple[float, ...] = 0.0
     std: float | tuple[float, ...] = 1.0
 
-    def __call__(self, image: np.ndarray) -> Affine:
+    def __call__(self, image: Real[np.ndarray, "H W C"]) -> Affine:
         """Returns the map for a whole image `[H, W, C]`."""
         if self.method == "zscore":
             return _zscore(image)

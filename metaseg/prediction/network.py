@@ -8,8 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float32
 
 from metaseg import decoding, models
+from metaseg.typing import AnyArray
 
 __all__ = ["program", "radius", "scores", "stride"]
 
@@ -27,7 +29,9 @@ def stride(model: nn.Module) -> int:
     return getattr(model, "stride", UNKNOWN_STRIDE)
 
 
-def scores(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
+def scores(
+    model: nn.Module, variables: Any, images: Float[AnyArray, "N H W C"]
+) -> Float32[jax.Array, "N H W K"]:
     """Computes class probabilities.
 
     Args:

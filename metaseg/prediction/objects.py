@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Integer
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
@@ -34,7 +35,7 @@ def no_objects(num_classes: int) -> Objects:
     return Objects(np.zeros(num_classes - 1, np.int64), nothing)
 
 
-def add_strip(objects: Objects, labels: np.ndarray) -> Objects:
+def add_strip(objects: Objects, labels: Integer[np.ndarray, "h W"]) -> Objects:
     """Adds rows to the count.
 
     After the last strip `counts` equals that of `scipy.ndimage.label` of the whole

@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 import tifffile
+from jaxtyping import Float32
 
 from metaseg import files
 
@@ -49,7 +50,7 @@ class ScoreFile:
                 size = os.fstat(file.fileno()).st_size
                 os.posix_fallocate(file.fileno(), 0, size)
 
-    def write(self, start: int, scores: np.ndarray) -> None:
+    def write(self, start: int, scores: Float32[np.ndarray, "h W planes"]) -> None:
         """Writes rows.
 
         Args:

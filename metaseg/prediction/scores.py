@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Real
 
 from metaseg.data import collect, image_files
 from metaseg.data.normalize import Affine
@@ -143,7 +144,9 @@ def _arrays(predictor: Predictor, images: Images) -> Iterator[np.ndarray]:
         yield fit_channels(array, predictor.channels, where)
 
 
-def fit_channels(image: np.ndarray, channels: int, where: str) -> np.ndarray:
+def fit_channels(
+    image: Real[np.ndarray, "H W *C"], channels: int, where: str
+) -> Real[np.ndarray, "H W _"]:
     """Gives an image the channels that a network takes.
 
     Args:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int64, UInt8
 from tqdm import tqdm
 
 from metaseg import checks, decoding, files, prediction, report
@@ -445,7 +446,9 @@ def _true_labels(
     return found
 
 
-def confusion(labels: np.ndarray, true: np.ndarray, num_classes: int) -> np.ndarray:
+def confusion(
+    labels: UInt8[np.ndarray, "H W"], true: UInt8[np.ndarray, "H W"], num_classes: int
+) -> Int64[np.ndarray, "K K"]:
     """Computes `metrics.confusion_matrix` on the host, a few rows at a time.
 
     Args:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
+from jaxtyping import Integer, Real, UInt8
 
 from metaseg.data.dataset import VOID
 from metaseg.data.image_files import arrays, raster, tiff
@@ -98,7 +99,7 @@ def read_image(
     page: int | None = None,
     channel: int | None = None,
     max_pixels: int = MAX_PIXELS,
-) -> np.ndarray:
+) -> Real[np.ndarray, "H W C"]:
     """Reads an image as stored: alpha dropped, palette expanded, not normalised.
 
     In TIFF files that say so (ImageJ, OME, tifffile) axes T and Z count pages and C
@@ -135,7 +136,9 @@ def read_image(
     return pixels[..., :1] if _is_grey(pixels) else pixels
 
 
-def read_label(path: Path, num_classes: int, *, page: int | None = None) -> np.ndarray:
+def read_label(
+    path: Path, num_classes: int, *, page: int | None = None
+) -> UInt8[np.ndarray, "H W"]:
     """Reads a label map of class ids: grey values, or the indices of a palette.
 
     Args:
@@ -153,7 +156,9 @@ def read_label(path: Path, num_classes: int, *, page: int | None = None) -> np.n
     return class_ids(values, num_classes, where=shown(path))
 
 
-def class_ids(values: np.ndarray, num_classes: int, *, where: str) -> np.ndarray:
+def class_ids(
+    values: Integer[np.ndarray, "H W"], num_classes: int, *, where: str
+) -> UInt8[np.ndarray, "H W"]:
     """Checks stored values of a label map.
 
     Args:
@@ -187,7 +192,7 @@ def class_ids(values: np.ndarray, num_classes: int, *, where: str) -> np.ndarray
 
 def read_label_values(
     path: Path, *, page: int | None = None, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
+) -> Integer[np.ndarray, "H W"]:
     """Reads a label map as stored, whatever its values.
 
     Args:
