@@ -91,7 +91,10 @@ def test_version_is_said():
             "--profile: traces go to a disk",
         ),
         (["igtt", "--config=cell_igtt", "--workdir=gs://a/b"], "--workdir: got 'gs:"),
-        (["predict", "--images=x"], "--run: not given, expected a folder"),
+        (
+            ["predict", "--images=x"],
+            "--run: not given, expected the work folder of a run",
+        ),
         (["predict", "--values=x"], "--values=x: value should be one of <ids|mask>"),
         (
             ["predict", "--run=x", "--images=x", "--output=x", "--label_values=1"],

@@ -79,17 +79,20 @@ def fresh_workdir(spec: str | None) -> Path:
     return Path("runs") / f"{name}-{stamp}-{os.getpid()}"
 
 
-def given_folder(flag: flags.FlagHolder[str | None]) -> Path:
+def given_folder(
+    flag: flags.FlagHolder[str | None], expected: str = "a folder"
+) -> Path:
     """Returns the folder that a flag names, which has to be given.
 
     Args:
       flag: The flag.
+      expected: What the folder is, for the message.
 
     Raises:
       InputError: If the flag is not given.
     """
     if not flag.value:
-        raise InputError(f"{flag.name}: not given, expected a folder")
+        raise InputError(f"{flag.name}: not given, expected {expected}")
     return Path(flag.value).expanduser()
 
 

@@ -80,7 +80,8 @@ _OVERLAP = flags.DEFINE_integer(
 
 def run() -> int:
     """Predicts; returns the exit status."""
-    run_folder, output = (parsing.given_folder(flag) for flag in (_RUN, _OUTPUT))
+    run_folder = parsing.given_folder(_RUN, "the work folder of a run")
+    output = parsing.given_folder(_OUTPUT)
     if not _IMAGES.value:
         raise InputError("images: not given, expected a folder, file or pattern")
     label_values = _label_values()
