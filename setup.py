@@ -28,7 +28,10 @@ setup(
     # metaseg/runs/config_files.py finds them there and in a source tree.
     packages=[*find_packages(include=["metaseg", "metaseg.*"]), "metaseg.configs"],
     package_dir={"metaseg.configs": "configs"},
-    package_data={"metaseg": ["py.typed"], "metaseg.report.pages": ["*.html.jinja"]},
+    package_data={
+        "metaseg": ["py.typed", "*.pyi"],
+        "metaseg.report.pages": ["*.html.jinja"],
+    },
     entry_points={"console_scripts": ["metaseg = metaseg.cli:main"]},
     install_requires=[
         "absl-py>=2.1",

@@ -4,11 +4,11 @@
     python benchmarks/audit_verdicts.py --nuclei=DIR
 
 Corrupts 32 built-in cell masks of 128 x 128 and, with `--nuclei`, the label maps of a
-folder (what is not 0 is foreground), asks `audit.verdict` of each set, and prints the
-confusion table as Markdown, the misses, how often bootstrap intervals hold a known
-transition matrix, and the time that a pair of 512 x 512 takes. The thresholds of
-`metaseg.audit` were chosen on cells of seed 11 and on nuclei of a training folder; the
-cells here are of another seed. Exit status 1 if fewer than 95 % are right.
+folder (pixels that are not 0 are foreground), asks `auditing.verdict` of each set, and
+prints the confusion table as Markdown, the misses, how often bootstrap intervals hold a
+known transition matrix, and the time that a pair of 512 x 512 takes. The thresholds of
+`metaseg.auditing` were chosen on cells of seed 11 and on nuclei of a training folder;
+the cells here are of another seed. Exit status 1 if fewer than 95 % are right.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from metaseg import audit, noise, ntm
+from metaseg import auditing, noise, ntm
 from metaseg.data import synthetic
 from metaseg.labels import VOID
 
@@ -91,7 +91,7 @@ class Case(NamedTuple):
     name: str
     strength: str
     expected: str
-    verdict: audit.Verdict
+    verdict: auditing.Verdict
 
 
 def parse() -> argparse.Namespace:
@@ -141,10 +141,10 @@ def corrupt(name: str, strength: Parameters, maps: Maps, seed: int) -> Maps:
     return [np.asarray(one(labels, index)) for index, labels in enumerate(maps)]
 
 
-def judge(noisy: Maps, clean: Maps) -> audit.Verdict:
+def judge(noisy: Maps, clean: Maps) -> auditing.Verdict:
     """The verdict on a set."""
-    pairs = [audit.compare(a, b, 2) for a, b in zip(noisy, clean, strict=True)]
-    return audit.verdict(reduce(audit.add, pairs))
+    pairs = [auditing.compare(a, b, 2) for a, b in zip(noisy, clean, strict=True)]
+    return auditing.verdict(reduce(auditing.add, pairs))
 
 
 def run(data: str, maps: Maps, args: argparse.Namespace) -> list[Case]:
@@ -165,9 +165,9 @@ def run(data: str, maps: Maps, args: argparse.Namespace) -> list[Case]:
 def table(cases: list[Case]) -> str:
     """Confusion table, expected by rows."""
     counts = Counter((case.expected, case.verdict.family) for case in cases)
-    lines = [f"| expected | {' | '.join(audit.FAMILIES)} |", "|---" * 7 + "|"]
+    lines = [f"| expected | {' | '.join(auditing.FAMILIES)} |", "|---" * 7 + "|"]
     for expected in STRENGTHS:
-        row = [counts[expected, family] for family in audit.FAMILIES]
+        row = [counts[expected, family] for family in auditing.FAMILIES]
         lines.append(f"| {expected} | {' | '.join(str(n) if n else '' for n in row)} |")
     return "\n".join(lines)
 
@@ -215,7 +215,7 @@ def coverage(data: str, maps: Maps, args: argparse.Namespace) -> None:
             key = jax.random.fold_in(jax.random.key(args.seed + 1), index)
             noisy = fn(key, clean, jnp.arange(count))
             joints = np.asarray(count_pairs(clean, noisy))
-            ours = audit.bootstrap(joints, seed=index)
+            ours = auditing.bootstrap(joints, seed=index)
             wilson = ntm.from_counts(joints.sum(axis=0))
             for kind, ends in (("bootstrap", ours), ("Wilson", wilson)):
                 low, high = np.asarray(ends.low), np.asarray(ends.high)
@@ -236,9 +236,9 @@ def time_pair(args: argparse.Namespace) -> None:
         spent: dict[str, list[float]] = {"examine": [], "compare": []}
         for labels, reference in zip(noisy, clean, strict=True):
             start = time.perf_counter()
-            audit.examine(labels, 2)
+            auditing.examine(labels, 2)
             middle = time.perf_counter()
-            audit.compare(labels, reference, 2)
+            auditing.compare(labels, reference, 2)
             spent["examine"].append(middle - start)
             spent["compare"].append(time.perf_counter() - middle)
         shown = ", ".join(

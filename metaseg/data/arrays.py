@@ -13,7 +13,7 @@ from metaseg.data import normalize as normalize_lib
 from metaseg.data.dataset import VOID, Dataset, Example, Split, stack_examples
 from metaseg.errors import InputError
 
-__all__ = ["from_arrays"]
+__all__ = ["from_arrays", "from_images"]
 
 Arrays = np.ndarray | Sequence[Any]
 Part = float | tuple[Arrays, Arrays]
@@ -106,6 +106,48 @@ def from_arrays(
         num_classes=num_classes,
         class_names=None if class_names is None else tuple(map(str, class_names)),
     )
+
+
+def from_images(
+    images: Arrays,
+    *,
+    normalize: str = "zscore",
+    mean: Any = None,
+    std: Any = None,
+    name: str = "arrays",
+) -> Dataset:
+    """Makes a data set of images in memory that have no labels.
+
+    Args:
+      images: Numbers `[N, H, W]` or `[N, H, W, C]`, or a sequence of N arrays `[H, W]`
+        or `[H, W, C]` of any sizes.
+      normalize: Normalisation of the images, see `normalize.build`.
+      mean: For "fixed": subtracted from the images.
+      std: For "fixed": divides the images.
+      name: Name of the data set, for reports.
+
+    Returns:
+      The data set: all images are training and test split, all labels are void.
+
+    Raises:
+      InputError: If an argument is wrong.
+
+    Example:
+      >>> data = from_images(np.zeros((3, 8, 8)))
+      >>> [len(split) for _, split in data.splits()]
+      [3, 0, 3]
+    """
+    normalizer = normalize_lib.build(normalize, mean=mean, std=std)
+    pixels = [
+        _image(f"images[{i}]", np.asarray(image)) for i, image in enumerate(images)
+    ]
+    if not pixels:
+        raise InputError("images: got none, expected at least one image")
+    examples = [(image, np.full(image.shape[:2], VOID, np.uint8)) for image in pixels]
+    size = _common_size(examples)
+    names = _names(None, len(examples))
+    every = stack_examples("train", names, examples, size, normalizer)
+    return Dataset(name, every, every.take(np.arange(0)), every, num_classes=2)
 
 
 def _two(split: str, part: Sequence[Any]) -> tuple[Arrays, Arrays]:

@@ -1,4 +1,13 @@
-"""Whole jobs as functions: train, igtt, predict, audit, prepare.
+"""Whole jobs as functions; the only package that may import everything of `metaseg`.
 
-The only package that may import everything of `metaseg`.
+    training/    train: a network, or an ensemble, on noisy labels
+    igtt/        segment: images without labels
+    predict.py   predict: new images, into a folder
+    audit.py     audit: label maps
+    prepare.py   prepare: a data set for training
+    run.py       Run: a finished run; load
+
+What they share: config.py (field checks, resolved settings), defaults.py and
+config_files.py (settings), sources.py (data), loop.py (the training loop), workdir.py,
+metrics_log.py, progress.py, signals.py and jobs.py (a job as a process).
 """

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from metaseg import audit as audit_lib
+from metaseg import auditing as audit_lib
 from metaseg import checks, files, report
 from metaseg.data import collect, label_files
 from metaseg.data.collect import Item, Source

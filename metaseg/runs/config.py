@@ -113,10 +113,19 @@ def resolve(config: ConfigDict, data: Dataset | None = None) -> FrozenConfigDict
     c.checkpoint_every = c.checkpoint_every or c.eval_every
     with prefixed("config."):
         if data is not None:
+            _check_classes(found, data)
             sources.check_window(found, data)
         for member in members.configs(found):
             steps.build(member)
     return _frozen(found)
+
+
+def _check_classes(config: ConfigDict, data: Dataset) -> None:
+    if data.num_classes != config.data.num_classes:
+        raise InputError(
+            f"data.num_classes: got {config.data.num_classes}, expected "
+            f"{data.num_classes}, the number of classes of '{data.name}'"
+        )
 
 
 def _frozen(config: ConfigDict) -> FrozenConfigDict:

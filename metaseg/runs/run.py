@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from metaseg import checkpoint, files, prediction
 from metaseg.errors import InputError
-from metaseg.runs import loop
+from metaseg.runs import loop, progress
 
 __all__ = ["Run", "load", "save_weights"]
 
@@ -171,13 +171,14 @@ def save_weights(folder: Path, step: int, state: Any) -> None:
     Raises:
       InputError: If the checkpoint cannot be written.
     """
-    checkpoints = checkpoint.Checkpoints(folder)
     arrays = jax.device_put(state)
-    try:
-        loop.guard(checkpoints, step, lambda: checkpoints.save(step, arrays, {}))
-        loop.guard(checkpoints, step, checkpoints.wait)
-    finally:
-        checkpoints.close()
+    with progress.quiet_logging():
+        checkpoints = checkpoint.Checkpoints(folder)
+        try:
+            loop.guard(checkpoints, step, lambda: checkpoints.save(step, arrays, {}))
+            loop.guard(checkpoints, step, checkpoints.wait)
+        finally:
+            checkpoints.close()
 
 
 def load(folder: str | os.PathLike[str]) -> Run:

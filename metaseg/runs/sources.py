@@ -84,13 +84,7 @@ def load(config: ConfigDict) -> Dataset:
     """
     source = registry.lookup(config.data.name, SOURCES, field="config.data.name")
     with prefixed("config.", "data"):
-        data = source(config.data)
-    if data.num_classes != config.data.num_classes:
-        raise InputError(
-            f"config.data.num_classes: got {config.data.num_classes}, but the data set "
-            f"'{data.name}' has {data.num_classes}; expected the same"
-        )
-    return data
+        return source(config.data)
 
 
 def load_images(config: ConfigDict, exclude: Path | None = None) -> Dataset:

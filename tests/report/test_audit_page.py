@@ -220,7 +220,7 @@ def test_missing_parts_are_left_out(tmp_path, lost):
 
 
 def test_every_family_has_a_heading_and_every_number_an_explanation():
-    from metaseg.audit import FAMILIES, compare, evidence
+    from metaseg.auditing import FAMILIES, compare, evidence
 
     assert set(audit.FAMILIES) == set(audit.TELLING) == set(FAMILIES)
     assert set(evidence(compare(_labels(), _labels(), 2))) == set(audit.EVIDENCE)

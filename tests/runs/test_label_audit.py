@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metaseg import audit, noise
+from metaseg import auditing, noise
 from metaseg.data import label_files, synthetic
 from metaseg.errors import InputError
 from metaseg.runs import audit as label_audit
@@ -166,7 +166,7 @@ def test_maps_of_other_sizes_and_void_are_taken(clean, tmp_path):
 
 def test_of_many_classes_the_profile_speaks_of_the_inside_alone(clean):
     labels = clean[0] + (clean[0] * (np.arange(128) > 64)).astype(np.uint8)
-    profile = label_audit._profile(audit.compare(labels, labels, 3), "abc")
+    profile = label_audit._profile(auditing.compare(labels, labels, 3), "abc")
     inside = np.array(profile["distance"]) < 0
     for shares in profile["classes"].values():
         said = np.array([share is not None for share in shares])

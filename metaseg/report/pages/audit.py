@@ -1,6 +1,6 @@
 """audit.html of a label audit: verdict, numbers and pictures of label maps.
 
-`metaseg.audit` defines the numbers. This module formats and explains them.
+`metaseg.auditing` defines the numbers. This module formats and explains them.
 May import `files` and the rest of `report`.
 """
 

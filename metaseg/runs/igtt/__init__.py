@@ -1,1 +1,1 @@
-"""Runs of iGTT: segmentation without labels."""
+"""iGTT, segmentation without labels, as a function; see `run.segment`."""

@@ -1,1 +1,1 @@
-"""Training runs."""
+"""Training as a function; see `run.train`."""

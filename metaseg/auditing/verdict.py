@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metaseg.audit.comparison import DEPTHS, LATTICE, Comparison
+from metaseg.auditing.comparison import DEPTHS, LATTICE, Comparison
 
 __all__ = ["FAMILIES", "ErrorKinds", "Verdict", "error_kinds", "evidence", "verdict"]
 
@@ -220,7 +220,7 @@ def verdict(pair: Comparison) -> Verdict:
 
     Example:
       >>> import numpy as np
-      >>> from metaseg.audit import compare
+      >>> from metaseg.auditing import compare
       >>> labels = np.zeros((64, 64), int)
       >>> labels[10:30, 10:30] = 1
       >>> verdict(compare(labels, labels, 2)).sentences

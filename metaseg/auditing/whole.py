@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from metaseg import checks, information, ntm
-from metaseg.audit.single import LabelMap
+from metaseg.auditing.single import LabelMap
 from metaseg.errors import InputError
 from metaseg.typing import AnyArray
 

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Integer
 
 from metaseg import morphology
-from metaseg.audit.frame import framed
-from metaseg.audit.single import edges
+from metaseg.auditing.frame import framed
+from metaseg.auditing.single import edges
 from metaseg.errors import InputError
 from metaseg.labels import is_void
 from metaseg.typing import AnyArray

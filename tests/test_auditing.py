@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndi
 
-from metaseg import audit, density, information, noise, ntm
+from metaseg import auditing, density, information, noise, ntm
 from metaseg.data import synthetic
 from metaseg.errors import InputError
 from metaseg.labels import VOID
@@ -29,8 +29,8 @@ def noisy(*noise_fns):
 
 
 def pooled(labels, reference):
-    pairs = [audit.compare(a, b, 2) for a, b in zip(labels, reference, strict=True)]
-    return reduce(audit.add, pairs)
+    pairs = [auditing.compare(a, b, 2) for a, b in zip(labels, reference, strict=True)]
+    return reduce(auditing.add, pairs)
 
 
 def odd(shape=(70, 93), num_classes=3, seed=0):
@@ -45,7 +45,7 @@ def odd(shape=(70, 93), num_classes=3, seed=0):
     [(1, 64), (64, 64), (65, 96), (97, 128), (200, 256), (2048, 2048), (2049, 3072)],
 )
 def test_buckets_are_few_and_hold_the_side(size, length):
-    assert audit.bucket(size) == length
+    assert auditing.bucket(size) == length
 
 
 def test_padding_changes_no_number():
@@ -53,9 +53,9 @@ def test_padding_changes_no_number():
     labels, reference = odd(seed=1), odd(seed=2)
     around = ((0, 60), (0, 40))
     wide = partial(np.pad, pad_width=around, constant_values=VOID)
-    plain = audit.compare(labels, reference, 3)
-    padded = audit.compare(wide(labels), wide(reference), 3)
-    for name, a, b in zip(audit.Comparison._fields, plain, padded, strict=True):
+    plain = auditing.compare(labels, reference, 3)
+    padded = auditing.compare(wide(labels), wide(reference), 3)
+    for name, a, b in zip(auditing.Comparison._fields, plain, padded, strict=True):
         np.testing.assert_allclose(a, b, err_msg=name)
 
 
@@ -63,7 +63,7 @@ def test_examine_counts_as_numpy_and_scipy_do():
     labels = odd()
     labels[:2, :5] = 7
     labels[3, 3] = -4
-    found = audit.examine(labels, 3)
+    found = auditing.examine(labels, 3)
     known = (labels >= 0) & (labels < 3)
     np.testing.assert_array_equal(found.counts, np.bincount(labels[known], minlength=3))
     assert found.void == labels.size - known.sum()
@@ -82,10 +82,10 @@ def test_information_is_that_of_the_density_inside_the_map():
     labels = odd(shape=(64, 64)).astype(np.uint8)  # fills its bucket
     rho = density.spatial_density(jnp.asarray(labels), 3, bandwidth=2.0)
     expected = information.spatial_information(rho)
-    found = audit.examine(labels, 3, bandwidth=2.0)
+    found = auditing.examine(labels, 3, bandwidth=2.0)
     np.testing.assert_allclose(found.information, expected, rtol=1e-5)
     # And of a map that does not, whose density would reach into the padding.
-    part = audit.examine(labels[:50, :40], 3, bandwidth=2.0)
+    part = auditing.examine(labels[:50, :40], 3, bandwidth=2.0)
     rho = density.spatial_density(jnp.asarray(labels[:50, :40]), 3, bandwidth=2.0)
     expected = information.spatial_information(rho)
     np.testing.assert_allclose(part.information, expected, rtol=1e-4)
@@ -95,14 +95,14 @@ def test_roughness_is_high_for_specks_and_low_for_disks():
     rows, cols = np.mgrid[:128, :128] - 64
     disk = (rows**2 + cols**2 < 30**2).astype(np.uint8)
     specks = (np.random.default_rng(0).random((128, 128)) < 0.1).astype(np.uint8)
-    assert audit.examine(disk, 2).roughness < 0.05
-    assert audit.examine(specks, 2).roughness > 0.9
-    assert audit.examine(0 * disk, 2).roughness == 0
+    assert auditing.examine(disk, 2).roughness < 0.05
+    assert auditing.examine(specks, 2).roughness > 0.9
+    assert auditing.examine(0 * disk, 2).roughness == 0
 
 
 def test_joint_counts_and_depth_are_those_of_scipy():
     labels, reference = odd(seed=3).astype(np.uint8), odd(seed=4).astype(np.uint8)
-    pair = audit.compare(labels, reference, 3)
+    pair = auditing.compare(labels, reference, 3)
     np.testing.assert_array_equal(pair.joint, ntm.joint_counts(reference, labels, 3))
     edge = np.zeros(reference.shape, bool)
     for axis in (0, 1):
@@ -112,9 +112,11 @@ def test_joint_counts_and_depth_are_those_of_scipy():
             border = 0 if step == 1 else -1
             near[(border, slice(None)) if axis == 0 else (slice(None), border)] = False
             edge |= near
-    depth = np.minimum(ndi.distance_transform_edt(~edge), audit.DEPTHS - 1).astype(int)
+    depth = np.minimum(ndi.distance_transform_edt(~edge), auditing.DEPTHS - 1).astype(
+        int
+    )
     valid = (labels != VOID) & (reference != VOID)
-    expected = np.zeros((3, audit.DEPTHS, 3), int)
+    expected = np.zeros((3, auditing.DEPTHS, 3), int)
     np.add.at(expected, (reference[valid], depth[valid], labels[valid]), 1)
     np.testing.assert_array_equal(pair.profile.sum(axis=0), expected)
 
@@ -131,7 +133,7 @@ def test_missed_invented_split_and_joined_objects_are_counted():
     labels[45:50, 20:24] = 1
     labels[40:55, 69:72] = 0
     labels[70:80, 70:80] = 1  # invented
-    pair = audit.compare(labels, reference, 2)
+    pair = auditing.compare(labels, reference, 2)
     judged, missed, part, split, all_sizes = pair.objects[1]
     assert (judged, missed, part, split, all_sizes) == (5, 1, 0, 1, 5)
     solid, joined, invented = pair.found[1]
@@ -151,7 +153,7 @@ def test_covers_of_objects_are_those_of_scipy():
     area, hits = area[judged], hits[judged]
     expected = [len(area), area.sum(), (area**2).sum(), hits.sum()]
     expected.append((hits**2 / area).sum())
-    spread = audit.compare(labels, reference, 2).spread[1]
+    spread = auditing.compare(labels, reference, 2).spread[1]
     np.testing.assert_allclose(spread, expected, rtol=1e-5)
 
 
@@ -163,7 +165,9 @@ def test_kinds_of_error_add_up_to_all_wrong_pixels():
     ):
         labels = noisy(fn)
         wrong = (labels != cells()).sum()
-        assert audit.error_kinds(pooled(labels, cells())).total == pytest.approx(wrong)
+        assert auditing.error_kinds(pooled(labels, cells())).total == pytest.approx(
+            wrong
+        )
 
 
 FAMILIES = {
@@ -192,7 +196,7 @@ FAMILIES = {
 @pytest.mark.parametrize("family", FAMILIES)
 def test_verdict_names_the_family(family):
     for fn in FAMILIES[family]:
-        judged = audit.verdict(pooled(noisy(fn), cells()))
+        judged = auditing.verdict(pooled(noisy(fn), cells()))
         assert judged.family == family, fn
         assert judged.sentences
 
@@ -203,7 +207,7 @@ def test_two_annotators_are_told_apart_by_both_of_their_habits():
     labels = noisy(
         partial(noise.elastic, amplitude=2.0), partial(noise.omit, rate=0.25)
     )
-    judged = audit.verdict(pooled(labels, cells()))
+    judged = auditing.verdict(pooled(labels, cells()))
     overlooked = (outlines != labels).sum() / (labels != cells()).sum()
     assert judged.family in ("perturbed", "objects")
     assert judged.kinds.independent < 0.1
@@ -218,7 +222,7 @@ def test_two_annotators_are_told_apart_by_both_of_their_habits():
 
 def test_heavy_flips_do_not_hide_that_boundaries_moved():
     labels = noisy(partial(noise.erode, radius=2), partial(noise.flip, rate=0.35))
-    judged = audit.verdict(pooled(labels, cells()))
+    judged = auditing.verdict(pooled(labels, cells()))
     assert judged.kinds.independent > 0.9
     assert judged.family == "perturbed"
     assert judged.evidence["step_contrast"] < 0.5
@@ -227,7 +231,7 @@ def test_heavy_flips_do_not_hide_that_boundaries_moved():
 def test_independent_noise_has_the_evidence_of_independence():
     rate = 0.3
     pair = pooled(noisy(partial(noise.flip, rate=rate)), cells())
-    found = audit.evidence(pair)
+    found = auditing.evidence(pair)
     # Correlations of so many independent pairs are within 5 standard deviations.
     assert abs(found["neighbour_correlation"]) < 5 / np.sqrt(0.1 * pair.labelled)
     assert abs(found["step_contrast"] - 1) < 5 * found["step_error"]
@@ -258,8 +262,8 @@ def test_verdict_on_many_classes(fn, family):
     clean = multi()
     one = jax.jit(noise.per_example(fn))
     labels = np.asarray(one(jax.random.key(0), clean, jnp.arange(len(clean))))
-    pairs = [audit.compare(a, b, 4) for a, b in zip(labels, clean, strict=True)]
-    assert audit.verdict(reduce(audit.add, pairs)).family == family
+    pairs = [auditing.compare(a, b, 4) for a, b in zip(labels, clean, strict=True)]
+    assert auditing.verdict(reduce(auditing.add, pairs)).family == family
 
 
 def test_bootstrap_equals_a_loop_over_numpy_draws():
@@ -269,22 +273,22 @@ def test_bootstrap_equals_a_loop_over_numpy_draws():
     for _ in range(4000):
         total = joints[rng.integers(40, size=40)].sum(axis=0)
         ratios.append(total / total.sum(axis=1, keepdims=True))
-    found = audit.bootstrap(joints, draws=4000)
+    found = auditing.bootstrap(joints, draws=4000)
     # Expanded by about sqrt(n / (n - 1)) t / z, here 4.5 %.
     centre = np.mean(ratios, axis=0)
     for end, q in ((found.low, 0.025), (found.high, 0.975)):
         expected = np.quantile(ratios, q, axis=0) - centre
         np.testing.assert_allclose((end - centre) / expected, 1.045, atol=0.08)
-    again = audit.bootstrap(joints, draws=4000)
+    again = auditing.bootstrap(joints, draws=4000)
     np.testing.assert_array_equal(found.low, again.low)
 
 
 def test_bootstrap_is_wider_than_wilson_where_neighbours_err_together():
     labels = noisy(partial(noise.omit, rate=0.5))
     joints = np.stack(
-        [audit.compare(a, b, 2).joint for a, b in zip(labels, cells(), strict=True)]
+        [auditing.compare(a, b, 2).joint for a, b in zip(labels, cells(), strict=True)]
     )
-    found = audit.transition(joints)
+    found = auditing.transition(joints)
     wide = found.interval.high[1, 1] - found.interval.low[1, 1]
     narrow = found.estimate.high[1, 1] - found.estimate.low[1, 1]
     assert wide > 5 * narrow
@@ -293,19 +297,19 @@ def test_bootstrap_is_wider_than_wilson_where_neighbours_err_together():
 
 def test_transition_of_flips_is_worth_what_the_formula_says():
     joints = np.array([[[60, 40], [40, 60]]] * 9) * 1_000_000_000  # beyond 31 bits
-    found = audit.transition(joints, class_names=("sky", "sea"))
+    found = auditing.transition(joints, class_names=("sky", "sea"))
     np.testing.assert_allclose(found.estimate.matrix, [[0.6, 0.4], [0.4, 0.6]], 1e-4)
     assert found.labelled == 1_800_000_000_000
     assert found.effective == pytest.approx(0.04 * found.labelled, rel=1e-3)
     assert found.rank == 2
     assert found.condition_number == pytest.approx(5, rel=1e-3)
-    assert audit.transition(joints[:, ::-1] * 0 + 1).rank == 1
+    assert auditing.transition(joints[:, ::-1] * 0 + 1).rank == 1
 
 
 def test_a_class_without_pixels_is_not_claimed():
     joints = np.zeros((5, 3, 3), int)
     joints[:, :2, :2] = [[8, 2], [2, 8]]
-    found = audit.transition(joints)
+    found = auditing.transition(joints)
     assert (found.interval.low[2], found.interval.high[2]) == (
         pytest.approx([0, 0, 0]),
         pytest.approx([1, 1, 1]),
@@ -320,7 +324,7 @@ def test_duplicates_are_found_exact_and_near():
     doubled = np.kron(second, np.ones((2, 2), np.uint8))
     blank = np.zeros_like(first)
     maps = [first, second, first, near, third, doubled, blank, blank]
-    found = audit.duplicates([audit.examine(one, 2) for one in maps])
+    found = auditing.duplicates([auditing.examine(one, 2) for one in maps])
     assert found.exact == ((0, 2),)
     assert sorted(found.near) == [(0, 3), (1, 5)]
 
@@ -328,28 +332,28 @@ def test_duplicates_are_found_exact_and_near():
 def test_overview_and_outliers_name_the_odd_ones():
     maps = [*cells(), np.full((128, 128), VOID), np.ones((128, 128), int)]
     maps.append(np.where(cells()[0] > 0, 9, 0))
-    examined = [audit.examine(one, 2) for one in maps]
-    whole = audit.overview(examined)
+    examined = [auditing.examine(one, 2) for one in maps]
+    whole = auditing.overview(examined)
     assert whole.maps == COUNT + 3
     assert whole.empty == (COUNT,)
     assert whole.one_class == (COUNT + 1, COUNT + 2)
     assert whole.wrong_ids == {9: 1}
-    found = audit.outliers(examined)
+    found = auditing.outliers(examined)
     assert {COUNT, COUNT + 1} <= set(found.indices)
     assert found.reasons[0][0] in found.names
 
 
 def test_wrong_input_is_named():
     with pytest.raises(InputError, match=r"a.png: .*expected integer class ids"):
-        audit.examine(np.zeros((4, 4)), 2, where="a.png")
+        auditing.examine(np.zeros((4, 4)), 2, where="a.png")
     with pytest.raises(InputError, match=r"b.png: shape \(4, 4\), expected \(4, 5\)"):
-        audit.compare(np.zeros((4, 4), int), np.zeros((4, 5), int), 2, where="b.png")
+        auditing.compare(np.zeros((4, 4), int), np.zeros((4, 5), int), 2, where="b.png")
     with pytest.raises(InputError, match="joints: "):
-        audit.bootstrap(np.zeros((3, 2, 3), int))
+        auditing.bootstrap(np.zeros((3, 2, 3), int))
 
 
 def test_many_classes_and_narrow_ids_are_counted_right():
     rng = np.random.default_rng(7)
     clean, labels = rng.integers(0, 20, (2, 60, 60)).astype(np.uint8)
-    pair = audit.compare(labels, clean, 20)
+    pair = auditing.compare(labels, clean, 20)
     np.testing.assert_array_equal(pair.joint, ntm.joint_counts(clean, labels, 20))

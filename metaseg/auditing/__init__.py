@@ -11,10 +11,10 @@ compute on the host with the results of these two. A `LabelMap` takes about a
 kilobyte. Of the `Comparison`s only the sum and the `joint` of each map are needed.
 """
 
-from metaseg.audit.comparison import DEPTHS, Comparison, add, compare
-from metaseg.audit.frame import Framed, bucket, framed
-from metaseg.audit.single import LabelMap, examine
-from metaseg.audit.verdict import (
+from metaseg.auditing.comparison import DEPTHS, Comparison, add, compare
+from metaseg.auditing.frame import Framed, bucket, framed
+from metaseg.auditing.single import LabelMap, examine
+from metaseg.auditing.verdict import (
     FAMILIES,
     ErrorKinds,
     Verdict,
@@ -22,7 +22,7 @@ from metaseg.audit.verdict import (
     evidence,
     verdict,
 )
-from metaseg.audit.whole import (
+from metaseg.auditing.whole import (
     Duplicates,
     Interval,
     Outliers,

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Integer
 
 from metaseg import density, information, morphology
-from metaseg.audit.frame import framed
+from metaseg.auditing.frame import framed
 from metaseg.labels import VOID, class_counts, is_void
 from metaseg.typing import AnyArray
 
