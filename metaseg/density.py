@@ -1,25 +1,29 @@
 """Meta-structures: the local class densities of a label map.
 
-`rho_k(x) = sum_u K_h(x - u) [y(u) = k] / sum_u K_h(x - u)`, void pixels and what lies
-outside the image left out of both sums. Labels corrupted independently of place by a
-noise transition matrix T have `E[rho~(x)] = rho(x) @ T` at every x; labels whose shapes
-were changed have not. A density is float32 `[..., H, W, K]` and sums to 1 over the
-classes, but is 0 where no labelled pixel is in the kernel's reach.
+The density of class k at pixel x is
+`rho_k(x) = sum_u K_h(x - u) [y(u) = k] / sum_u K_h(x - u)`, where both sums run over
+the labelled pixels u of the image. Labels corrupted by a noise transition matrix T,
+independently of place, have `E[rho~(x)] = rho(x) @ T` at every x; labels whose shapes
+were changed do not. A density is float32 `[..., H, W, K]` and sums to 1 over the
+classes; it is 0 where the kernel reaches no labelled pixel.
 
-Pure functions; bandwidths may be traced. Imports `metaseg.labels`, `metaseg.ntm`,
-`metaseg.checks` and `metaseg.errors` only.
+All functions are pure, and bandwidths may be traced. Imports `labels`, `ntm`, `checks`,
+`errors` and `typing` only.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Float32, Int32, Real, Shaped
 
 from metaseg import checks, ntm
 from metaseg.errors import InputError
 from metaseg.labels import is_void
+from metaseg.typing import AnyArray, Labels, Matrix
 
 __all__ = [
     "KERNELS",
@@ -36,59 +40,70 @@ __all__ = [
     "weighted_sum",
 ]
 
-# Bandwidths beyond which a kernel is 0, the gaussian in float32.
+# Number of bandwidths beyond which a kernel is 0; the Gaussian is 0 in float32 there.
 _REACH = {"gaussian": 13.3, "box": 1.0, "epanechnikov": 1.0}
 KERNELS = tuple(_REACH)
+Scalar: TypeAlias = Real[ArrayLike, ""]
 
 
 def spatial_density(
-    labels: jax.Array,
+    labels: Labels,
     num_classes: int,
     *,
-    bandwidth: ArrayLike,
+    bandwidth: Scalar,
     kernel: str = "gaussian",
-) -> jax.Array:
-    """Local class densities of label maps.
+) -> Float32[jax.Array, "*batch H W K"]:
+    """Computes the local class densities of label maps.
 
-    With the kernel's mass renormalised this is `scipy.ndimage.gaussian_filter` of the
-    one-hot map, `mode="constant"`, over that of the labelled pixels, its kernel not
-    truncated. Two matrix products per class, whose cost does not grow with the
-    bandwidth; where it is known and small against the image they are banded, which is
-    quicker and leaves out nothing. Errors are those of float32, 1e-5 at most.
+    For the Gaussian kernel, this is `scipy.ndimage.gaussian_filter` of the one-hot map
+    with `mode="constant"` and without truncation, divided by the same filter of the
+    labelled pixels. Each class takes two matrix products, whose cost does not grow with
+    the bandwidth. They are banded, which is exact and faster, if the bandwidth is not
+    traced and small compared with the image. Rounding errors are at most 1e-5.
 
     Args:
-      labels: class ids, integer `[..., H, W]`.
-      num_classes: K, static.
-      bandwidth: h in pixels, > 0; may be traced. "gaussian": standard deviation; "box":
-        square of `2 floor(h) + 1` pixels a side; "epanechnikov": the product of
-        `max(0, 1 - (d / h)^2)` over both axes.
-      kernel: one of `KERNELS`, static.
+      labels: Class ids, integer `[..., H, W]`.
+      num_classes: Number of classes K, static.
+      bandwidth: h in pixels, above 0; may be traced. For "gaussian" the standard
+        deviation, for "box" a square with sides of `2 floor(h) + 1` pixels, for
+        "epanechnikov" the product of `max(0, 1 - (d / h)^2)` over both axes.
+      kernel: One of `KERNELS`, static.
 
     Returns:
       float32 `[..., H, W, K]`.
 
     Raises:
-      InputError: wrong labels, number of classes, bandwidth or kernel.
+      InputError: If the labels, the number of classes, the bandwidth or the kernel are
+        wrong.
+
+    Example:
+      >>> labels = np.array([[0, 0, 1, 255]])
+      >>> spatial_density(labels, 2, bandwidth=1, kernel="box")[0, :, 1]
+      Array([0.        , 0.33333334, 0.5       , 1.        ], dtype=float32)
     """
     checks.num_classes("num_classes", num_classes)
     return _normalised(_mass(_planes(labels, num_classes), bandwidth, kernel))
 
 
 def soft_density(
-    probabilities: jax.Array, *, bandwidth: ArrayLike, kernel: str = "gaussian"
-) -> jax.Array:
-    """Local densities of soft labels; differentiable in them.
+    probabilities: Real[AnyArray, "*batch H W K"],
+    *,
+    bandwidth: Scalar,
+    kernel: str = "gaussian",
+) -> Float32[jax.Array, "*batch H W K"]:
+    """Computes the local densities of soft labels, which can be differentiated.
 
     Args:
-      probabilities: class weights >= 0, float `[..., H, W, K]`; all 0 is void.
-      bandwidth: as in `spatial_density`.
-      kernel: as in `spatial_density`.
+      probabilities: Class weights of at least 0, float `[..., H, W, K]`; a pixel whose
+        weights are all 0 is void.
+      bandwidth: As in `spatial_density`.
+      kernel: As in `spatial_density`.
 
     Returns:
       float32 `[..., H, W, K]`.
 
     Raises:
-      InputError: wrong shape, bandwidth or kernel.
+      InputError: If the shape, the bandwidth or the kernel is wrong.
     """
     if jnp.ndim(probabilities) < 3:
         raise InputError(
@@ -99,22 +114,26 @@ def soft_density(
 
 
 def weighted_sum(
-    values: jax.Array, *, bandwidth: ArrayLike, kernel: str = "gaussian"
-) -> jax.Array:
-    """Sum of the values around each pixel, weighted by the kernel, 1 at its centre.
+    values: Shaped[AnyArray, "*batch H W"],
+    *,
+    bandwidth: Scalar,
+    kernel: str = "gaussian",
+) -> Float32[jax.Array, "*batch H W"]:
+    """Sums the values around each pixel, weighted by the kernel, which is 1 at 0.
 
-    Nothing lies beyond the border. Over the sum of ones it is the local mean.
+    Values beyond the border are 0. The local mean is the sum of the values divided by
+    the sum of ones.
 
     Args:
-      values: float `[..., H, W]`.
-      bandwidth: as in `spatial_density`.
-      kernel: as in `spatial_density`.
+      values: Numbers or booleans `[..., H, W]`.
+      bandwidth: As in `spatial_density`.
+      kernel: As in `spatial_density`.
 
     Returns:
       float32 `[..., H, W]`.
 
     Raises:
-      InputError: wrong shape, bandwidth or kernel.
+      InputError: If the shape, the bandwidth or the kernel is wrong.
     """
     if jnp.ndim(values) < 2:
         raise InputError(f"values: shape {jnp.shape(values)}, expected [..., H, W]")
@@ -122,26 +141,30 @@ def weighted_sum(
 
 
 def effective_pixels(
-    labels: jax.Array, *, bandwidth: ArrayLike, kernel: str = "gaussian"
-) -> jax.Array:
-    """Number of equally weighted pixels whose mean varies as much as the density does.
+    labels: Labels, *, bandwidth: Scalar, kernel: str = "gaussian"
+) -> Float32[jax.Array, "*batch H W"]:
+    """Computes the number of equally weighted pixels with the variance of the density.
 
-    `(sum_u K)^2 / sum_u K^2` over labelled pixels: `4 pi h^2` for a gaussian far from
-    borders and void, the number of pixels for a box.
+    The number is `(sum_u K)^2 / sum_u K^2` over the labelled pixels: `4 pi h^2` for a
+    Gaussian far from borders and void, the number of pixels for a box.
 
     Args:
-      labels: class ids, integer `[..., H, W]`; which pixels are void matters alone.
-      bandwidth: as in `spatial_density`.
-      kernel: as in `spatial_density`.
+      labels: Class ids, integer `[..., H, W]`; only void matters.
+      bandwidth: As in `spatial_density`.
+      kernel: As in `spatial_density`.
 
     Returns:
-      float32 `[..., H, W]`; 0 where no labelled pixel is in reach.
+      float32 `[..., H, W]`; 0 where the kernel reaches no labelled pixel.
 
     Raises:
-      InputError: wrong labels, bandwidth or kernel.
+      InputError: If the labels, the bandwidth or the kernel are wrong.
+
+    Example:
+      >>> effective_pixels(np.zeros((1, 4), int), bandwidth=1, kernel="box")
+      Array([[2., 3., 3., 2.]], dtype=float32)
     """
     checks.label_maps("labels", labels)
-    known = (~is_void(labels)).astype(jnp.float32)
+    known = (~is_void(jnp.asarray(labels))).astype(jnp.float32)
     mass = _mass(known, bandwidth, kernel)
     squares = _mass(known, bandwidth, kernel, power=2)
     # Far from all labels the squares vanish before the mass does; never below one.
@@ -150,35 +173,35 @@ def effective_pixels(
 
 
 class Adaptive(NamedTuple):
-    """Densities with a bandwidth of their own at each pixel.
+    """Densities whose bandwidth differs from pixel to pixel.
 
     Attributes:
       density: float32 `[..., H, W, K]`.
-      radius: the square around the pixel has `2 radius + 1` pixels a side, int32
-        `[..., H, W]`.
+      radius: int32 `[..., H, W]`; the square around a pixel has sides of
+        `2 radius + 1` pixels.
     """
 
     density: jax.Array
     radius: jax.Array
 
 
-def adaptive(labels: jax.Array, num_classes: int, *, neighbours: int) -> Adaptive:
+def adaptive(labels: Labels, num_classes: int, *, neighbours: int) -> Adaptive:
     """Estimates class densities in the smallest square with enough labelled pixels.
 
-    A k-nearest-neighbour estimate in the maximum norm, for labels that are mostly void:
-    clicks and scribbles. Where the map has fewer labelled pixels, all of them count and
-    the radius is the map's longer side.
+    This is a k-nearest-neighbour estimate in the maximum norm, for labels that are
+    mostly void, such as clicks and scribbles. If a map has fewer labelled pixels, all
+    of them count and the radius is the longer side of the map.
 
     Args:
-      labels: class ids, integer `[..., H, W]`.
-      num_classes: K, static.
-      neighbours: labelled pixels that the square holds at least, static, >= 1.
+      labels: Class ids, integer `[..., H, W]`.
+      num_classes: Number of classes K, static.
+      neighbours: Smallest number of labelled pixels in the square, static, at least 1.
 
     Returns:
       Densities, and the radius of the square of each pixel.
 
     Raises:
-      InputError: wrong labels, number of classes or neighbours.
+      InputError: If the labels, the number of classes or of neighbours are wrong.
     """
     checks.num_classes("num_classes", num_classes)
     checks.integer("neighbours", neighbours, 1)
@@ -224,8 +247,9 @@ class Bandwidth(NamedTuple):
     """The bandwidth that predicts left-out pixels best.
 
     Attributes:
-      best: float32 scalar, pixels.
-      log_likelihood: mean over labelled pixels for each candidate, nats, float32 `[C]`.
+      best: Bandwidth in pixels, float32 scalar.
+      log_likelihood: Mean over the labelled pixels for each candidate in nats, float32
+        `[C]`.
     """
 
     best: jax.Array
@@ -233,29 +257,30 @@ class Bandwidth(NamedTuple):
 
 
 def select_bandwidth(
-    labels: jax.Array,
+    labels: Labels,
     num_classes: int,
-    candidates: ArrayLike,
+    candidates: Real[AnyArray, "C"] | Sequence[Scalar],
     *,
     kernel: str = "gaussian",
 ) -> Bandwidth:
     """Chooses the bandwidth with the highest leave-one-out likelihood.
 
-    Each labelled pixel is predicted from the others, `p(k) = (m_k + 1 / K) / (m + 1)`
-    with m their mass under the kernel, as if one more pixel were shared by all classes:
-    so that no single surprise costs infinitely much.
+    Each labelled pixel is predicted from the others by
+    `p(k) = (m_k + 1 / K) / (m + 1)`, where m is their mass under the kernel. This adds
+    one pixel that all classes share, so that the loss of a single pixel is finite.
 
     Args:
-      labels: class ids, integer `[..., H, W]`; all maps count together.
-      num_classes: K, static.
-      candidates: bandwidths in pixels, `[C]`; may be traced.
-      kernel: one of `KERNELS`, static.
+      labels: Class ids, integer `[..., H, W]`; all maps count together.
+      num_classes: Number of classes K, static.
+      candidates: Bandwidths in pixels, `[C]`; may be traced.
+      kernel: One of `KERNELS`, static.
 
     Returns:
       The best candidate, and the log-likelihood of all of them.
 
     Raises:
-      InputError: wrong labels, number of classes, candidates or kernel.
+      InputError: If the labels, the number of classes, the candidates or the kernel are
+        wrong.
     """
     checks.num_classes("num_classes", num_classes)
     tried = _candidates(candidates)
@@ -274,24 +299,30 @@ def select_bandwidth(
 
 
 def position(
-    labels: jax.Array, num_classes: int, *, grid: tuple[int, int] | None = None
-) -> jax.Array:
-    """Pixels of each class by place in the image, summed over maps; batches add up.
+    labels: Labels, num_classes: int, *, grid: tuple[int, int] | None = None
+) -> Int32[jax.Array, "rows columns K"]:
+    """Counts the pixels of each class by their place in the image, over all maps.
 
-    What a data set's labels say of a place before any image is seen: `counts /
-    counts.sum(-1)`, a streaming mean over any number of maps.
+    The counts of several batches can be added. The prior of the classes at each place
+    is `counts / counts.sum(-1, keepdims=True)`.
 
     Args:
-      labels: class ids, integer `[..., H, W]`.
-      num_classes: K, static.
-      grid: rows and columns of equal cells that the image is divided into, static, so
-        that maps of different sizes add up; by default each pixel by itself.
+      labels: Class ids, integer `[..., H, W]`.
+      num_classes: Number of classes K, static.
+      grid: Numbers of rows and columns of equal cells that the image is divided into,
+        static. A grid lets counts of maps of different sizes be added. By default each
+        pixel is a cell.
 
     Returns:
       int32 `[rows, columns, K]`.
 
     Raises:
-      InputError: wrong labels, number of classes or grid.
+      InputError: If the labels, the number of classes or the grid are wrong.
+
+    Example:
+      >>> position(np.array([[0, 0, 1, 1], [0, 1, 1, 255]]), 2, grid=(1, 2))[0]
+      Array([[3, 1],
+             [0, 3]], dtype=int32)
     """
     checks.num_classes("num_classes", num_classes)
     planes = _planes(labels, num_classes).astype(jnp.int32)
@@ -311,8 +342,9 @@ class Inverse(NamedTuple):
     """A clean density estimated from a noisy one, each float32 `[..., H, W, K]`.
 
     Attributes:
-      density: the estimate; unbiased, so that it may lie outside [0, 1].
-      standard_error: of each entry, given the clean labels; infinite without pixels.
+      density: The estimate. It is unbiased, so it may lie outside [0, 1].
+      standard_error: Standard error of each entry, given the clean labels; infinite
+        where there are no pixels.
     """
 
     density: jax.Array
@@ -320,30 +352,35 @@ class Inverse(NamedTuple):
 
 
 def invert(
-    noisy_density: jax.Array, matrix: ArrayLike, *, pixels: ArrayLike
+    noisy_density: Real[AnyArray, "*batch H W K"],
+    matrix: Matrix,
+    *,
+    pixels: Scalar | Real[AnyArray, "*batch H W"],
 ) -> Inverse:
     """Estimates the clean density behind a noisy one: `rho~ @ pinv(T)`.
 
-    The noise that is left varies as `P' C P / n` with `P = pinv(T)`, n effective pixels
-    and `C = sum_k rho_k (diag(T_k) - T_k' T_k)`, the mean covariance of a noisy label
-    given the clean one. Where T is singular, the least-squares density comes out and
-    classes that T merges share their mass.
+    The covariance of the estimate is `P' C P / n` with `P = pinv(T)`, n the number of
+    effective pixels and `C = sum_k rho_k (diag(T_k) - T_k' T_k)` the mean covariance of
+    a noisy label given the clean one. If T is singular, the estimate is the
+    least-squares density, in which classes that T merges share their mass.
 
     Args:
-      noisy_density: float `[..., H, W, K]`.
-      matrix: T, `[K, K]`, rows summing to 1 (pixels turned into void are not seen: take
-        the matrix of those left); may be traced.
-      pixels: effective pixels n, scalar or `[..., H, W]`: `effective_pixels`.
+      noisy_density: Float `[..., H, W, K]`.
+      matrix: T, `[K, K]`, whose rows sum to 1; may be traced. If the noise turns pixels
+        into void, take the matrix of the pixels that are left.
+      pixels: Number of effective pixels n, scalar or `[..., H, W]`, see
+        `effective_pixels`.
 
     Returns:
       The estimate and its standard error.
 
     Raises:
-      InputError: T is not `[K, K]`, or a row does not sum to 1.
+      InputError: If T is not `[K, K]`, or a row does not sum to 1.
     """
-    if not checks.is_traced(matrix):
-        ntm.validate(matrix, noisy_density.shape[-1], "matrix")
-    matrix = jnp.asarray(matrix, jnp.float32)
+    given: Any = matrix
+    if not checks.is_traced(given):
+        ntm.validate(given, noisy_density.shape[-1], "matrix")
+    matrix = jnp.asarray(given, jnp.float32)
     estimate = ntm.decode(noisy_density, matrix)
     inverse = jnp.linalg.pinv(matrix)
     # Variance of entry j of a decoded label drawn from row k of T.
@@ -357,16 +394,17 @@ def invert(
     return Inverse(estimate, jnp.where(count > 0, error, jnp.inf))
 
 
-def _planes(labels: jax.Array, num_classes: int) -> jax.Array:
+def _planes(labels: AnyArray, num_classes: int) -> jax.Array:
     """Indicator of each class, float32 `[..., K, H, W]`; void is in none."""
     checks.label_maps("labels", labels)
+    labels = jnp.asarray(labels)
     ids = jnp.arange(num_classes, dtype=labels.dtype)[:, None, None]
     return (labels[..., None, :, :] == ids).astype(jnp.float32)
 
 
 def _normalised(mass: jax.Array) -> jax.Array:
     """Masses `[..., K, H, W]` as densities `[..., H, W, K]`."""
-    mass = jnp.moveaxis(mass, -3, -1)  # first: on CPU three times as fast as last
+    mass = jnp.moveaxis(mass, -3, -1)  # first: three times as fast on a CPU as last
     total = mass.sum(axis=-1, keepdims=True)
     return jnp.where(total > 0, mass / jnp.where(total > 0, total, 1), 0)
 
@@ -386,9 +424,10 @@ def _filtered(
 ) -> jax.Array:
     """Weighted sums along one of the last two axes, as matrix products.
 
-    A convolution's cost grows with the bandwidth, a recursive filter goes pixel by
-    pixel; products are what all devices are best at. In tiles, each from what is within
-    the kernel's reach of it, where that is at most half of the line.
+    The cost of a convolution grows with the bandwidth, and a recursive filter visits
+    one pixel after the other; matrix products are fast on every device. The line is
+    divided into tiles, each computed from the pixels within the reach of the kernel, if
+    these are at most half of the line.
     """
     size = values.shape[axis]
     tile, reach = max(64, -(-size // 16)), size
@@ -421,7 +460,7 @@ def _weights(offset: jax.Array, bandwidth: ArrayLike, kernel: str) -> jax.Array:
     return jnp.maximum(1 - scaled**2, 0)
 
 
-def _candidates(candidates: ArrayLike) -> jax.Array:
+def _candidates(candidates: Any) -> jax.Array:
     """Bandwidths `[C]`, float32, C >= 1."""
     tried = jnp.asarray(candidates, jnp.float32)
     if tried.ndim != 1 or not len(tried):

@@ -1,22 +1,24 @@
-"""How much a label set still says: densities and matrices to numbers.
+"""Measures of the information that noisy labels hold about clean ones.
 
-Information is in nats, of densities `[..., H, W, K]` (metaseg.density) and of noise
-transition matrices `[K, K]` (metaseg.ntm). Pure functions, but for `describe`, which
-writes words. Imports `metaseg.labels`, `metaseg.ntm`, `metaseg.morphology`,
-`metaseg.checks` and `metaseg.errors` only.
+The functions turn densities `[..., H, W, K]` (see `metaseg.density`) and noise
+transition matrices `[K, K]` (see `metaseg.ntm`) into numbers; information is in nats.
+All of them are pure except `describe`, which returns a sentence. Imports `labels`,
+`ntm`, `morphology`, `checks`, `errors` and `typing` only.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Float32, Real
 
 from metaseg import checks, morphology, ntm
 from metaseg.errors import InputError
 from metaseg.labels import is_void
+from metaseg.typing import AnyArray, Labels, Matrix, Numbers
 
 __all__ = [
     "DIVERGENCES",
@@ -33,14 +35,17 @@ __all__ = [
     "spatial_information_bias",
 ]
 
+Prior: TypeAlias = Numbers | Sequence[Real[ArrayLike, ""]]
 DIVERGENCES = ("kl", "js", "tv", "hellinger")
 
 
-def entropy(probabilities: ArrayLike) -> jax.Array:
+def entropy(
+    probabilities: Real[AnyArray, "*batch K"] | Sequence[float],
+) -> Float32[jax.Array, "..."]:
     """Returns the Shannon entropy `-sum_k p_k log p_k` over the last axis, in nats.
 
     Args:
-      probabilities: float `[..., K]`.
+      probabilities: Float `[..., K]`.
 
     Returns:
       Entropies, float32 `[...]`.
@@ -49,14 +54,17 @@ def entropy(probabilities: ArrayLike) -> jax.Array:
     return -jnp.sum(p * jnp.log(jnp.where(p > 0, p, 1)), axis=-1)
 
 
-def spatial_information(density: jax.Array) -> jax.Array:
-    """`H(mean_x rho(x)) - mean_x H(rho(x))`: mutual information of place and label.
+def spatial_information(
+    density: Real[AnyArray, "*batch H W K"],
+) -> Float32[jax.Array, "*batch"]:
+    """Computes the mutual information of place and label.
 
-    Equally, the Jensen-Shannon divergence of the local densities. 0 where they are the
-    same everywhere, as for random labels, but for `spatial_information_bias`.
+    It is `H(mean_x rho(x)) - mean_x H(rho(x))`, which is also the Jensen-Shannon
+    divergence of the local densities. It is 0 if the densities are equal everywhere, as
+    for random labels, apart from `spatial_information_bias`.
 
     Args:
-      density: `[..., H, W, K]`; pixels where it is 0 do not count.
+      density: Float `[..., H, W, K]`; pixels whose density is 0 do not count.
 
     Returns:
       float32 `[...]`, nats.
@@ -66,11 +74,13 @@ def spatial_information(density: jax.Array) -> jax.Array:
     return jnp.maximum(entropy(mean) - within, 0)
 
 
-def normalised_spatial_information(density: jax.Array) -> jax.Array:
-    """Spatial information over its largest possible value, `H(mean_x rho(x))`.
+def normalised_spatial_information(
+    density: Real[AnyArray, "*batch H W K"],
+) -> Float32[jax.Array, "*batch"]:
+    """Computes spatial information divided by its upper bound, `H(mean_x rho(x))`.
 
     Args:
-      density: `[..., H, W, K]`.
+      density: Float `[..., H, W, K]`; pixels whose density is 0 do not count.
 
     Returns:
       float32 `[...]` in [0, 1]; 0 where there is one class only.
@@ -79,16 +89,20 @@ def normalised_spatial_information(density: jax.Array) -> jax.Array:
     return spatial_information(density) / jnp.where(most > 1e-12, most, 1)
 
 
-def spatial_information_bias(shares: ArrayLike, pixels: ArrayLike) -> jax.Array:
-    """Spatial information that labels without structure show by chance, about.
+def spatial_information_bias(
+    shares: Real[AnyArray, "*other K"] | Sequence[float],
+    pixels: Real[AnyArray, "*batch H W"],
+) -> Float32[jax.Array, "..."]:
+    """Estimates the spatial information that labels without structure show by chance.
 
-    `mean_x (K' - 1) / (2 n(x))` nats, K' the classes that occur and n the effective
-    pixels under the kernel: the bias of the plug-in entropy of n draws. Source: Miller,
-    "Note on the bias of information estimates", 1955.
+    It is `mean_x (K' - 1) / (2 n(x))` nats, with K' the number of classes that occur
+    and n the number of effective pixels under the kernel: the bias of the plug-in
+    entropy of n draws. Source: Miller, "Note on the bias of information estimates",
+    1955.
 
     Args:
-      shares: class shares of the map, `[..., K]`.
-      pixels: effective pixels, `[..., H, W]`: `density.effective_pixels`.
+      shares: Class shares of the map, `[..., K]`.
+      pixels: Effective pixels, `[..., H, W]`, of `density.effective_pixels`.
 
     Returns:
       float32 `[...]`, nats.
@@ -101,22 +115,26 @@ def spatial_information_bias(shares: ArrayLike, pixels: ArrayLike) -> jax.Array:
     return jnp.maximum(classes - 1, 0) * mean / 2
 
 
-def semantic_information(matrix: ArrayLike, prior: ArrayLike) -> jax.Array:
-    """Mutual information of clean and noisy label, `H(pi T) - sum_i pi_i H(T_i)`.
+def semantic_information(matrix: Matrix, prior: Prior) -> Float32[jax.Array, ""]:
+    """Computes the mutual information of clean and noisy label.
 
-    At most `H(pi)`, reached where T can be undone pixel by pixel; 0 at rank one; never
-    more after further noise. Where T makes void, void is one more outcome that is not
-    looked at: the information is that of the pixels left.
+    It is `H(pi T) - sum_i pi_i H(T_i)`, at most `H(pi)`. It reaches `H(pi)` if each
+    noisy label determines the clean one, is 0 if T has rank one, and never grows by
+    further noise. If T turns labels into void, only the pixels left count.
 
     Args:
       matrix: T, `[K, K]`.
-      prior: clean class shares pi, `[K]`, or for K = 2 the foreground's alone.
+      prior: Clean class shares pi, `[K]`, or for K = 2 that of the foreground alone.
 
     Returns:
-      float32 scalar, nats a pixel.
+      float32 scalar, nats per pixel.
 
     Raises:
-      InputError: wrong matrix or prior.
+      InputError: If the matrix or the prior is wrong.
+
+    Example:
+      >>> semantic_information(np.eye(2), 0.5)  # log 2
+      Array(0.6931472, dtype=float32)
     """
     values, pi = _matrix_and_prior(matrix, prior)
     joint = pi[:, None] * values
@@ -129,38 +147,43 @@ def semantic_information(matrix: ArrayLike, prior: ArrayLike) -> jax.Array:
 
 
 class Worth(NamedTuple):
-    """How many clean labels one noisy label is worth, each float32 in [0, 1].
+    """Number of clean labels that one noisy label is worth, float32 in [0, 1].
 
     Attributes:
-      mean: over the directions in which class shares can differ.
-      worst: for the two mixtures of classes that the noise makes hardest to tell apart.
+      mean: Mean over the directions in which class shares can differ.
+      worst: Worth for the two mixtures of classes that the noise makes hardest to tell
+        apart.
     """
 
     mean: jax.Array
     worst: jax.Array
 
 
-def effective_labels(matrix: ArrayLike, prior: ArrayLike | None = None) -> Worth:
+def effective_labels(matrix: Matrix, prior: Prior | None = None) -> Worth:
     """Returns how many clean labels a noisy one is worth, by Fisher information.
 
     n labels corrupted by T tell two class densities near pi apart as well as `n w`
-    clean ones, w being noisy over clean Fisher information about the density. The clean
-    one is `diag(1 / pi)`, the noisy one `T diag(1 / (pi T)) T'`, both on directions
-    that sum to 0: w ranges over the eigenvalues of the one relative to the other. For
-    two classes there is one direction; flips at rate r near 1/2 leave `(1 - 2 r)^2`,
-    40 % of them a 25th.
+    clean labels, where w is the ratio of noisy to clean Fisher information about the
+    density. The clean information is `diag(1 / pi)`, the noisy one `T diag(1 / (pi T))
+    T'`, both restricted to directions that sum to 0, and w is an eigenvalue of the
+    second relative to the first. Two classes have one direction: flips at rate r leave
+    `(1 - 2 r)^2` for equal class shares, so that 40 % of flips leave 1/25.
 
     Args:
-      matrix: T, `[K, K]`; where its rows sum to less than 1, pixels became void.
-      prior: class shares pi, `[K]`, all > 0, or for K = 2 the foreground's alone; by
-        default all alike.
+      matrix: T, `[K, K]`; rows that sum to less than 1 mean that pixels became void.
+      prior: Class shares pi, `[K]`, all above 0, or for K = 2 that of the foreground
+        alone; by default equal shares.
 
     Returns:
       The worth on average, and for the two mixtures of classes that are hardest to tell
       apart.
 
     Raises:
-      InputError: wrong matrix or prior.
+      InputError: If the matrix or the prior is wrong.
+
+    Example:
+      >>> effective_labels(np.array([[0.6, 0.4], [0.4, 0.6]])).mean.round(3)
+      Array(0.04, dtype=float32)
     """
     matrix, pi = _matrix_and_prior(matrix, prior)
     noisy = jnp.matmul(pi, matrix, precision="highest")
@@ -169,7 +192,7 @@ def effective_labels(matrix: ArrayLike, prior: ArrayLike | None = None) -> Worth
     scaled = jnp.sqrt(pi)[:, None] * matrix
     scaled = scaled / jnp.sqrt(jnp.where(noisy > 0, noisy, 1))
     information = jnp.matmul(scaled, scaled.T, precision="highest")
-    # What void takes of each class must not count as information: project it out.
+    # The share of void in each class must not count as information: project it out.
     kept = jnp.sqrt(pi) * matrix.sum(axis=1)
     information -= jnp.outer(kept, kept) / jnp.where(left > 0, left, 1)
     values = jnp.clip(jnp.linalg.eigvalsh(information), 0, 1)
@@ -177,25 +200,32 @@ def effective_labels(matrix: ArrayLike, prior: ArrayLike | None = None) -> Worth
     return Worth(values.sum() / (len(values) - 1), values[1])
 
 
-def divergence(p: jax.Array, q: jax.Array, kind: str = "js") -> jax.Array:
-    """Mean over pixels of the divergence of two densities.
+def divergence(
+    p: Real[AnyArray, "*batch H W K"],
+    q: Real[AnyArray, "*batch H W K"],
+    *,
+    kind: str = "js",
+) -> Float32[jax.Array, "*batch"]:
+    """Computes the divergence of two densities, averaged over the pixels.
 
-    "kl": `sum p log(p / q)`, infinite where q is 0 and p is not; "js": the mean of KL
-    of both to their middle, at most log 2; "tv": `sum |p - q| / 2`; "hellinger":
-    `sqrt(sum (sqrt p - sqrt q)^2 / 2)`. The last two are at most 1.
+    - "kl" is `sum p log(p / q)`, infinite where q is 0 and p is not.
+    - "js" is the mean of KL of both densities to their mean, at most log 2.
+    - "tv" is `sum |p - q| / 2`, at most 1.
+    - "hellinger" is `sqrt(sum (sqrt p - sqrt q)^2 / 2)`, at most 1.
 
     Args:
-      p: density `[..., H, W, K]`.
-      q: density `[..., H, W, K]`; pixels where either is 0 do not count.
-      kind: one of `DIVERGENCES`, static.
+      p: Density `[..., H, W, K]`.
+      q: Density `[..., H, W, K]`; pixels where either density is 0 do not count.
+      kind: One of `DIVERGENCES`, static.
 
     Returns:
       float32 `[...]`; nats for "kl" and "js".
 
     Raises:
-      InputError: unknown kind.
+      InputError: If the kind is unknown.
     """
     checks.choice("kind", kind, DIVERGENCES)
+    p, q = jnp.asarray(p), jnp.asarray(q)
     if kind == "kl":
         each = _relative_entropy(p, q)
     elif kind == "js":
@@ -212,55 +242,60 @@ def divergence(p: jax.Array, q: jax.Array, kind: str = "js") -> jax.Array:
 
 
 class Profile(NamedTuple):
-    """Noisy class shares by signed distance to the clean boundary; batches add up.
+    """Noisy labels by their signed distance to the clean boundary.
+
+    The counts of several batches can be added.
 
     Attributes:
-      counts: noisy pixels of each class, int32 `[K, 2 D + 1, K]`: of clean class c, at
-        signed distance `d - D`, given each noisy class.
+      counts: int32 `[K, 2 D + 1, K]`; entry `[c, d, k]` is the number of pixels at
+        distance `d - D` from the boundary of clean class c whose noisy label is k.
     """
 
     counts: jax.Array
 
     @property
     def distance(self) -> np.ndarray:
-        """Signed distance in pixels `[2 D + 1]`: negative inside the class."""
+        """Signed distances in pixels, `[2 D + 1]`; negative inside the class."""
         reach = self.counts.shape[-2] // 2
         return np.arange(-reach, reach + 1)
 
     @property
     def share(self) -> jax.Array:
-        """Share labelled as the class itself, float32 `[K, 2 D + 1]`; NaN if unseen."""
+        """Shares labelled as the class itself, `[K, 2 D + 1]`; NaN without pixels."""
         own = jnp.diagonal(self.counts, axis1=0, axis2=2).T
         return own / self.counts.sum(axis=-1)
 
 
 def boundary_profile(
-    clean: jax.Array, noisy: jax.Array, num_classes: int, *, max_distance: int = 16
+    clean: Labels, noisy: Labels, num_classes: int, *, max_distance: int = 16
 ) -> Profile:
     """Counts noisy labels by their distance to the boundary of each clean class.
 
-    For every class by itself, on the exact Euclidean distance: pixels of the class lie
-    at `-d`, d the distance to the nearest pixel of another, others at `d - 1`, d that
-    to the nearest pixel of it, rounded; so that -1 and 0 are the two sides of the
-    boundary. Void is of no class, and no boundary. Independent noise leaves the clean
-    step, scaled and offset; changed shapes move it; random labels are flat.
+    For each class, a pixel of the class has distance `-d`, with d the Euclidean
+    distance to the nearest pixel of another class; any other pixel has distance `d -
+    1`, with d the distance to the nearest pixel of the class. Distances are exact and
+    then rounded, so that -1 and 0 are the two sides of the boundary. Void belongs to no
+    class and has no boundary. As a function of the distance, the share of a class is a
+    step at the boundary: independent noise scales and offsets the step, changed shapes
+    move it, and random labels are flat.
 
     Args:
-      clean: class ids, integer `[..., H, W]`; void here or in `noisy` does not count.
-      noisy: class ids, integer `[..., H, W]`.
-      num_classes: K, static.
-      max_distance: D in pixels, static; pixels farther off do not count.
+      clean: Class ids, integer `[..., H, W]`; void here or in `noisy` does not count.
+      noisy: Class ids, integer `[..., H, W]`.
+      num_classes: Number of classes K, static.
+      max_distance: D in pixels, static; pixels farther away do not count.
 
     Returns:
       The counts.
 
     Raises:
-      InputError: wrong labels, number of classes or distance.
+      InputError: If the labels, the number of classes or the distance are wrong.
     """
     checks.num_classes("num_classes", num_classes)
     checks.integer("max_distance", max_distance, 1, "pixels")
     checks.label_maps("clean", clean)
     checks.label_maps("noisy", noisy)
+    clean, noisy = jnp.asarray(clean), jnp.asarray(noisy)
     if clean.shape != noisy.shape:
         raise InputError(
             f"noisy: shape {noisy.shape}, expected {clean.shape}, as clean"
@@ -284,20 +319,24 @@ def boundary_profile(
 
 
 def describe(
-    matrix: ArrayLike, class_names: Sequence[str] | None = None, *, tol: float = 1e-3
+    matrix: Matrix, *, class_names: Sequence[str] | None = None, tol: float = 1e-3
 ) -> str:
     """Says in one sentence which classes a matrix leaves distinguishable.
 
     Args:
-      matrix: T, `[K, K]`, concrete.
+      matrix: T, `[K, K]`, not traced.
       class_names: K names; by default "class 0" and so on.
-      tol: singular values up to this count as 0.
+      tol: Singular values up to this number count as 0.
 
     Returns:
       The sentence.
 
     Raises:
-      InputError: wrong matrix, or not K names.
+      InputError: If the matrix is wrong or there are not K names.
+
+    Example:
+      >>> describe([[1, 0, 0], [0, 0.5, 0.5], [0, 0.5, 0.5]])
+      'class 1 and class 2 are no longer distinguishable (rank 2 of 3)'
     """
     values = np.asarray(_matrix_and_prior(matrix, None)[0], np.float64)
     num_classes = len(values)
@@ -330,10 +369,8 @@ def describe(
     return f"{'; '.join(said)} (rank {rank} of {num_classes})"
 
 
-def _matrix_and_prior(
-    matrix: ArrayLike, prior: ArrayLike | None
-) -> tuple[jax.Array, jax.Array]:
-    """`[K, K]` and `[K]`, float32; classes are all alike without a prior."""
+def _matrix_and_prior(matrix: Any, prior: Any) -> tuple[jax.Array, jax.Array]:
+    """`[K, K]` and `[K]`, float32; without a prior all shares are equal."""
     values = jnp.asarray(matrix, jnp.float32)
     if values.ndim != 2 or len(values) != values.shape[1] or len(values) < 2:
         raise InputError(f"matrix: shape {values.shape}, expected K x K numbers, K > 1")
@@ -344,8 +381,9 @@ def _matrix_and_prior(
     return values, jnp.stack([1 - pi, pi]) if pi.ndim == 0 else pi
 
 
-def _mean_density(density: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean over the pixels where a density is known, and how many these are."""
+def _mean_density(density: AnyArray) -> tuple[jax.Array, jax.Array]:
+    """Mean over the pixels where a density is known, and the number of these pixels."""
+    density = jnp.asarray(density)
     known = jnp.sum(density.sum(axis=-1) > 0.5, axis=(-2, -1))
     return density.sum(axis=(-3, -2)) / jnp.maximum(known, 1)[..., None], known
 

@@ -395,7 +395,7 @@ def test_effective_pixels_of_a_gaussian_are_four_pi_times_the_square_of_its_widt
 
 
 LABELS = np.zeros((4, 5), np.uint8)
-WIDTH = r"bandwidth: got .*, expected a number >= 0 \(pixels\)"
+WIDTH = r"bandwidth: got .*, expected a number > 0 \(pixels\)"
 INVALID = [
     (lambda: density.spatial_density(LABELS, 1, bandwidth=1), "num_classes: got 1, .*"),
     (lambda: density.spatial_density(LABELS, 2, bandwidth=0), WIDTH),

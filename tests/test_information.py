@@ -334,7 +334,7 @@ def test_describe_says_what_is_lost():
 
 INVALID = [
     (
-        lambda: information.divergence(FIELD, OTHER, "l2"),
+        lambda: information.divergence(FIELD, OTHER, kind="l2"),
         "kind: got 'l2', expected one of kl, js, tv, hellinger",
     ),
     (lambda: information.semantic_information(np.eye(3), [0.5, 0.5]), "prior: got .*"),
@@ -345,7 +345,7 @@ INVALID = [
     ),
     (lambda: information.describe(np.ones(3)), r"matrix: shape \(3,\), .*"),
     (
-        lambda: information.describe(np.eye(3), ("a", "b")),
+        lambda: information.describe(np.eye(3), class_names=("a", "b")),
         "class_names: got 2, expected 3",
     ),
     (lambda: information.boundary_profile(HALF, HALF, 1), "num_classes: got 1, .*"),

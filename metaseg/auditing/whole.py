@@ -195,7 +195,7 @@ def transition(
         labelled=labelled,
         effective=labelled * mean,
         effective_worst=labelled * worst,
-        sentence=information.describe(matrix, class_names),
+        sentence=information.describe(matrix, class_names=class_names),
     )
 
 
