@@ -77,7 +77,7 @@ class StoredSplit:
             record = _source(self.path, self.split)[row]
             name = record["name"].decode()
             image, label = _pixels(record["image"]), _pixels(record["label"])[..., 0]
-        except Exception as error:  # damaged bytes raise whatever they lead to
+        except Exception as error:  # damaged bytes raise many types
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
                 f"{self.path}: example {row} of {self.split} ('{self.names[row]}') is "

@@ -1,4 +1,4 @@
-"""What every decoder is asked, what it checks and what it gives.
+"""What decoders share: the request, checks of a page, and the choice of channels.
 
 Host-side NumPy; imports no jax.
 """
@@ -39,11 +39,11 @@ class Want(NamedTuple):
     """What is to be read of a file.
 
     Attributes:
-      name: of the file, for messages.
-      page: which of several pages, or None for the only one.
-      channel: which of several channels, or None for grey or colour.
-      max_pixels: of the page.
-      label: whether it is a label map: palette indices as they are, nothing lossy.
+      name: Name of the file, for messages.
+      page: Page to read, or None for the only one.
+      channel: Channel to read, or None for grey or colour.
+      max_pixels: Most pixels of the page.
+      label: Whether it is a label map, whose palette indices are kept.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Want(NamedTuple):
 
 
 class DamagedError(Exception):
-    """The bytes of a file are not what its format asks for."""
+    """The bytes of a file violate its format."""
 
 
 @contextlib.contextmanager
@@ -170,9 +170,9 @@ def check_channel(want: Want, channels: int, colours: int) -> None:
     """Refuses a channel that does not exist, and many channels without a choice.
 
     Args:
-      want: what is to be read.
-      channels: of the page.
-      colours: how many of them are an image without a choice: 1, 3, or 0 for none.
+      want: What is to be read.
+      channels: Channels of the page.
+      colours: How many of them are an image without a choice: 1, 3, or 0 for none.
 
     Raises:
       InputError: If the channel does not exist or has to be chosen.
@@ -192,12 +192,12 @@ def check_channel(want: Want, channels: int, colours: int) -> None:
 def finish(
     want: Want, pixels: np.ndarray, colours: int, palette: np.ndarray | None = None
 ) -> np.ndarray:
-    """The channels that are wanted, palette expanded unless for a label.
+    """Selects channels, and expands the palette of an image.
 
     Args:
-      want: what is to be read.
+      want: What is to be read.
       pixels: `[H, W, C]` without alpha.
-      colours: as for `check_channel`.
+      colours: As for `check_channel`.
       palette: uint8 `[entries, 3]`, or None.
 
     Returns:

@@ -1,6 +1,6 @@
 """The TFDS builder of all sources: staged examples -> ArrayRecord shards.
 
-TensorFlow is not needed: images come encoded, so that TFDS only has to pack them.
+TensorFlow is not needed, because images are encoded before TFDS gets them.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ __all__ = ["Builder", "Content", "config_of", "quiet"]
 
 Config = tfds.core.BuilderConfig
 
-_SHARD = 128 << 20  # bytes of a shard, about; TFDS holds one in memory
+_SHARD = 128 << 20  # approximate bytes of a shard; TFDS keeps one in memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Builder(
     tfds.core.GeneratorBasedBuilder,
     skip_registration=True,  # type: ignore[call-arg]
 ):
-    """Writes staged examples; a source says by `find` what they are.
+    """Writes staged examples; the method `find` of a source finds them.
 
     Attributes:
       TREE: the layout that is expected, in words.
@@ -59,7 +59,7 @@ class Builder(
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    # There are no checksums of downloads to look for beside this file.
+    # No checksums of downloads lie beside this file.
     code_path = None
     TREE: ClassVar[str]
     TAKES: ClassVar[tuple[str, ...]] = ()
@@ -129,7 +129,7 @@ class Builder(
         }
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[Any]:
-        """Writes shard by shard: the examples have their order already.
+        """Writes shard by shard, in the order of the examples.
 
         TFDS would sort them by key, in memory up to 1 GiB and beyond that in files
         for which it needs TensorFlow.

@@ -24,7 +24,7 @@ TENTH = 0.1
 
 
 class Known(NamedTuple):
-    """What a data set of the catalog needs to be told.
+    """What the importer has to know of a data set of the catalog.
 
     Attributes:
       features: names of its features `image` and `label`.
@@ -47,7 +47,7 @@ KNOWN = {
 
 
 class Catalog(Builder):
-    """`tfds:NAME`: its test split, or else validation split, is our test split.
+    """`tfds:NAME`. Its test split, or else its validation split, is the test split.
 
     Where there is no third split, a drawn tenth of the training split is our
     validation split.
@@ -140,7 +140,7 @@ def _contents(home: Path, name: str) -> tuple[dict[str, int], list[str]]:
     try:
         info = tfds.builder_from_directory(home).info
         return {k: v.num_examples for k, v in info.splits.items()}, list(info.features)
-    except Exception as error:  # whatever a damaged folder leads to
+    except Exception as error:  # a damaged folder raises many types
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
             f"{home}: unreadable; expected '{name}' as TFDS prepares it ({reason})"
@@ -185,7 +185,7 @@ def read_record(item: ImportItem, home: Path, image: str, label: str) -> ImportE
     try:
         record = _source(home, split, image, label)[item.page]
         pixels, values = np.asarray(record[image]), np.asarray(record[label])
-    except Exception as error:  # damaged bytes raise whatever they lead to
+    except Exception as error:  # damaged bytes raise many types
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{where} is unreadable ({reason})") from error
     if values.ndim == 3 and values.shape[-1] == 1:

@@ -30,8 +30,8 @@ __all__ = [
     "unmapped",
 ]
 
-_MOST_VALUES = 300  # of one label file; ids are below 256, so more are none
-# Chunks of a PNG that change no pixel; a file with others is encoded anew.
+_MOST_VALUES = 300  # of one label file; a file with more holds no class ids
+# Chunks of a PNG that change no pixel; a file with others is encoded again.
 _HARMLESS = (b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME")
 _GREY, _RGB = 0, 2  # colour types of a PNG
 
@@ -175,7 +175,9 @@ def _ids(values: set[int], num_classes: int) -> tuple[dict[int, int], int]:
     if num_classes > 2:
         table[VOID] = VOID
     elif 1 not in values:
-        table[VOID] = 1  # beside 1 it could be foreground or void, so stays unknown
+        table[VOID] = (
+            1  # beside 1 it could be foreground or void, so it remains unknown
+        )
     return table, num_classes
 
 

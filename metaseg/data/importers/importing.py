@@ -1,7 +1,7 @@
-"""One import: find, stage, write, move into place.
+"""The steps of an import: find, stage, write, move into place.
 
-Everything unfinished lies in `<data_dir>/.staging-<source>-<config>`, so what has a
-finished name is finished. What a run leaves there, the next one goes on from.
+Unfinished files lie in `DATA_DIR/.staging-SOURCE-CONFIG`; files elsewhere are finished.
+An import that was stopped leaves its files there, and the next one continues from them.
 """
 
 import contextlib
@@ -34,20 +34,20 @@ from metaseg.errors import InputError
 __all__ = ["ImportRequest", "Prepared", "prepare"]
 
 SHARES = (0.7, 0.1, 0.2)
-SAID = 5  # bad files named on the terminal
+SAID = 5  # bad files that a message names
 
 
 class ImportRequest(NamedTuple):
-    """What is imported from where to where.
+    """A data set to import.
 
     Attributes:
-      source: a key of `SOURCES`.
-      path: where the data set lies as it was published.
-      data_dir: where prepared data sets lie.
-      config: which of the source's; "" for its first.
-      workers: processes that read files; 0 reads in this one.
-      skip_bad: whether bad files are left out instead of stopping the import.
-      options: what else the source takes.
+      source: Key of `SOURCES`.
+      path: Folder of the data set as it was published.
+      data_dir: Folder of prepared data sets.
+      config: Config of the source; "" for its first.
+      workers: Processes that read files; 0 reads in this one.
+      skip_bad: Whether bad files are left out instead of stopping the import.
+      options: Further choices of the user.
     """
 
     source: str
@@ -60,12 +60,12 @@ class ImportRequest(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What became of it.
+    """A prepared data set.
 
     Attributes:
-      path: the prepared data set.
-      summary: what its summary.json holds.
-      new: False if it was there already, made of the same files.
+      path: Folder of the data set.
+      summary: Content of its summary.json.
+      new: False if the same files had been imported before.
     """
 
     path: Path
@@ -91,24 +91,25 @@ class _ImportJob(NamedTuple):
 def prepare(
     settings: ImportRequest, colours: Callable[[int], Sequence[summary.Colour]]
 ) -> Prepared:
-    """Imports a data set, unless that has been done.
+    """Imports a data set, unless the same files have been imported before.
 
     Args:
-      settings: what, from where, to where.
-      colours: of a number of classes: theirs and that of void, for the contact sheet.
+      settings: The data set to import.
+      colours: Function from a number of classes to the colours of the classes and of
+        void, for the contact sheet.
 
     Returns:
-      Where it is and what it holds.
+      The prepared data set.
 
     Raises:
-      InputError: for a wrong setting, layout or file; if the disk is full or cannot be
-        written to. A data set that was there before stays as it was.
+      InputError: If a setting, the layout or a file is wrong, or the disk is full or
+        cannot be written to. An earlier data set is not changed.
     """
     job = _job(settings, colours)
     folder = settings.data_dir / f".staging-{job.label}"
     if _fingerprint_of(job.target) == job.fingerprint:
-        with contextlib.suppress(InputError, OSError):  # another import may be at it
-            if folder.exists():  # the last run was stopped while it cleaned up
+        with contextlib.suppress(InputError, OSError):  # another import may be running
+            if folder.exists():  # the last import was stopped while it cleaned up
                 with _locked(folder):
                     shutil.rmtree(folder)
         text = (job.target / "summary.json").read_text(encoding="utf-8")
@@ -184,7 +185,7 @@ def _fingerprint(
     found: Found,
     stamp_of: Mapping[Path, Stamp],
 ) -> str:
-    """A hash of all that the prepared data set follows from, by files' stamps."""
+    """Returns a hash of everything that the prepared data set follows from."""
     chosen = (config, settings.options._replace(name=None), settings.skip_bad)
     key = hashlib.sha256(repr((FORMAT, settings.source, *chosen)).encode())
     key.update(repr(found[3:]).encode())  # all but items, reader and problems
@@ -205,7 +206,7 @@ def _fingerprint_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def _writing(data_dir: Path) -> Iterator[None]:
-    """A disk that is full or read-only is the user's to mend."""
+    """Turns errors of a full or read-only disk into `InputError`."""
     full = "; what is done is kept: run again when there is room"
     try:
         yield
@@ -214,7 +215,7 @@ def _writing(data_dir: Path) -> Iterator[None]:
         raise InputError(
             f"data_dir: cannot write in '{data_dir}': {error.strerror or error}{hint}"
         ) from error
-    except RuntimeError as error:  # as ArrayRecord says it
+    except RuntimeError as error:  # of ArrayRecord
         reason = re.search(r"\w+\(\) failed: ([^;]*)", str(error))
         if not reason:
             raise
@@ -240,7 +241,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _import(job: _ImportJob, folder: Path) -> Mapping[str, Any]:
     """Stages, writes and moves into place; returns the summary."""
     chunks, built = folder / "chunks", folder / "built"
-    shutil.rmtree(built, ignore_errors=True)  # what a killed run left
+    shutil.rmtree(built, ignore_errors=True)  # a killed import may have left files
     chunks.mkdir(exist_ok=True)
     for path in chunks.iterdir():
         if path.suffix not in (".bin", ".json"):
@@ -272,7 +273,7 @@ def _import(job: _ImportJob, folder: Path) -> Mapping[str, Any]:
 
 
 def _paged(found: Found) -> Found:
-    """The examples with each page as one."""
+    """Makes an example of each page."""
     paged = pairs.pages(found.items, found.page)
     names = Counter((item.split, item.name) for item in paged.items)
     twice = [name for (_, name), count in names.items() if count > 1]
@@ -288,7 +289,7 @@ def _paged(found: Found) -> Found:
 def _judge(
     found: Found, staged: Staged, job: _ImportJob
 ) -> tuple[list[Stored], list[str]]:
-    """The examples to keep, and a line for each that is bad."""
+    """Returns the examples to keep, and a line for each bad one."""
     lines = list(found.problems)
     good = []
     strange: Counter[int] = Counter()
@@ -330,13 +331,13 @@ def _judge(
 
 
 def _counts(values: Mapping[int, int]) -> str:
-    """Values and their pixels, the most frequent first."""
+    """Lists values with their pixels, the most frequent first."""
     ordered = sorted(values.items(), key=lambda x: (-x[1], x[0]))
     return some([f"{v} ({n} pixels)" for v, n in ordered], 20)
 
 
 def _spans(values: Mapping[int, int]) -> str:
-    """Numbers as `0 to 10, 255`."""
+    """Formats numbers as `0 to 10, 255`."""
     spans: list[list[int]] = []
     for value in sorted(values):
         if spans and value == spans[-1][-1] + 1:
@@ -347,7 +348,7 @@ def _spans(values: Mapping[int, int]) -> str:
 
 
 def _split(good: Sequence[Stored], options: ImportOptions) -> dict[str, list[Stored]]:
-    """The examples of each split; those without are drawn."""
+    """Returns the examples of each split; draws splits where the source has none."""
     splits = {s: [one for one in good if one.record.split == s] for s in SPLITS}
     loose = [one for one in good if not one.record.split]
     if loose:
@@ -402,7 +403,7 @@ def _build(job: _ImportJob, content: Content, built: Path) -> Path:
 
 
 def _move(path: Path, target: Path, folder: Path) -> None:
-    """Puts a finished data set in the place of the one before, if there is one."""
+    """Moves a finished data set to its place, where it replaces an earlier one."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         replaced = folder / "replaced"
@@ -413,7 +414,7 @@ def _move(path: Path, target: Path, folder: Path) -> None:
 
 
 class _ImportProgress:
-    """A bar on a terminal, else a line at every tenth."""
+    """A bar on a terminal; elsewhere a line after every tenth of the examples."""
 
     def __init__(self, what: str, total: int) -> None:
         self._what, self._total = what, total

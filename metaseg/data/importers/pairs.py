@@ -1,4 +1,4 @@
-"""Finding pairs of image and label: what every importer hands over, and how it is made.
+"""Pairs of image and label: what importers return, and how pairs are found.
 
 Looks at names only; nothing is decoded here but the headers that count pages.
 """
@@ -35,13 +35,13 @@ __all__ = [
     "read_pair",
 ]
 
-# Such a label is found and then refused with its reason, instead of being "missing".
+# A JPEG label is found, so that the message gives the reason and not "missing".
 LABELS = (*image_files.LABEL_SUFFIXES, ".jpg", ".jpeg")
 PAGED = (".tif", ".tiff", ".npy", ".npz")
 
 
 class ImportOptions(NamedTuple):
-    """What a user may choose; each source takes some of it.
+    """Choices of the user; each source takes some of them.
 
     Attributes:
       name: of the data set.
@@ -103,7 +103,7 @@ class ImportExample(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A source before it is read.
+    """The examples of a source, not yet read.
 
     Attributes:
       items: the examples; files of many pages are one item each until `pages`.
@@ -360,7 +360,7 @@ def _page_count(path: Path) -> int:
         return 1
     try:
         return image_files.count_pages(path)
-    except InputError:  # said again, and reported, when the file is read
+    except InputError:  # reported when the file is read
         return 1
 
 

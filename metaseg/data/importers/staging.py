@@ -1,9 +1,9 @@
 """Examples -> chunk files: read, checked and encoded by worker processes.
 
-A chunk is a file of bytes and, written after it, a JSON file that says what they are
-and which input files they were made of. A run that was stopped leaves its chunks, and
-the next one takes those whose inputs have not changed. Imports no jax and no TFDS:
-the workers would start them each.
+A chunk is a file of bytes and a JSON file that is written after it. The JSON file says
+what the bytes are and from which input files they were made. An import that was stopped
+leaves its chunks, and the next one uses those whose inputs have not changed. Imports no
+jax and no TFDS, which every worker process would have to start.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ from metaseg.errors import InputError
 
 __all__ = ["Staged", "Stamp", "Stored", "one_line", "stage", "stamps", "workers"]
 
-_CODE = 1  # changes when chunks of the same inputs get other bytes
-_MOST_ITEMS = 64  # of a chunk
+_CODE = 1  # version of the code; another version makes other bytes of the same inputs
+_MOST_ITEMS = 64  # examples in a chunk
 _LEAST_CHUNKS = 64  # so that workers share small data sets evenly
-_PROBED = 4  # examples that the first plan is made of
+_PROBED = 4  # examples from which the first plan is made
 
-Stamp = tuple[int, int]  # bytes and time of change in ns, which tell a changed file
+Stamp = tuple[int, int]  # bytes and time of change in ns
 
 
 class Stored(NamedTuple):
@@ -133,7 +133,7 @@ def stage(
         parts |= _run([(i, chunks[i]) for i in todo], found, plan, pool, progress)
     every_record = [r for part in parts.values() for r in part.records]
     plan = encoding.make_plan(_wanted(every_record, found), found)
-    # The first plan was a guess from a few examples: what it got wrong is done again.
+    # The first plan was a guess from a few examples; chunks of another plan are redone.
     again = [
         (i, chunks[i])
         for i, part in parts.items()
@@ -179,7 +179,7 @@ def workers(count: int) -> Iterator[Executor | None]:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says it once
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent reports it once
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -187,7 +187,7 @@ def _start_worker() -> None:
         parent.join()
         os._exit(1)
 
-    # A parent that is killed outright would leave its workers waiting for ever.
+    # Workers of a parent that is killed would wait for ever.
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 

@@ -19,8 +19,8 @@ Colour = tuple[int, int, int]
 
 SHOWN = 12  # examples on a contact sheet
 PER_ROW = 3
-SIDE = 160  # of a picture
-LINE = 16  # of text
+SIDE = 160  # pixels of a picture
+LINE = 16  # pixels of a line of text
 
 
 def facts(stored: Sequence[Stored], plan: StoragePlan) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _names(num_classes: int) -> list[str]:
 
 
 def lines(summary: Mapping[str, Any]) -> list[str]:
-    """Words a summary in a few lines.
+    """Formats a summary as a few lines of text.
 
     Args:
       summary: Contents of summary.json.
@@ -184,7 +184,7 @@ def _tile(job: tuple[Stored, StoragePlan, tuple[Colour, ...]]) -> np.ndarray:
     of_id = np.zeros((256, 3), np.uint8)
     of_id[: len(colours) - 1] = colours[:-1]
     of_id[VOID] = colours[-1]
-    step = max(1, max(label.shape) // (2 * SIDE))  # finer than is shown is not needed
+    step = max(1, max(label.shape) // (2 * SIDE))  # the sheet shows no more
     image, label = image[::step, ::step], label[::step, ::step]
     height, width = label.shape
     scale = SIDE / max(height, width)
