@@ -1,4 +1,4 @@
-"""Draws examples of the built-in image families, each above its exact label map.
+"""Draws docs/families.png: examples of the built-in image families, with their labels.
 
 python docs/families_picture.py
 """
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from metaseg.data import synthetic
 from metaseg.report import pictures
 
-SHOWN = 3  # examples of each family
+SHOWN = 3  # number of examples of each family
 OUTPUT = Path(__file__).with_name("families.png")
 
 

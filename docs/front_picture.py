@@ -1,9 +1,9 @@
-"""Draws the picture at the top of the README from finished runs on the built-in cells.
+"""Draws docs/front.png from finished runs on the built-in cells.
 
     python docs/front_picture.py runs/RUN [runs/RUN ...]
 
-Every row is one run: an image of the test split, the label as a network of that run
-would be given it, the score of the network, and its noise-aware prediction.
+Each row is one run. It shows an image of the test split, a label with the noise of the
+run, the score of the network, and the prediction of the noise-aware decision rule.
 """
 
 import json
@@ -21,9 +21,8 @@ from metaseg.runs import sources
 from metaseg.runs.training import results as results_lib
 from metaseg.runs.training import steps
 
-ROOT = Path(__file__).resolve().parents[1]
-
-EXAMPLE = 1  # of the test split
+OUTPUT = Path(__file__).with_name("front.png")
+EXAMPLE = 1  # index in the test split
 TITLES = {
     "none": "clean labels",
     "flip": "{rate:.0%} of the pixels flipped",
@@ -33,7 +32,7 @@ TITLES = {
 
 
 def row(workdir: Path) -> tuple[str, list[np.ndarray]]:
-    """Title and pictures of one run."""
+    """Returns title and pictures of one run."""
     config = ConfigDict(json.loads((workdir / "config.json").read_text()))
     results = json.loads((workdir / "results.json").read_text())
     parts = steps.build(config)
@@ -67,7 +66,7 @@ def row(workdir: Path) -> tuple[str, list[np.ndarray]]:
 
 
 def main() -> None:
-    """Draws one row per run given."""
+    """Writes docs/front.png, with one row for each run."""
     rows = [row(Path(name)) for name in sys.argv[1:]]
     if not rows:
         sys.exit(__doc__)
@@ -90,9 +89,8 @@ def main() -> None:
         axes[i][0].set_ylabel(
             title, rotation=0, ha="right", va="center", fontsize=10, labelpad=8
         )
-    path = ROOT / "docs" / "front.png"
-    figure.savefig(path, dpi=110)
-    print(path)
+    figure.savefig(OUTPUT, dpi=110)
+    print(OUTPUT)
 
 
 if __name__ == "__main__":

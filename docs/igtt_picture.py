@@ -2,8 +2,8 @@
 
     python docs/igtt_picture.py runs/CELLS runs/NETWORK
 
-Every row is a training image of a run: its mask at the start and after some rounds,
-outlined, and the true one, which the run did not see.
+Each row is one training image of a run. It shows the outlines of the mask at the start
+and after some rounds, and those of the true mask, which the run did not use.
 """
 
 import json
@@ -19,14 +19,13 @@ from PIL import Image
 from metaseg.runs import sources
 from metaseg.runs.igtt.rounds import evolution_file
 
-ROOT = Path(__file__).resolve().parents[1]
-
-EXAMPLES = (0, 2)  # of the training split
+OUTPUT = Path(__file__).with_name("igtt.png")
+EXAMPLES = (0, 2)  # indices in the training split
 TITLES = {"ems": "points along\nthe skeleton", "mask": "whole masks"}
 
 
 def rows(workdir: Path) -> list[tuple[str, np.ndarray, list[tuple[str, np.ndarray]]]]:
-    """For each example a title, the image, and masks with their titles."""
+    """Returns title, image, and masks with their titles, for each example."""
     config = ConfigDict(json.loads((workdir / "config.json").read_text()))
     done = json.loads((workdir / "results.json").read_text())["igtt"]["rounds"]
     data = sources.load(config)
@@ -45,7 +44,7 @@ def rows(workdir: Path) -> list[tuple[str, np.ndarray, list[tuple[str, np.ndarra
 
 
 def main() -> None:
-    """Draws two rows per run given."""
+    """Writes docs/igtt.png, with two rows for each run."""
     runs = [rows(Path(name)) for name in sys.argv[1:]]
     if not runs:
         sys.exit(__doc__)
@@ -67,9 +66,8 @@ def main() -> None:
         axes[i][0].set_ylabel(
             title, rotation=0, ha="right", va="center", fontsize=9, labelpad=6
         )
-    path = ROOT / "docs" / "igtt.png"
-    figure.savefig(path, dpi=110)
-    print(path)
+    figure.savefig(OUTPUT, dpi=110)
+    print(OUTPUT)
 
 
 if __name__ == "__main__":
