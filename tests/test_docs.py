@@ -4,7 +4,9 @@ A Markdown file's Python blocks run in one namespace, in order, in an empty fold
 a block needs and the reader does not is in a comment before it:
 `<!-- invisible-code-block: python`. A block that cannot run here has a comment
 `<!-- skip: next "REASON" -->`. A block whose first line is a comment with a file name,
-`# mylab.py`, becomes that file, which later blocks can import.
+`# mylab.py`, becomes that file, which later blocks can import. A comment
+`<!-- in tests: steps=500 -> steps=4 -->` replaces text in all blocks of the page, so that
+they run in seconds.
 """
 
 import doctest
@@ -44,13 +46,24 @@ def relative(page: Path) -> str:
 def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    document = Document.parse(str(page), PythonCodeBlockParser(), SkipParser())
+    copy = tmp_path / page.name
+    copy.write_text(shortened(text(page)), encoding="utf-8")
+    document = Document.parse(str(copy), PythonCodeBlockParser(), SkipParser())
     for example in document.examples():
         file = re.match(r"# (\w+\.py)\n", str(example.parsed))
         if file:
             (tmp_path / file[1]).write_text(example.parsed)
         else:
             example.evaluate()
+
+
+def shortened(page: str) -> str:
+    """A page with the replacements that its comments ask for."""
+    for before, after in re.findall(r"<!-- in tests: (.+?) -> (.+?) -->", page):
+        page = re.sub(r"<!-- in tests: .+? -->", "", page)
+        assert before in page, before
+        page = page.replace(before, after)
+    return page
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
