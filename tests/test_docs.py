@@ -5,8 +5,8 @@ a block needs and the reader does not is in a comment before it:
 `<!-- invisible-code-block: python`. A block that cannot run here has a comment
 `<!-- skip: next "REASON" -->`. A block whose first line is a comment with a file name,
 `# mylab.py`, becomes that file, which later blocks can import. A comment
-`<!-- in tests: steps=500 -> steps=4 -->` replaces text in all blocks of the page, so that
-they run in seconds.
+`<!-- in tests: steps=500 -> steps=4 -->` replaces text in all blocks of the page, so
+that they run in seconds.
 """
 
 import doctest
