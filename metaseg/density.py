@@ -379,7 +379,7 @@ def invert(
     """
     given: Any = matrix
     if not checks.is_traced(given):
-        ntm.validate(given, noisy_density.shape[-1], "matrix")
+        ntm.validate(given, noisy_density.shape[-1])
     matrix = jnp.asarray(given, jnp.float32)
     estimate = ntm.decode(noisy_density, matrix)
     inverse = jnp.linalg.pinv(matrix)

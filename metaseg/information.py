@@ -343,7 +343,7 @@ def describe(
     names = list(class_names or (f"class {i}" for i in range(num_classes)))
     if len(names) != num_classes:
         raise InputError(f"class_names: got {len(names)}, expected {num_classes}")
-    rank = int(ntm.rank(values, tol))
+    rank = int(ntm.rank(values, tol=tol))
     if rank == num_classes:
         return f"all {num_classes} classes can be told apart (rank {rank})"
     if rank <= 1:

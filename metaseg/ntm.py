@@ -1,11 +1,11 @@
 """Noise transition matrices: build, compose, inspect, estimate, decode scores.
 
-A matrix is float32 `[K, K]`: row = clean class, column = noisy class,
-`T[i, j] = P(noisy = j | clean = i)`, so rows sum to 1; where noise turns pixels into
-void the void column is dropped and rows sum to less. Rates may be traced. A parameter
-that is out of range or of the wrong shape is an `InputError` that names it; values are
-looked at on the host, so those of traced ones are not. Imports `metaseg.labels`,
-`metaseg.checks` and `metaseg.errors` only.
+A matrix is float32 `[K, K]`, `T[i, j] = P(noisy = j | clean = i)`: a row for each clean
+class and a column for each noisy class, so rows sum to 1. If noise turns pixels into
+void, the column of void is left out, and rows sum to less than 1. Rates may be traced.
+An argument that is out of range or of a wrong shape raises an `InputError`. Values are
+checked on the host, so values of traced arguments are not checked. Imports
+`metaseg.labels`, `metaseg.checks` and `metaseg.errors` only.
 
 Source of the noises: Luo et al., "Deep Neural Networks Learn Meta-Structures from Noisy
 Labels in Semantic Segmentation", AAAI 2022; that one matrix describes them, and how
@@ -13,16 +13,17 @@ scores are read with it, is our formulation.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Float32, Int32, Integer, Real
 
 from metaseg import checks
 from metaseg.errors import InputError
 from metaseg.labels import VOID, one_hot
+from metaseg.typing import AnyArray, Matrix, Number, Numbers
 
 __all__ = [
     "Estimate",
@@ -48,31 +49,39 @@ __all__ = [
     "validate",
 ]
 
+_Matrices: TypeAlias = Real[AnyArray, "*batch K K"] | Sequence[Sequence[Number]]
+_ClassIds: TypeAlias = Integer[AnyArray, "*shape"] | Sequence[Any]
 
-def symmetric(num_classes: int, rate: ArrayLike) -> jax.Array:
+
+def symmetric(num_classes: int, rate: Numbers) -> Float32[jax.Array, "K K"]:
     """Builds the matrix of flips to all other classes with equal probability.
 
     Args:
-      num_classes: K, at least 2.
-      rate: flip probability, scalar or one per clean class `[K]`; may be traced.
+      num_classes: Number of classes K, at least 2.
+      rate: Flip probability, one number or one per clean class `[K]`; may be traced.
 
     Returns:
       float32 `[K, K]`.
 
     Raises:
       InputError: If `num_classes` or `rate` is out of range.
+
+    Example:
+      >>> symmetric(2, 0.25)
+      Array([[0.75, 0.25],
+             [0.25, 0.75]], dtype=float32)
     """
     flipped = _rates(num_classes, rate)
     stays = jnp.eye(num_classes, dtype=bool)
     return jnp.where(stays, 1 - flipped, flipped / (num_classes - 1))
 
 
-def pair(num_classes: int, rate: ArrayLike) -> jax.Array:
+def pair(num_classes: int, rate: Numbers) -> Float32[jax.Array, "K K"]:
     """Builds the matrix of flips from class i to class i + 1 (mod K).
 
     Args:
-      num_classes: K, at least 2.
-      rate: flip probability, scalar or one per clean class `[K]`; may be traced.
+      num_classes: Number of classes K, at least 2.
+      rate: Flip probability, one number or one per clean class `[K]`; may be traced.
 
     Returns:
       float32 `[K, K]`.
@@ -86,18 +95,19 @@ def pair(num_classes: int, rate: ArrayLike) -> jax.Array:
 
 
 def block(
-    num_classes: int, groups: Sequence[Sequence[int]], rate: ArrayLike
-) -> jax.Array:
-    """Builds the matrix of flips within super-classes, to all classes alike.
+    num_classes: int, groups: Sequence[Sequence[int]], rate: Numbers
+) -> Float32[jax.Array, "K K"]:
+    """Builds the matrix of flips to all other classes of the same super-class.
 
-    The super-class noise of Patrini et al., "Making Deep Neural Networks Robust to
-    Label Noise", CVPR 2017, but for the class flipped to: there it is the next one.
+    All of these classes have the same probability. This is the super-class noise of
+    Patrini et al., "Making Deep Neural Networks Robust to Label Noise", CVPR 2017,
+    except that there a class flips to the next one of its super-class.
 
     Args:
-      num_classes: K, at least 2.
-      groups: the super-classes, each the ids of its classes. A class that is alone in
-        its group, or in none, keeps its label whatever its rate.
-      rate: flip probability, scalar or one per clean class `[K]`; may be traced.
+      num_classes: Number of classes K, at least 2.
+      groups: Class ids of each super-class. A class that is alone in its group, or in
+        no group, keeps its label whatever its rate.
+      rate: Flip probability, one number or one per clean class `[K]`; may be traced.
 
     Returns:
       float32 `[K, K]`.
@@ -120,12 +130,12 @@ def block(
     return jnp.where(np.eye(num_classes, dtype=bool), 1 - flipped, spread)
 
 
-def binary(foreground: ArrayLike, background: ArrayLike) -> jax.Array:
+def binary(foreground: Number, background: Number) -> Float32[jax.Array, "2 2"]:
     """Builds the matrix of two classes from their flip probabilities.
 
     Args:
-      foreground: Probability that a foreground pixel is flipped; may be traced.
-      background: Probability that a background pixel is flipped; may be traced.
+      foreground: Probability that a foreground pixel flips; may be traced.
+      background: Probability that a background pixel flips; may be traced.
 
     Returns:
       float32 `[2, 2]`.
@@ -140,24 +150,31 @@ def binary(foreground: ArrayLike, background: ArrayLike) -> jax.Array:
 
 def sampling(
     num_classes: int,
-    fraction: ArrayLike,
+    fraction: Numbers,
+    *,
     classes: Sequence[int] | None = None,
     fill: int = 0,
-) -> jax.Array:
+) -> Float32[jax.Array, "K K"]:
     """Builds the matrix of keeping a fraction of some classes and filling the rest.
 
     Args:
-      num_classes: K, at least 2.
-      fraction: share kept, scalar or one per class of `classes`; may be traced.
-      classes: which classes are sampled; by default all but 0.
-      fill: the class that pixels not kept become, or `VOID`: then the matrix is
-        diagonal and sub-stochastic, its rows being what is left of each class.
+      num_classes: Number of classes K, at least 2.
+      fraction: Share that is kept, one number or one per class of `classes`; may be
+        traced.
+      classes: Classes that are sampled; by default all but 0.
+      fill: Class that other pixels become, or `VOID`. With `VOID` the matrix is
+        diagonal, and its rows sum to the share of each class that is kept.
 
     Returns:
       float32 `[K, K]`.
 
     Raises:
       InputError: If an argument is out of range.
+
+    Example:
+      >>> sampling(2, 0.25)
+      Array([[1.  , 0.  ],
+             [0.75, 0.25]], dtype=float32)
     """
     checks.num_classes("num_classes", num_classes)
     chosen = range(1, num_classes) if classes is None else classes
@@ -170,13 +187,15 @@ def sampling(
     return matrix if fill == VOID else matrix.at[:, fill].add(1 - kept)
 
 
-def uniform(num_classes: int, prior: ArrayLike | None = None) -> jax.Array:
+def uniform(
+    num_classes: int, prior: Numbers | None = None
+) -> Float32[jax.Array, "K K"]:
     """Builds the rank-one matrix of labels drawn without regard to the clean ones.
 
     Args:
-      num_classes: K, at least 2.
-      prior: class probabilities `[K]`, or for K = 2 the foreground's alone; by default
-        all classes alike. May be traced.
+      num_classes: Number of classes K, at least 2.
+      prior: Class probabilities `[K]`, or the foreground probability for K = 2; by
+        default all classes have the same. May be traced.
 
     Returns:
       float32 `[K, K]`.
@@ -193,42 +212,46 @@ def uniform(num_classes: int, prior: ArrayLike | None = None) -> jax.Array:
     return jnp.broadcast_to(row, (num_classes, num_classes))
 
 
-def compose(first: ArrayLike, second: ArrayLike) -> jax.Array:
+def compose(first: _Matrices, second: _Matrices) -> Float32[jax.Array, "*batch K K"]:
     """Returns the matrix `first @ second` of two independent noises in turn.
 
     Args:
-      first: Matrix of the noise that is applied first, `[K, K]`.
-      second: Matrix of the noise that is applied to its result, `[K, K]`.
+      first: Matrix of the noise that is applied first, `[..., K, K]`.
+      second: Matrix of the noise that is applied to its result, `[..., K, K]`.
 
     Returns:
-      float32 `[K, K]`.
+      float32 `[..., K, K]`.
 
     Raises:
-      InputError: If the matrices differ in shape.
+      InputError: If a matrix is not square, or the matrices differ in K.
     """
-    first, second = _square("first", first), _square("second", second)
-    if first.shape[-1] != second.shape[-1]:
-        raise InputError(f"second: shape {second.shape}, expected that of first")
-    return jnp.matmul(first, second, precision="highest")
+    left, right = _square("first", first), _square("second", second)
+    if left.shape[-1] != right.shape[-1]:
+        raise InputError(f"second: shape {right.shape}, expected that of first")
+    return jnp.matmul(left, right, precision="highest")
 
 
-def decode(probabilities: ArrayLike, matrix: ArrayLike) -> jax.Array:
+def decode(
+    probabilities: Real[AnyArray, "*shape K"] | Sequence[Any], matrix: Matrix
+) -> Float[jax.Array, "*shape K"]:
     """Returns class scores under the clean labels, `p~ @ pinv(T)`.
 
-    A network trained with cross-entropy on labels corrupted by T predicts
-    `p~ = p @ T`, rescaled where T is sub-stochastic; the argmax of this is the clean
-    class. Scores may lie outside [0, 1]. Where T is singular they are the least-squares
-    ones, and classes that T does not tell apart score alike.
+    A network trained with cross-entropy on labels with noise T predicts `p~ = p @ T`,
+    rescaled if rows of T sum to less than 1. The class of the highest score of this
+    function is the clean class. Scores may lie outside of [0, 1]. If T is singular,
+    they are the least-squares solution, and classes that T does not distinguish have
+    equal scores.
 
     Args:
-      probabilities: predicted class probabilities, float `[..., K]`.
-      matrix: T, `[K, K]`.
+      probabilities: Predicted class probabilities `[..., K]`.
+      matrix: Noise transition matrix T, `[K, K]`.
 
     Returns:
       Scores, float32 `[..., K]`.
 
     Raises:
-      InputError: If the last axis of `probabilities` does not have K entries.
+      InputError: If `matrix` is not square, or `probabilities` has another number of
+        classes.
     """
     inverse = jnp.linalg.pinv(_square("matrix", matrix))
     shape, num_classes = np.shape(probabilities), inverse.shape[-1]
@@ -239,118 +262,148 @@ def decode(probabilities: ArrayLike, matrix: ArrayLike) -> jax.Array:
     return jnp.matmul(jnp.asarray(probabilities), inverse, precision="highest")
 
 
-def threshold(matrix: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Where to cut a binary network's noisy foreground score to read the clean class.
+def threshold(
+    matrix: Matrix,
+) -> tuple[Float32[jax.Array, ""], Bool[jax.Array, ""]]:
+    """Returns the threshold of a binary network's score that gives the clean class.
 
-    With clean foreground probability p the score is
-    `s(p) = ((1-p) T01 + p T11) / ((1-p) (T00+T01) + p (T10+T11))`, the denominator
-    being 1 unless T is sub-stochastic. It is monotone in p, with the sign of det T, so
-    the cut at p = 1/2 is at `(T01 + T11) / sum(T)`, inverted where det T < 0.
+    With clean foreground probability p the score of the noisy foreground is `s(p) =
+    ((1-p) T01 + p T11) / ((1-p) (T00+T01) + p (T10+T11))`. The denominator is 1 if the
+    rows of T sum to 1. The score is monotone in p, and rises if det T > 0. So the
+    threshold at p = 1/2 is `(T01 + T11) / sum(T)`, and it is inverted if det T < 0.
 
     Args:
-      matrix: T, `[2, 2]`.
+      matrix: Noise transition matrix T, `[2, 2]`.
 
     Returns:
-      The threshold t in [0, 1], float32, and whether scores are inverted, bool:
-      foreground is `s >= t`, or `s < t` if inverted. A singular T, whose scores say
-      nothing, counts as not inverted.
+      The threshold t in [0, 1], float32, and whether scores are inverted, bool.
+      Foreground is `s >= t`, or `s < t` if inverted. If T is singular, scores hold no
+      information, and they count as not inverted.
+
+    Raises:
+      InputError: If `matrix` is not 2 x 2 numbers.
     """
     (t00, t01), (t10, t11) = _square("matrix", matrix, 2)
     return (t01 + t11) / (t00 + t01 + t10 + t11), t11 * t00 < t01 * t10
 
 
-def singular_values(matrix: ArrayLike) -> jax.Array:
+def singular_values(matrix: _Matrices) -> Float32[jax.Array, "*batch K"]:
     """Returns the singular values of a matrix, largest first.
 
     Args:
-      matrix: `[K, K]`.
+      matrix: Matrix `[..., K, K]`.
 
     Returns:
-      float32 `[K]`.
+      float32 `[..., K]`.
     """
     return jnp.linalg.svd(_square("matrix", matrix), compute_uv=False)
 
 
-def rank(matrix: ArrayLike, tol: float = 1e-6) -> jax.Array:
+def rank(matrix: _Matrices, *, tol: Number = 1e-6) -> Int32[jax.Array, "*batch"]:
     """Counts the singular values above `tol`; below K the noise loses classes.
 
-    None counts that float32 does not tell from 0: K times its relative precision, times
-    the largest value.
+    Values that float32 cannot tell from 0 are never counted: those up to K times its
+    relative precision, times the largest value.
 
     Args:
-      matrix: `[K, K]`.
-      tol: Singular values up to this count as 0.
+      matrix: Matrix `[..., K, K]`.
+      tol: Singular values up to this count as 0; may be traced.
 
     Returns:
-      int32 scalar.
+      int32 `[...]`.
+
+    Raises:
+      InputError: If `matrix` is not square, or `tol` is negative.
+
+    Example:
+      >>> rank(symmetric(2, 0.5))
+      Array(1, dtype=int32)
     """
     values = singular_values(matrix)
     return jnp.sum(values > _floor(values, tol), axis=-1, dtype=jnp.int32)
 
 
-def condition_number(matrix: ArrayLike, tol: float = 1e-6) -> jax.Array:
+def condition_number(matrix: Matrix, *, tol: float = 1e-6) -> Float32[jax.Array, ""]:
     """Returns the largest singular value over the smallest, at least 1.
 
-    Of scores with a relative error e, `decode` has one of up to this number times e.
-    Infinite where `rank`, with the same `tol`, is below K.
+    If scores have a relative error e, `decode` returns scores with a relative error of
+    up to this number times e. It is infinite where `rank`, with the same `tol`, is
+    below K.
 
     Args:
-      matrix: `[K, K]`.
-      tol: Singular values up to this count as 0.
+      matrix: Matrix `[..., K, K]`.
+      tol: Singular values up to this count as 0; may be traced.
 
     Returns:
-      float32 scalar.
+      float32 `[...]`.
+
+    Raises:
+      InputError: If `matrix` is not square, or `tol` is negative.
     """
     values = singular_values(matrix)
     regular = values[..., -1] > _floor(values, tol)[..., 0]
     return jnp.where(regular, values[..., 0] / values[..., -1], jnp.inf)
 
 
-def joint_counts(clean: ArrayLike, noisy: ArrayLike, num_classes: int) -> jax.Array:
+def joint_counts(
+    clean: _ClassIds, noisy: _ClassIds, num_classes: int
+) -> Int32[jax.Array, "K K"]:
     """Counts the pixels of each pair of clean and noisy class.
 
-    Counts of several batches add up.
+    Counts of several batches can be added.
 
     Args:
-      clean: class ids, integer, any shape; pixels void here or in `noisy` are left out.
-      noisy: class ids, integer, the shape of `clean`.
-      num_classes: K.
+      clean: Integer class ids, of any shape. Pixels that are void here or in `noisy`
+        are not counted.
+      noisy: Integer class ids of the shape of `clean`.
+      num_classes: Number of classes K.
 
     Returns:
       int32 `[K, K]`, row = clean class.
 
     Raises:
-      InputError: If the shapes of `clean` and `noisy` differ.
+      InputError: If `clean` or `noisy` are not integers, or their shapes differ.
+
+    Example:
+      >>> joint_counts(np.array([0, 0, 1, 255]), np.array([0, 1, 1, 1]), 2)
+      Array([[1, 1],
+             [0, 1]], dtype=int32)
     """
     checks.num_classes("num_classes", num_classes)
-    clean, noisy = _class_ids("clean", clean), _class_ids("noisy", noisy)
-    if clean.shape != noisy.shape:
+    before, after = _class_ids("clean", clean), _class_ids("noisy", noisy)
+    if before.shape != after.shape:
         raise InputError(
-            f"noisy: shape {noisy.shape}, expected {clean.shape}, as clean"
+            f"noisy: shape {after.shape}, expected {before.shape}, as clean"
         )
-    clean, noisy = clean.ravel(), noisy.ravel()
-    # A signed map may mark void by -1, which `bincount` takes for 0.
-    lowest, highest = jnp.minimum(clean, noisy), jnp.maximum(clean, noisy)
+    before, after = before.ravel(), after.ravel()
+    # `bincount` would count an id of -1 as 0.
+    lowest, highest = jnp.minimum(before, after), jnp.maximum(before, after)
     labelled = (lowest >= 0) & (highest < num_classes)
     left_out = num_classes**2
-    cell = jnp.where(labelled, clean * num_classes + noisy, left_out)
+    cell = jnp.where(labelled, before * num_classes + after, left_out)
     counts = jnp.bincount(cell, length=left_out + 1)[:left_out]
     return counts.astype(jnp.int32).reshape(num_classes, num_classes)
 
 
-def estimate(clean: ArrayLike, noisy: ArrayLike, num_classes: int) -> jax.Array:
+def estimate(
+    clean: _ClassIds, noisy: _ClassIds, num_classes: int
+) -> Float32[jax.Array, "K K"]:
     """Estimates the matrix from pixels whose clean and noisy labels are both known.
 
-    The row of a class without such a pixel is the identity's: nothing is claimed to
-    happen to it. `from_counts` tells how far each entry can be trusted.
+    The row of a class without such a pixel is that of the identity. `from_counts` also
+    returns how far each entry can be trusted.
 
     Args:
-      clean: class ids, integer, any shape; pixels void here or in `noisy` are left out.
-      noisy: class ids, integer, the shape of `clean`.
-      num_classes: K.
+      clean: Integer class ids, of any shape. Pixels that are void here or in `noisy`
+        are not counted.
+      noisy: Integer class ids of the shape of `clean`.
+      num_classes: Number of classes K.
 
     Returns:
       float32 `[K, K]`.
+
+    Raises:
+      InputError: If `clean` or `noisy` are not integers, or their shapes differ.
     """
     return _normalised(joint_counts(clean, noisy, num_classes))
 
@@ -359,19 +412,23 @@ class Estimate(NamedTuple):
     """An estimated matrix and how far its entries can be trusted, each `[..., K, K]`.
 
     Attributes:
-      matrix: the estimate, float32; the identity's row for a class without pixels.
-      counts: pixels behind each entry, int32.
-      low: lower end of each entry's confidence interval, float32 in [0, 1].
-      high: upper end, float32 in [0, 1].
+      matrix: Estimate, float32; the row of the identity for a class without pixels.
+      counts: Pixels behind each entry, int32.
+      low: Lower end of the confidence interval of each entry, float32 in [0, 1].
+      high: Upper end, float32 in [0, 1].
     """
 
-    matrix: jax.Array
-    counts: jax.Array
-    low: jax.Array
-    high: jax.Array
+    matrix: Float32[jax.Array, "*batch K K"]
+    counts: Int32[jax.Array, "*batch K K"]
+    low: Float32[jax.Array, "*batch K K"]
+    high: Float32[jax.Array, "*batch K K"]
 
 
-def from_counts(counts: ArrayLike, *, confidence: ArrayLike = 0.95) -> Estimate:
+def from_counts(
+    counts: Integer[AnyArray, "*batch K K"] | Sequence[Sequence[int]],
+    *,
+    confidence: Number = 0.95,
+) -> Estimate:
     """Estimates the matrix and its Wilson score intervals from counts of pixels.
 
     With k of a row's n pixels in an entry and z the normal quantile of
@@ -379,26 +436,30 @@ def from_counts(counts: ArrayLike, *, confidence: ArrayLike = 0.95) -> Estimate:
 
         (2k + z^2 -+ z sqrt(z^2 + 4k (n-k) / n)) / (2 (n + z^2)),
 
-    and 0 and 1 where n = 0. Pixels are taken as independent, as they are where noise
-    strikes each by itself; where neighbours err together the intervals are too narrow.
-    Each holds for its entry alone, not for all entries at once. Source: Wilson,
-    "Probable Inference", Journal of the American Statistical Association, 1927.
+    and 0 and 1 if n = 0. Pixels are assumed to be independent, as they are for noise
+    that changes each pixel by itself. If neighbours err together, the intervals are too
+    narrow. Each interval holds for its entry alone, not for all entries at once.
+    Source: Wilson, "Probable Inference", Journal of the American Statistical
+    Association, 1927.
 
     Args:
-      counts: integer `[..., K, K]`, row = clean class, below 2^31: of `joint_counts`,
-        summed over batches, or any confusion matrix of labels against a reference.
-      confidence: probability, in (0, 1), that an interval holds its entry; may be
+      counts: Integers `[..., K, K]` below 2^31, row = clean class, such as the result
+        of `joint_counts` or any confusion matrix of labels against a reference.
+      confidence: Probability, in (0, 1), that an interval holds its entry; may be
         traced.
 
     Returns:
-      The matrix and the ends of the intervals.
+      The matrix, the counts and the ends of the intervals.
+
+    Raises:
+      InputError: If `counts` or `confidence` are out of range.
     """
     _check_counts(counts)
     checks.number("confidence", confidence, 0, 1, open_ends=True)
     matrix = _normalised(counts)
     k = jnp.asarray(counts, jnp.float32)
     n = k.sum(axis=-1, keepdims=True)
-    # From 1 - confidence, as float32 is finer near 0 than near 1.
+    # From 1 - confidence, because float32 is finer near 0 than near 1.
     z = -jax.scipy.special.ndtri(jnp.asarray((1 - confidence) / 2, jnp.float32))
     share = k / jnp.maximum(n, 1)
     upper = 2 * k + z**2 + z * jnp.sqrt(z**2 + 4 * share * (n - k))
@@ -410,62 +471,71 @@ def from_counts(counts: ArrayLike, *, confidence: ArrayLike = 0.95) -> Estimate:
 
 
 def estimate_from_scores(
-    probabilities: ArrayLike, clean: ArrayLike, *, unmix: bool = False
-) -> jax.Array:
-    """Estimates the matrix from a model of the noisy labels and a few clean ones.
+    probabilities: Float[AnyArray, "*shape K"],
+    clean: _ClassIds,
+    *,
+    unmix: bool = False,
+) -> Float32[jax.Array, "K K"]:
+    """Estimates the matrix from a model of the noisy labels and a few clean labels.
 
-    `from_score_sums` of `score_sums`, where the formulas and their limits are.
+    Equal to `from_score_sums(score_sums(probabilities, clean), unmix=unmix)`, which
+    explain the formulas and their limits.
 
     Args:
-      probabilities: of the noisy classes, as predicted by a network trained on noisy
-        labels, for images that it was not trained on; float `[..., H, W, K]`.
-      clean: class ids, integer `[..., H, W]`; void pixels are left out.
-      unmix: whether to undo the mixing of rows by uncertain pixels.
+      probabilities: Probabilities of the noisy classes, float `[..., H, W, K]`, as
+        predicted by a network that was trained on noisy labels, for other images.
+      clean: Integer class ids `[..., H, W]`; void pixels are not used.
+      unmix: Whether to undo the mixing of rows by uncertain pixels.
 
     Returns:
       float32 `[K, K]`.
+
+    Raises:
+      InputError: As in `score_sums`.
     """
     return from_score_sums(score_sums(probabilities, clean), unmix=unmix)
 
 
 class ScoreSums(NamedTuple):
-    """Sums over labelled pixels; those of several batches add up.
+    """Sums over labelled pixels; those of several batches can be added.
 
     Attributes:
       joint: `sum_x [clean(x) = i] p~_j(x)`, float32 `[K, K]`.
       square: `sum_x p~_i(x) p~_j(x)`, float32 `[K, K]`.
     """
 
-    joint: jax.Array
-    square: jax.Array
+    joint: Float32[jax.Array, "K K"]
+    square: Float32[jax.Array, "K K"]
 
 
-def score_sums(probabilities: ArrayLike, clean: ArrayLike) -> ScoreSums:
-    """Sums what `from_score_sums` needs to know of a batch.
+def score_sums(
+    probabilities: Float[AnyArray, "*shape K"], clean: _ClassIds
+) -> ScoreSums:
+    """Computes the sums over a batch that `from_score_sums` needs.
 
     Args:
-      probabilities: of the noisy classes, float `[..., H, W, K]`.
-      clean: class ids, integer `[..., H, W]`; void pixels are left out.
+      probabilities: Probabilities of the noisy classes, float `[..., H, W, K]`.
+      clean: Integer class ids `[..., H, W]`; void pixels are not used.
 
     Returns:
-      The sums, which add up over batches.
+      The sums; those of several batches can be added.
 
     Raises:
-      InputError: If `probabilities` are not floats `[..., H, W, K]` on the pixels of
-        `clean`.
+      InputError: If `probabilities` are not floats on the pixels of `clean`, are
+        negative or do not sum to 1.
     """
-    probabilities, clean = jnp.asarray(probabilities), _class_ids("clean", clean)
+    probabilities, ids = jnp.asarray(probabilities), _class_ids("clean", clean)
     if not jnp.issubdtype(probabilities.dtype, jnp.floating):
         raise InputError(f"probabilities: dtype {probabilities.dtype}, expected floats")
-    if probabilities.shape[:-1] != clean.shape or probabilities.shape[-1:] < (2,):
+    if probabilities.shape[:-1] != ids.shape or probabilities.shape[-1:] < (2,):
         raise InputError(
             f"probabilities: shape {probabilities.shape}, expected [..., K], K >= 2, "
-            f"on the {clean.shape} of clean"
+            f"on the {ids.shape} of clean"
         )
     num_classes = probabilities.shape[-1]
-    indicator = one_hot(clean, num_classes).reshape(-1, num_classes)
+    indicator = one_hot(ids, num_classes).reshape(-1, num_classes)
     scores = probabilities.reshape(-1, num_classes).astype(jnp.float32)
-    # Not by a product with 0, as scores of void pixels may be NaN.
+    # `where` rather than a product with 0, because scores of void pixels may be NaN.
     scores = jnp.where(indicator.any(axis=-1, keepdims=True), scores, 0)
     joint, square = (
         jnp.matmul(left.T, scores, precision="highest") for left in (indicator, scores)
@@ -474,34 +544,40 @@ def score_sums(probabilities: ArrayLike, clean: ArrayLike) -> ScoreSums:
     return ScoreSums(joint, square)
 
 
-def from_score_sums(sums: ScoreSums, *, unmix: bool = False) -> jax.Array:
+def from_score_sums(
+    sums: ScoreSums, *, unmix: bool = False
+) -> Float32[jax.Array, "K K"]:
     """Estimates the matrix from the scores of a model on pixels with clean labels.
 
     Row i is the mean of `p~` over the pixels of clean class i. Source: "gold loss
     correction", Hendrycks et al., "Using Trusted Data to Train Deep Networks on Labels
-    Corrupted by Severe Noise", NeurIPS 2018. A calibrated model scores `p~ = p @ T`, p
-    being the clean posterior given what the model sees, so that the mean estimates
-    `M @ T` with `M[i, k] = E[p_k | clean = i]`. That is T itself only if p is 0 or 1
-    everywhere; else rows are mixed, and look more alike than they are.
+    Corrupted by Severe Noise", NeurIPS 2018. A calibrated model scores `p~ = p @ T`
+    with the clean posterior p, given the model's input. So the mean estimates `M @ T`
+    with `M[i, k] = E[p_k | clean = i]`. This is T itself only if p is 0 or 1
+    everywhere. Otherwise rows are mixed: they are more alike than the rows of T.
 
-    `unmix` undoes this (our derivation). The clean indicator y has, given the scores,
-    the mean `p~ @ inv(T)`; so inv(T) is the regression of y on `p~`, and
+    `unmix` undoes this (our derivation). Given the scores, the clean indicator y has
+    the mean `p~ @ inv(T)`, so inv(T) is the regression of y on `p~`, and
 
         T = inv(E[p~' p~]^-1 E[p~' y]) = inv(E[p~' y]) E[p~' p~] = inv(joint') square.
 
-    It needs classes that the scores tell apart, and a T of full rank: errors grow with
-    their condition numbers. Entries that come out below 0 are set to 0. Where T is
-    singular or the model not calibrated, nothing says that it is nearer than the mean.
+    This needs classes that the scores distinguish and a T of full rank: errors grow
+    with their condition numbers. Entries below 0 are set to 0. If T is singular or the
+    model is not calibrated, the result need not be better than the mean.
 
-    A row sums to 1, and is the identity's if its class has no pixel. Neither way fits
-    noise that makes void, under which `p~` is not linear in p.
+    Rows sum to 1, and the row of a class without pixels is that of the identity.
+    Neither estimate is valid for noise that makes void, for which `p~` is not linear in
+    p.
 
     Args:
-      sums: of `score_sums`, added over batches.
-      unmix: whether to undo the mixing of rows by uncertain pixels.
+      sums: Result of `score_sums`, added over batches.
+      unmix: Whether to undo the mixing of rows by uncertain pixels.
 
     Returns:
       float32 `[K, K]`.
+
+    Raises:
+      InputError: If the sums are not square.
     """
     joint = _square("sums.joint", sums.joint)
     if not unmix:
@@ -512,17 +588,17 @@ def from_score_sums(sums: ScoreSums, *, unmix: bool = False) -> jax.Array:
     return _normalised(jnp.where(seen, jnp.maximum(unmixed, 0), 0))
 
 
-def validate(matrix: ArrayLike, num_classes: int, where: str = "matrix") -> None:
-    """Check on the host that `matrix` is a noise transition matrix.
+def validate(matrix: Any, num_classes: int, *, where: str = "matrix") -> None:
+    """Checks on the host that a value is a noise transition matrix.
 
     Args:
-      matrix: what should be `[K, K]`.
-      num_classes: K.
-      where: the field that the message names.
+      matrix: Value to check.
+      num_classes: Number of classes K.
+      where: Name of the argument, for the message.
 
     Raises:
-      InputError: wrong shape, not numbers, a negative entry, or a row whose sum is not
-        within 1e-5 of 1; names the row.
+      InputError: If it is not `[K, K]` numbers, or has a negative entry or a row whose
+        sum differs from 1 by more than 1e-5; names the row.
     """
     expected = f"expected {num_classes} x {num_classes} numbers"
     try:
@@ -543,7 +619,7 @@ def validate(matrix: ArrayLike, num_classes: int, where: str = "matrix") -> None
             )
 
 
-def _normalised(joint: ArrayLike) -> jax.Array:
+def _normalised(joint: Any) -> jax.Array:
     """Rows divided by their sums, float32 `[..., K, K]`; identity's where that is 0."""
     joint = jnp.asarray(joint, jnp.float32)
     total = joint.sum(axis=-1, keepdims=True)
@@ -551,14 +627,14 @@ def _normalised(joint: ArrayLike) -> jax.Array:
     return jnp.where(seen, joint / jnp.where(seen, total, 1), jnp.eye(joint.shape[-1]))
 
 
-def _rates(num_classes: int, rate: ArrayLike) -> jax.Array:
+def _rates(num_classes: int, rate: Numbers) -> jax.Array:
     """The rate of each clean class as a column, float32 `[K, 1]`."""
     checks.num_classes("num_classes", num_classes)
     checks.shares("rate", rate, num_classes)
     return jnp.broadcast_to(jnp.asarray(rate, jnp.float32), (num_classes,))[:, None]
 
 
-def _square(name: str, matrix: ArrayLike, num_classes: int | None = None) -> jax.Array:
+def _square(name: str, matrix: Any, num_classes: int | None = None) -> jax.Array:
     """`matrix` as float32 `[..., K, K]`."""
     size = num_classes or "K"
     expected = f"expected {size} x {size} numbers"
@@ -572,14 +648,14 @@ def _square(name: str, matrix: ArrayLike, num_classes: int | None = None) -> jax
     return values
 
 
-def _floor(values: jax.Array, tol: float) -> jax.Array:
+def _floor(values: jax.Array, tol: Number) -> jax.Array:
     """What singular values `[..., K]` must exceed not to count as 0, `[..., 1]`."""
     checks.number("tol", tol, 0)
     resolved = values.shape[-1] * jnp.finfo(values.dtype).eps * values[..., :1]
     return jnp.maximum(tol, resolved)
 
 
-def _class_ids(name: str, labels: ArrayLike) -> jax.Array:
+def _class_ids(name: str, labels: Any) -> jax.Array:
     """`labels` as int32, of any shape."""
     ids = jnp.asarray(labels)
     if not jnp.issubdtype(ids.dtype, jnp.integer):

@@ -45,11 +45,11 @@ Images: TypeAlias = Float[AnyArray, "*batch H W C"]
 Probabilities: TypeAlias = Float[AnyArray, "*batch H W K"]
 """Probabilities, scores or densities of K classes at each pixel."""
 
-Matrix: TypeAlias = Real[AnyArray, "K K"] | Sequence[Sequence[float]]
-"""A noise transition matrix: row = clean class, column = noisy class."""
-
 Number: TypeAlias = Real[ArrayLike, ""]
 """One number, which may be traced."""
 
-Numbers: TypeAlias = Real[ArrayLike, ""] | Real[AnyArray, "_"] | Sequence[float]
+Matrix: TypeAlias = Real[AnyArray, "K K"] | Sequence[Sequence[Number]]
+"""A noise transition matrix: row = clean class, column = noisy class."""
+
+Numbers: TypeAlias = Number | Real[AnyArray, "_"] | Sequence[Number]
 """One number, or a sequence of them, such as one for each class."""

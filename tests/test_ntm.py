@@ -388,11 +388,17 @@ INVALID = [
     (lambda: ntm.sampling(3, 2), r"fraction: got 2, expected values in \[0, 1\]"),
     (lambda: ntm.sampling(3, (1, 1, 1)), "fraction: got .*, expected .* 2 of them .*"),
     (
-        lambda: ntm.sampling(3, 1, (1, 3)),
+        lambda: ntm.sampling(3, 1, classes=(1, 3)),
         r"classes: got \(1, 3\), expected class ids in 0..2",
     ),
-    (lambda: ntm.sampling(3, 1, (1, 1)), r"classes: got \(1, 1\), expected each .*"),
-    (lambda: ntm.sampling(3, 1, 1), "classes: got 1, expected class ids in 0..2"),
+    (
+        lambda: ntm.sampling(3, 1, classes=(1, 1)),
+        r"classes: got \(1, 1\), expected each .*",
+    ),
+    (
+        lambda: ntm.sampling(3, 1, classes=1),
+        "classes: got 1, expected class ids in 0..2",
+    ),
     (lambda: ntm.sampling(3, 1, fill=3), r"fill: got 3, .* 0..2 or 255 \(void\)"),
     (
         lambda: ntm.block(4, ((0, 4),), 1),
@@ -443,7 +449,7 @@ def test_values_of_traced_parameters_are_not_looked_at():
     from_counts(counts, confidence=1.5)
     jax.jit(lambda r: ntm.symmetric(2, [r, 0.1]))(1.2)
     jax.jit(lambda p: ntm.uniform(3, p))(jnp.ones(3))
-    jax.jit(ntm.rank)(np.eye(2), -1.0)
+    jax.jit(ntm.rank)(np.eye(2), tol=-1.0)
     slope = jax.grad(lambda rate: ntm.symmetric(2, rate)[0, 1])(0.3)
     close(slope, 1)
 

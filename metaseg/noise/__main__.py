@@ -1,8 +1,8 @@
-"""Lists every noise that configs can name, with its parameters and their defaults.
+"""Lists the noises that a config can name, with their parameters and defaults.
 
     python -m metaseg.noise [NAME ...]
 
-With names, the whole documentation of these noises.
+With names, prints the documentation of these noises.
 """
 
 import argparse
@@ -38,12 +38,19 @@ def main(
     parser = argparse.ArgumentParser(
         prog=prog, description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="show all about these")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="print the documentation of these noises",
+    )
     names = parser.parse_args(arguments).names
     for name in names:
         if name not in NOISES:
             known = ", ".join(NOISES)
-            print(f"error: NAME: unknown noise '{name}'; {known}", file=sys.stderr)
+            print(
+                f"error: NAME: got {name!r}, expected one of {known}", file=sys.stderr
+            )
             return 2
         print(f"{_signature(name)}\n\n{inspect.getdoc(NOISES[name].fn)}\n")
     if names:
@@ -52,9 +59,9 @@ def main(
         print(_signature(name))
         print(f"    {(inspect.getdoc(noise.fn) or '').partition(chr(10))[0]}")
     print(
-        "\nIn a config: config.noise.name and config.noise.PARAMETER; `noises` is a "
-        "tuple of such\nmappings. A parameter without a default must be given. "
-        "`python -m metaseg.noise NAME`\nsays more."
+        "\nIn a config: config.noise.name and config.noise.PARAMETER. A parameter "
+        "without a default must\nbe given. `noises` is a tuple with a mapping for each "
+        f"noise. `{prog} NAME` prints the\ndocumentation of a noise."
     )
     return 0
 

@@ -14,7 +14,7 @@ from jax.extend.random import threefry_2x32
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int32, Integer, Shaped, UInt32
 
-from metaseg.typing import AnyArray, Labels, Numbers, PRNGKey
+from metaseg.typing import AnyArray, Labels, Number, Numbers, PRNGKey
 
 __all__ = [
     "IDS",
@@ -68,7 +68,7 @@ def _swap_halves(block: jax.Array) -> jax.Array:
 
 
 def to_threshold(
-    probability: Shaped[ArrayLike, "*shape"] | Sequence[float],
+    probability: Shaped[ArrayLike, "*shape"] | Sequence[Number],
 ) -> UInt32[jax.Array, "..."]:
     """Returns the integer that random bits are below with a probability.
 

@@ -114,7 +114,7 @@ def _fraction(
 def _matrix(where: str, value: Any, num_classes: int | None) -> None:
     if num_classes is None:
         num_classes = len(value) if hasattr(value, "__len__") else 2
-    ntm.validate(value, num_classes, where)
+    ntm.validate(value, num_classes, where=where)
 
 
 def _weights(

@@ -113,7 +113,7 @@ def test_sample_follows_its_matrix(labels, fraction):
 )
 def test_sample_of_chosen_classes_follows_its_matrix(fraction, classes, fill):
     noisy = sample(MANY, jnp.array(fraction), classes=classes, fill=fill)
-    assert_follows(MANY, noisy, ntm.sampling(5, fraction, classes, fill))
+    assert_follows(MANY, noisy, ntm.sampling(5, fraction, classes=classes, fill=fill))
 
 
 def test_sample_to_void_leaves_what_the_diagonal_matrix_says():
@@ -254,7 +254,9 @@ def test_any_flip_and_its_matrix_agree_on_every_class(labels, percent):
 def test_any_sample_and_its_matrix_agree_on_every_class(labels, percent):
     fraction = jnp.array(percent) / 100
     noisy = sample(labels, fraction, classes=tuple(range(K)), fill=2)
-    assert_follows(labels, noisy, ntm.sampling(K, fraction, tuple(range(K)), 2))
+    assert_follows(
+        labels, noisy, ntm.sampling(K, fraction, classes=tuple(range(K)), fill=2)
+    )
 
 
 def test_a_curve_of_rates_is_one_compiled_program():
