@@ -1,4 +1,4 @@
-"""Examples in arrays, as training steps take them. Imports no jax."""
+"""The arrays of examples that training steps take. Imports no jax."""
 
 from typing import Any, NamedTuple
 
@@ -6,13 +6,13 @@ __all__ = ["Batch"]
 
 
 class Batch(NamedTuple):
-    """A batch, or a whole split; each leaf has the examples along its first axis.
+    """A batch or a whole split; the first axis of each array is the example.
 
     Attributes:
       images: float32 `[N, H, W, C]`.
-      labels: uint8 `[N, H, W]`, clean.
-      ids: uint32 `[N]`.
-      valid_size: int32 `[N, 2]`, height and width without padding.
+      labels: uint8 `[N, H, W]`, clean class ids; 255 is void.
+      ids: uint32 `[N]`, from which the noise of an example follows.
+      valid_size: int32 `[N, 2]`, height and width in pixels without padding.
     """
 
     images: Any

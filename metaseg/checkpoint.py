@@ -1,8 +1,10 @@
-"""Checkpoints of a run on Orbax: asynchronous, atomic, the newest and the best kept.
+"""Checkpoints of a run, written by Orbax: in the background, atomic, verified.
 
-A checkpoint holds the train state, and in JSON the progress that goes with it: metric
-history, state of the data iterator, hash of the config. Its digest tells whether what
-is read back is what was written. May import `errors` and `parallel.processes`.
+A checkpoint holds the train state and, in JSON, the progress of the run: plain values
+such as the step, the history of metrics and a hash of the config. No iterator is saved,
+since the order of the examples follows from the step. A digest of the arrays shows
+whether they are read back as they were written. The newest checkpoints and the best one
+are kept. May import `errors` and `parallel.processes`.
 """
 
 import contextlib
@@ -23,16 +25,16 @@ from metaseg.parallel import processes
 
 __all__ = ["Checkpoints", "Restored", "digest"]
 
-KEPT = 2  # newest ones, so that a damaged one has another before it
+KEPT = 2  # newest checkpoints: if the last one is damaged, there is another
 
 
 class Restored(NamedTuple):
-    """What a checkpoint held.
+    """The contents of a checkpoint.
 
     Attributes:
-      step: steps that had been taken.
-      state: the tree that was saved.
-      progress: plain values, as they were given to `save`.
+      step: Number of steps taken before it was saved.
+      state: The tree of arrays that was saved.
+      progress: The plain values that were saved.
     """
 
     step: int
@@ -43,20 +45,22 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints in one folder.
 
-    A checkpoint appears whole or not at all: Orbax writes under another name and
-    renames. Saving goes on in the background while the next steps are taken; an error
-    there, such as a full disk, is raised by the next call.
+    A checkpoint is there as a whole or not at all: Orbax writes it under another name
+    and renames it. It is written in the background while the next steps run. An error,
+    such as a full disk, is raised by the next call.
     """
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         """Opens a folder.
 
         Args:
-          folder: made if it is missing, unless `read_only`.
-          read_only: whether nothing is to be written or deleted.
+          folder: Folder of the checkpoints; created if it is missing, unless
+            `read_only`.
+          read_only: Whether nothing may be written or deleted.
         """
         self._folder = folder.absolute()
-        # Orbax leaves what went wrong in each array's own task; one of them is raised.
+        # Each array has a task with an error of its own, and Orbax raises one of them:
+        # asyncio need not log the others.
         python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
         with _only_errors_logged():  # it warns of what read_only means
             options = ocp.CheckpointManagerOptions(
@@ -87,18 +91,19 @@ class Checkpoints:
         """Starts to write a checkpoint; the arrays may be donated afterwards.
 
         Args:
-          step: steps taken; a checkpoint of this step that is there is kept as it is.
-          state: any tree of arrays, a `TrainState` for one.
-          progress: plain values that go with it.
-          score: of the validation at this step, if there was one: higher is better.
+          step: Number of steps taken; an existing checkpoint of this step is kept.
+          state: Tree of arrays, such as a `TrainState`.
+          progress: Plain values, which are written as JSON.
+          score: Score of the validation at this step, if there was one; higher is
+            better.
 
         Raises:
-          OSError: this or an earlier checkpoint could not be written.
+          OSError: If this or an earlier checkpoint cannot be written.
         """
         if step in self._manager.all_steps():
             return
-        # A copy: on CPU the arrays' own memory would be written while the next step,
-        # to which they are donated, overwrites it.
+        # Orbax would write from the arrays' own memory on a CPU, which the next step
+        # overwrites, since the arrays are donated to it.
         state = jax.tree.map(jnp.copy, state)
         facts = {"step": step, "digest": digest(state), "progress": dict(progress)}
         self._manager.save(
@@ -111,7 +116,7 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, oldest first."""
+        """Returns the steps that have a checkpoint, in increasing order."""
         return sorted(self._manager.all_steps())
 
     def restore_newest(
@@ -120,15 +125,15 @@ class Checkpoints:
         """Reads the newest checkpoint that can be read.
 
         Args:
-          like: a tree of the same structure, of arrays or `jax.ShapeDtypeStruct` with
-            shardings; the devices may be others than those of the saved arrays.
-          report: is told of each checkpoint that is damaged.
+          like: Tree of the same structure, of arrays or of `jax.ShapeDtypeStruct` with
+            shardings. The devices may differ from those of the saved arrays.
+          report: Function that takes a line about each damaged checkpoint.
 
         Returns:
-          What it held, or None if there is no checkpoint.
+          The contents of the checkpoint, or None if there is no checkpoint.
 
         Raises:
-          InputError: there are checkpoints, but none can be read.
+          InputError: If there are checkpoints, but none can be read.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -151,8 +156,15 @@ class Checkpoints:
     def restore(self, step: int, like: Any) -> Restored:
         """Reads the checkpoint of one step.
 
+        Args:
+          step: One of `steps`.
+          like: As in `restore_newest`.
+
+        Returns:
+          The contents of the checkpoint.
+
         Raises:
-          ValueError: what was read is not what was written.
+          ValueError: If the arrays differ from those that were saved.
         """
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         found = self._manager.restore(
@@ -167,12 +179,16 @@ class Checkpoints:
         return Restored(step, found["state"], facts["progress"])
 
     def progress(self, step: int) -> dict[str, Any]:
-        """The plain values of a checkpoint, without its arrays."""
+        """Reads the plain values of the checkpoint of one step, without its arrays."""
         args = ocp.args.Composite(progress=ocp.args.JsonRestore())
         return self._manager.restore(step, args=args)["progress"]["progress"]
 
     def best_step(self) -> int | None:
-        """The step with the highest score; the newest one if none has a score."""
+        """Returns the step with the highest score; the newest one if none has a score.
+
+        Of equal scores the first step counts. The result is None if there is no
+        checkpoint.
+        """
         scores = {
             step: metrics["score"]
             for step in self._manager.all_steps()
@@ -183,12 +199,12 @@ class Checkpoints:
         return max(scores, key=lambda step: (scores[step], -step))
 
     def wait(self) -> None:
-        """Returns when everything is on disk; raises what went wrong."""
+        """Waits until everything is on disk; raises the error of a failed write."""
         self._manager.wait_until_finished()
         self._manager.check_for_errors()
 
     def close(self) -> None:
-        """Waits and lets go of the folder; what goes wrong is for `wait` to raise."""
+        """Waits and closes the folder; raises no error of a write, as `wait` does."""
         with contextlib.suppress(Exception):
             self._manager.close()
 
@@ -206,7 +222,8 @@ def _only_errors_logged() -> Iterator[None]:
 def digest(tree: Any) -> int:
     """Computes the CRC-32 of the bytes of all arrays of a tree, in their order.
 
-    The same wherever the arrays lie; every process of a run has to ask for it.
+    It does not depend on the devices of the arrays. Every process of a run has to call
+    it.
 
     Args:
       tree: Tree of arrays.

@@ -1,15 +1,14 @@
 """The training and evaluation steps: pure functions of state, data and keys.
 
 Noise, augmentation, network, loss and update are one program, so that labels are
-corrupted on device as they are needed and many steps run per dispatch. May import
-`batch`, `decoding` and `losses`.
+corrupted on device when they are needed and one call runs many steps. May import
+`batch`, `decoding`, `losses`, `errors` and `typing`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from metaseg import decoding
 from metaseg.batch import Batch
 from metaseg.errors import InputError
 from metaseg.losses import SumsFn
+from metaseg.typing import Matrix
 
 __all__ = [
     "Step",
@@ -45,12 +45,12 @@ class TrainState(struct.PyTreeNode):
     """Everything that a step changes.
 
     Attributes:
-      step: int32 scalar, steps taken.
-      params: network parameters.
-      batch_stats: running statistics of batch norm; empty for other norms.
-      opt_state: state of the optax chain.
-      ema_params: exponential moving average of `params` and `batch_stats`, evaluated in
-        their place; None if no average is kept.
+      step: Number of steps taken, int32 scalar.
+      params: Parameters of the network.
+      batch_stats: Running statistics of batch norm; empty for other norms.
+      opt_state: State of the optimizer.
+      ema_params: Exponential moving average of `params` and `batch_stats`, which is
+        evaluated in their place; None if no average is kept.
     """
 
     step: jax.Array
@@ -60,7 +60,7 @@ class TrainState(struct.PyTreeNode):
     ema_params: Any = None
 
     def variables(self) -> dict[str, Any]:
-        """What to evaluate with: the average if one is kept."""
+        """Returns the variables to evaluate: the average if one is kept."""
         if self.ema_params is not None:
             return dict(self.ema_params)
         return {"params": self.params, "batch_stats": self.batch_stats}
@@ -80,26 +80,26 @@ def gather(data: Batch, rows: jax.Array) -> Batch:
 
 
 class Step(NamedTuple):
-    """The static parts of a training step, bound once per run.
+    """The static parts of a training step, which are the same during a run.
 
     Attributes:
       model: Flax network, `images -> logits`.
-      optimizer: optax chain.
-      loss: `(logits, labels) -> losses.Sums`, of which the mean is minimised.
+      optimizer: Optax gradient transformation.
+      loss: `(logits, labels) -> losses.Sums`; a step minimises the mean of the sums.
       noise: `(key, label) -> label` for one example.
       augment: `(key, image, label, valid_size) -> (image, label)` for one example.
-      online: whether an example's noise is drawn anew each step (else: the same in
-        every epoch).
-      ema_decay: decay of the moving average of the weights; 0 keeps none.
-      gather: `(data, rows) -> batch`; by default `rows` of the arrays of `data`. Where
-        examples are rendered, `rows` may be their ids.
-      grad_accum_steps: number of parts of a batch, differentiated one after the other
-        for one update. Batch norm sees each part by itself; everything else is as for
+      online: Whether the noise of an example is drawn anew in each step; otherwise it
+        is the same in every epoch.
+      ema_decay: Decay of the moving average of the weights; 0 keeps none.
+      gather: `(data, rows) -> batch`; by default takes `rows` of the arrays of `data`.
+        For examples rendered on the device, `rows` may be their ids.
+      grad_accum_steps: Number of parts of a batch that are differentiated one after the
+        other for one update. Batch norm sees each part alone; everything else is as for
         the whole batch.
-      axis_name: of the mapped axis along which the batch continues on other devices,
-        under `jax.pmap`; under `jax.jit` arrays are global and this is None.
-      platform: "cpu", "cuda", "tpu", ... that the step is compiled for, on which only
-        its speed depends; by default that of JAX's default backend.
+      axis_name: Name of the mapped axis along which the batch continues on other
+        devices, for `jax.pmap`; None for `jax.jit`, whose arrays are global.
+      platform: "cpu", "cuda", "tpu", ... that the step is compiled for; only its speed
+        depends on it. By default the platform of JAX's default backend.
     """
 
     model: nn.Module
@@ -139,10 +139,10 @@ def mapped(parts: Step, axis_name: str | None) -> Step:
     return parts._replace(model=model, axis_name=axis_name)
 
 
-@lru_cache(maxsize=8)  # an ensemble asks again and again
+@lru_cache(maxsize=8)  # an ensemble calls it once for each member
 def _init(model: nn.Module) -> Any:
-    # Compiled: run eagerly, every operation would be compiled on its own.
-    # Unoptimised: it runs once, and drawing random numbers takes long to optimise.
+    # Compiled as a whole, since an eager call would compile each operation alone; not
+    # optimised, since it runs once and random numbers take long to optimise.
     return jax.jit(
         partial(model.init, train=False),
         compiler_options={"xla_backend_optimization_level": 0},
@@ -160,11 +160,11 @@ def create_state(
     """Draws initial weights.
 
     Args:
-      key: typed PRNG key.
+      key: PRNG key.
       model: Flax network.
-      optimizer: optax chain.
-      image_shape: `(H, W, C)` that the network is traced with.
-      ema: whether to keep a moving average of the weights.
+      optimizer: Optax gradient transformation.
+      image_shape: `(H, W, C)` of the image that the network is traced with.
+      ema: Whether to keep a moving average of the weights.
 
     Returns:
       The state at step 0.
@@ -191,8 +191,9 @@ def _corrupt_and_augment(
 ) -> tuple[jax.Array, jax.Array]:
     """Noisy, augmented `(images, labels)` of a batch.
 
-    The noise key of an example is folded with its id alone, so its noise depends on
-    nothing else in the batch; the augmentation key with its place in the batch.
+    The noise key is folded with the id of an example only, so its noise depends on
+    nothing else in the batch. The augmentation key is folded with the place of the
+    example in the batch.
     """
 
     def one(example: Batch, place: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -204,12 +205,12 @@ def _corrupt_and_augment(
 
 
 def _sum(parts: Step, tree: Any) -> Any:
-    """The sum over all devices of the mapped axis, where there is one."""
+    """The sum over all devices of the mapped axis, if there is one."""
     return tree if parts.axis_name is None else jax.lax.psum(tree, parts.axis_name)
 
 
 class _Gradient(NamedTuple):
-    """Of the mean loss over `weight` terms, with the statistics that came with it."""
+    """Gradient of the mean loss over `weight` terms, and the statistics afterwards."""
 
     weight: jax.Array
     loss: jax.Array
@@ -235,7 +236,7 @@ def _differentiate(
             mutable=["batch_stats"],
         )
         sums = parts.loss(logits, labels)
-        # This device's share of the mean over all of them.
+        # This device's share of the mean over all devices.
         share = sums._replace(weight=_sum(parts, sums.weight)).mean()
         return share, (sums.weight, updated.get("batch_stats", {}))
 
@@ -249,10 +250,10 @@ def _differentiate(
 def _accumulate(
     parts: Step, state: TrainState, batch: Batch, places: jax.Array, keys: _Keys
 ) -> _Gradient:
-    """The gradient of a batch taken in parts: the mean of theirs by their weight.
+    """The gradient of a batch taken in parts: the weighted mean of their gradients.
 
-    Part j holds every `grad_accum_steps`-th example from the j-th on. So each device
-    has as much of every part, and a part is the same for any number of devices.
+    Part j holds every `grad_accum_steps`-th example from the j-th on. So every device
+    has an equal share of each part, and a part is the same for any number of devices.
     """
     count = parts.grad_accum_steps
 
@@ -286,18 +287,19 @@ def train_step(
     noise_key: jax.Array,
     augment_key: jax.Array,
 ) -> tuple[TrainState, jax.Array]:
-    """One update on one batch.
+    """Updates the weights once, on one batch.
 
     Args:
-      parts: static parts of the step.
-      state: before the step.
-      batch: examples with clean labels; corrupted here. With `parts.axis_name`, the
-        part of the batch that lies on this device.
-      noise_key: typed key of the noise, the same for the whole run.
-      augment_key: typed key of the augmentation, the same for the whole run.
+      parts: Static parts of the step.
+      state: State before the step.
+      batch: Examples with clean labels, which the step corrupts. With
+        `parts.axis_name`, the part of the batch on this device.
+      noise_key: PRNG key of the noise, the same for the whole run.
+      augment_key: PRNG key of the augmentation, the same for the whole run.
 
     Returns:
-      `(state, loss)` after the step; the loss is NaN if any gradient is not finite.
+      `(state, loss)`: the state after the step, and the loss before it, a float32
+      scalar that is NaN if a gradient is not finite.
     """
     if parts.online:
         noise_key = jax.random.fold_in(noise_key, state.step)
@@ -341,20 +343,21 @@ def train_steps(
     noise_key: jax.Array,
     augment_key: jax.Array,
 ) -> tuple[TrainState, jax.Array]:
-    """Several updates in one dispatch, on a data set that lives on the device.
+    """Updates the weights several times in one call, with the data on the device.
 
     Args:
-      parts: static parts of the step.
-      state: before the first step.
-      data: what `parts.gather` takes, by default the whole training split.
-      rows: `[steps, batch]`, the rows of `data` that make up each batch.
-      count: how many of the steps to take, so that one program serves a shorter rest;
-        of no effect if `rows` holds a single step.
-      noise_key: as in `train_step`.
-      augment_key: as in `train_step`.
+      parts: Static parts of the step.
+      state: State before the first step.
+      data: First argument of `parts.gather`; by default the whole training split.
+      rows: Integer `[steps, batch]`, rows of `data` that make up each batch.
+      count: Number of steps to take, at most `steps`, so that one program serves a last
+        call with fewer steps; of no effect if `steps` is 1.
+      noise_key: As in `train_step`.
+      augment_key: As in `train_step`.
 
     Returns:
-      `(state, losses)`, the losses `[steps]`, 0 for steps not taken.
+      `(state, losses)`: the state after the last step, and float32 losses `[steps]`, 0
+      for steps that were not taken.
     """
 
     def one(i: jax.Array | int, carry: tuple[TrainState, jax.Array]) -> Any:
@@ -386,26 +389,31 @@ def default_steps_per_dispatch(platform: str | None = None) -> int:
 
 
 class Evaluation(NamedTuple):
-    """Statistics per image, and the loss against the clean labels."""
+    """Scores of images against their clean labels.
+
+    Attributes:
+      statistics: Counts of each image, from which the measures follow.
+      loss: Loss of each image, float32 `[N]`.
+    """
 
     statistics: decoding.Statistics
     loss: jax.Array
 
 
 def eval_step(
-    parts: Step, variables: Any, batch: Batch, matrix: chex.Array | None
+    parts: Step, variables: Any, batch: Batch, matrix: Matrix | None
 ) -> tuple[Evaluation, jax.Array]:
     """Scores a batch of whole images against their clean labels.
 
     Args:
-      parts: static parts of the step (network and loss are used).
-      variables: of `TrainState.variables`.
-      batch: examples; void pixels count in nothing.
-      matrix: noise transition matrix of the training labels, or None.
+      parts: Static parts of the step, of which it uses network and loss.
+      variables: Variables of the network, of `TrainState.variables`.
+      batch: Examples; void pixels never count.
+      matrix: `[K, K]` noise transition matrix of the training labels, or None.
 
     Returns:
-      `(evaluation, probability)`: per-image statistics and losses `[N]`, and class
-      probabilities `[N, H, W, K]`, which cost nothing where they are not used.
+      `(evaluation, probability)`: statistics and loss of each image, and float32 class
+      probabilities `[N, H, W, K]`, which XLA does not compute if they are not used.
     """
     logits: Any = parts.model.apply(variables, batch.images, train=False)
     loss = jax.vmap(parts.loss)(logits, batch.labels).mean()
@@ -427,17 +435,18 @@ def evaluate(
 
     Args:
       step: `eval_step` with its static parts bound.
-      variables: of `TrainState.variables`, or what else `step` takes first.
-      examples: the split in batches of one size, filled up at the end.
-      count: examples in the split.
-      keep: of how many leading examples to keep the probabilities.
-      axis: of the results, along which the examples lie; 1 where a step evaluates
+      variables: First argument of `step`, such as `TrainState.variables()`.
+      examples: Batches of one size; the last one is filled up.
+      count: Number of examples in the split.
+      keep: Number of leading examples whose probabilities are kept.
+      axis: Axis of the results along which the examples lie; 1 if `step` evaluates
         several networks.
-      to_host: brings an array of the step to the host.
+      to_host: Function that copies an array of the step to the host.
 
     Returns:
-      NumPy statistics and losses of all examples in the split's order, and class
-      probabilities `[keep, H, W, K]` or None.
+      `(evaluation, probability)`: NumPy statistics and losses of all examples in the
+      order of the split, and class probabilities `[keep, H, W, K]`, or None if `keep`
+      is 0.
     """
     found, kept, seen = [], [], 0
     for batch in examples:

@@ -1,7 +1,8 @@
-"""U-Net: encoder and decoder joined by skips; imports flax and `models.layers`.
+"""U-Net: an encoder and a decoder with skip connections.
 
 Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image
-Segmentation", MICCAI 2015, in the form with batch norm and padded convolutions.
+Segmentation", MICCAI 2015, in the form with batch norm and padded convolutions. May
+import `layers` and flax.
 """
 
 from collections.abc import Callable
@@ -21,18 +22,19 @@ Initializer = Callable[..., jax.Array]
 class UNet(nn.Module):
     """U-Net with two 3x3 convolutions, norm and ReLU per level.
 
-    Called as `model.apply(variables, images, train=..., mutable=["batch_stats"])`.
-    Parameters, statistics and logits are float32 whatever the compute dtype.
+    Call it as `model.apply(variables, images, train=..., mutable=["batch_stats"])`.
+    Parameters, statistics and logits are float32 for every compute dtype.
 
     Attributes:
-      num_classes: K; two classes share one output channel, the foreground's logit.
-      width: channels of the first level, doubled at each pooling.
-      depth: number of poolings.
+      num_classes: Number of classes K; two classes share one output channel, the logit
+        of the foreground.
+      width: Channels of the first level, doubled at each pooling.
+      depth: Number of poolings.
       norm: "batch", "group" (of 8 channels) or "none".
-      dtype: dtype of activations and products.
-      kernel_init: initializer of all kernels; biases start at zero.
-      axis_name: of the mapped axis along which the batch continues on other devices;
-        batch norm takes its statistics over all of them.
+      dtype: Type of activations and products.
+      kernel_init: Initializer of all kernels; biases start at zero.
+      axis_name: Name of the mapped axis along which the batch continues on other
+        devices; batch norm computes its statistics over all of them.
     """
 
     num_classes: int = 2
@@ -45,12 +47,12 @@ class UNet(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Multiple to which the sides of an image are padded inside the call."""
+        """Number of pixels; the call pads the sides of an image to a multiple of it."""
         return 2**self.depth
 
     @property
     def channels(self) -> int:
-        """Channels of the logits: 1 for two classes, else one per class."""
+        """Number of channels of the logits: 1 for two classes, else K."""
         return 1 if self.num_classes == 2 else self.num_classes
 
     @nn.compact
@@ -58,9 +60,9 @@ class UNet(nn.Module):
         """Maps images to logits.
 
         Args:
-          images: `[..., H, W, C]` float; H and W of any size, since the image is
-            extended to a multiple of `stride` and the logits cropped back.
-          train: whether batch norm uses, and records, the statistics of the batch.
+          images: Float `[..., H, W, C]` of any H and W: images are padded to a multiple
+            of `stride`, and the logits are cropped.
+          train: Whether batch norm uses and records the statistics of the batch.
 
         Returns:
           `[..., H, W, 1]` float32 for two classes, else `[..., H, W, K]`.
@@ -131,8 +133,8 @@ class _BatchNormRelu(nn.Module):
             gain = scale * jax.lax.rsqrt(var.value + self.epsilon)
             shift = bias + (offset - mean.value) * gain
             return nn.relu(x * gain + shift).astype(x.dtype)
-        # Subtracting the mean of the batch cancels the offset, whose gradient is
-        # therefore zero: it only shows in the running mean.
+        # Subtracting the mean of the batch cancels the offset, so its gradient is zero
+        # and only the running mean contains it.
         y, batch_mean, batch_var = layers.batch_norm_relu(
             x, scale, bias, self.epsilon, self.axis_name
         )
@@ -146,7 +148,7 @@ class _BatchNormRelu(nn.Module):
 class _GroupNormRelu(nn.Module):
     """Group norm, in groups of 8 channels where possible, and ReLU of `x + offset`."""
 
-    axis_name: str | None = None  # of no effect: an image is never divided
+    axis_name: str | None = None  # of no effect: an image lies on one device
 
     @nn.compact
     def __call__(self, x: jax.Array, offset: jax.Array, train: bool) -> jax.Array:
@@ -174,7 +176,7 @@ def _extend(x: jax.Array, stride: int) -> jax.Array:
     """Repeats the lower and right edge until both sides are multiples of `stride`."""
     for axis in (1, 2):
         missing = -x.shape[axis] % stride
-        if missing:  # only these axes are touched: the others may be sharded
+        if missing:  # other axes are left alone, as they may be sharded
             edge = jax.lax.slice_in_dim(x, x.shape[axis] - 1, None, axis=axis)
             x = jnp.concatenate([x, jnp.repeat(edge, missing, axis)], axis)
     return x

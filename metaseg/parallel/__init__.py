@@ -1,9 +1,9 @@
-"""How a run is spread over devices and processes, and what its steps cost.
+"""Runs on several devices and processes, and the cost of their steps.
 
-- `layout`: one step, compiled by `jax.jit` over a mesh or by `jax.pmap`, for one run or
-  for many of them side by side.
-- `processes`: several processes, on one machine or many, that do one run together.
-- `cost`: FLOPs of a network, and what devices can do.
+- `layout` compiles a step by `jax.jit` over a mesh or by `jax.pmap`, for one run or for
+  several runs side by side.
+- `processes` connects several processes, on one machine or on many, for one run.
+- `cost` counts FLOPs of networks and knows the peak rates of devices.
 
 May import `checks` and `errors`.
 """

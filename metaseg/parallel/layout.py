@@ -1,9 +1,10 @@
-"""Steps compiled and laid out over devices: a mesh with `jax.jit`, or `jax.pmap`.
+"""Compiles steps and lays their arrays out over devices: a mesh, or `jax.pmap`.
 
 A training program is `(settings, state, data, rows, count) -> (state, losses)` and an
-evaluation program `(settings, state, batch) -> (evaluation, probability)`, both pure.
-`settings` are arrays in which one run differs from another: keys, rates. Where a layout
-has several members, each a run of its own, settings and state lead with them.
+evaluation program `(settings, state, batch) -> (evaluation, probability)`; both are
+pure. `settings` are the arrays in which one run differs from another, such as keys and
+rates. If a layout has several members, each of them is a run, and the first axis of
+every array of settings and state is the member.
 """
 
 import math
@@ -28,22 +29,22 @@ P = PartitionSpec
 
 
 class Program:
-    """A compiled step, called like the function it was made of.
+    """A compiled step, called like the function that was compiled.
 
     Attributes:
-      executable: what XLA made of it.
+      executable: Compiled program of XLA.
     """
 
     def __init__(self, call: Callable[..., Any], executable: Any) -> None:
-        """Takes what to call, and what XLA made of the step."""
+        """Takes the function to call and the program of XLA."""
         self._call, self.executable = call, executable
 
     def __call__(self, *args: Any) -> Any:
-        """Runs the step; what it takes first, after the settings, may be donated."""
+        """Runs the step; a training step overwrites the state that it takes."""
         return self._call(*args)
 
     def device_bytes(self) -> int | None:
-        """Memory that the step needs on each device, bytes; None where not known."""
+        """Returns the memory in bytes that the step needs on a device, if known."""
         found = self.executable.memory_analysis()
         if found is None:
             return None
@@ -56,13 +57,14 @@ class Program:
 
 
 class Layout(ABC):
-    """Where everything of a run lies; see `build`.
+    """The devices on which the arrays of a run lie; see `build`.
 
     Attributes:
-      members: how many runs are trained side by side; 1 has no axis for them.
-      axis_name: for `training.Step`: the mapped axis of "pmap", None for "jit".
-      batch_devices: over how many devices a batch is spread.
-      devices: all of them.
+      members: Number of runs that are trained side by side; arrays of one run have no
+        axis for it.
+      axis_name: Name of the mapped axis for `training.mapped`; None for "jit".
+      batch_devices: Number of devices over which a batch is spread.
+      devices: All devices.
     """
 
     members: int
@@ -72,19 +74,19 @@ class Layout(ABC):
 
     @abstractmethod
     def put_settings(self, settings: Any) -> Any:
-        """Lays out what runs differ in; with members, leaves lead with them."""
+        """Lays out settings; with members, their first axis is the member."""
 
     @abstractmethod
     def put_state(self, state: Any) -> Any:
-        """Lays out a train state; with members, leaves lead with them."""
+        """Lays out a train state; with members, its first axis is the member."""
 
     @abstractmethod
     def get_state(self, placed: Any) -> Any:
-        """The inverse of `put_state`: what a checkpoint holds, on any layout."""
+        """Inverts `put_state`; the result is the same for every layout."""
 
     @abstractmethod
     def put_data(self, data: Any) -> Any:
-        """Lays out a whole data set, a copy on each device."""
+        """Copies a whole data set to each device."""
 
     @abstractmethod
     def put_rows(self, rows: np.ndarray) -> Any:
@@ -92,7 +94,7 @@ class Layout(ABC):
 
     @abstractmethod
     def put_batch(self, batch: Any) -> Any:
-        """Lays out a batch, of which each process gives its own part."""
+        """Lays out a batch, of which each process passes its own part."""
 
     @abstractmethod
     def train(self, step: Callable[..., Any], *args: Any) -> Program:
@@ -103,18 +105,15 @@ class Layout(ABC):
         """Compiles an evaluation program for arguments laid out like these."""
 
     def part(self) -> tuple[int, int]:
-        """This process's part of each batch: its index, and the number of parts."""
+        """Returns which part of a batch this process holds, and of how many parts."""
         return 0, 1
 
     def to_host(self, x: Any) -> np.ndarray:
-        """An array on the host, whole, whatever process its parts are in.
-
-        Every process has to ask for it.
-        """
+        """Copies a whole array to the host; every process has to call it."""
         return processes.to_host(x)
 
     def round_up(self, batch_size: int) -> int:
-        """The next batch size that can be spread evenly."""
+        """Returns the smallest batch size from `batch_size` on that divides evenly."""
         return -(-batch_size // self.batch_devices) * self.batch_devices
 
 
@@ -125,25 +124,26 @@ def build(
     *,
     compiler_options: Mapping[str, Any] | None = None,
 ) -> Layout:
-    """Lays a run, or several, out over devices.
+    """Lays one run or several runs out over devices.
 
-    "jit" lays a mesh of the axes `member` and `data` over them. Batches are split along
-    `data`, weights are whole everywhere, and XLA puts in what has to be exchanged, so
-    that batch norm sees the whole batch. Members are split along `member` as evenly as
-    their number allows, and those of one device are vmapped. "pmap" maps one axis,
-    `data`, and the step exchanges by itself; members are all on every device, vmapped.
+    "jit" makes a mesh with the axes `member` and `data`. It splits batches along `data`
+    and copies weights to all devices; XLA inserts the communication, so that batch norm
+    sees the whole batch. Members are split along `member` as evenly as their number
+    allows, and the members of one device are vmapped. "pmap" maps one axis, `data`, and
+    the step itself communicates; every device has all members, vmapped.
 
     Args:
-      partitioner: one of `PARTITIONERS`.
-      devices: by default all, those of other processes too.
-      members: independent runs.
-      compiler_options: of XLA.
+      partitioner: One of `PARTITIONERS`.
+      devices: Devices; by default all, including those of other processes.
+      members: Number of independent runs.
+      compiler_options: Options of XLA.
 
     Returns:
       The layout.
 
     Raises:
-      InputError: unknown partitioner, or "pmap" over several processes.
+      InputError: If the partitioner is unknown, or "pmap" gets devices of several
+        processes.
     """
     devices = jax.devices() if devices is None else list(devices)
     options = dict(compiler_options or {})
@@ -170,7 +170,7 @@ class _Jit(Layout):
         self.members, self.batch_devices = members, len(devices) // groups
         self.devices = devices
         grid = np.array(devices, object).reshape(groups, self.batch_devices)
-        # Sharding is XLA's to propagate: the networks' reshapes say nothing of it.
+        # Auto: XLA propagates shardings, as reshapes in the networks state none.
         self._mesh = Mesh(grid, (MEMBER, DATA), axis_types=(AxisType.Auto,) * 2)
         self._options = options
         self._state = P(MEMBER) if members > 1 else P()
@@ -207,8 +207,8 @@ class _Jit(Layout):
         return jax.tree.map(put, batch)
 
     def part(self) -> tuple[int, int]:
-        # Devices are in order of their processes, so that a process has consecutive
-        # columns of the mesh, or whole rows.
+        # Devices are in the order of their processes, so a process has consecutive
+        # columns of the mesh or whole rows.
         here = [d.process_index == jax.process_index() for d in self._mesh.devices.flat]
         columns = np.flatnonzero(np.reshape(here, self._mesh.devices.shape).any(axis=0))
         return int(columns[0]) // len(columns), self.batch_devices // len(columns)
@@ -231,7 +231,7 @@ class _Jit(Layout):
         specs: tuple[PartitionSpec, ...],
         out_axes: tuple[int, int],
     ) -> Callable[..., Any]:
-        """The step of all members, each group of devices with its own members."""
+        """Maps the step over the members; each group of devices has its own members."""
         if self.members == 1:
             return step
         in_axes = [s.index(MEMBER) if MEMBER in s else None for s in specs]
@@ -258,7 +258,7 @@ class _Jit(Layout):
 
 
 class _Pmap(Layout):
-    """Arrays that lead with the devices."""
+    """Arrays whose first axis is the device."""
 
     axis_name = DATA
 
@@ -271,13 +271,13 @@ class _Pmap(Layout):
         self._sharding = NamedSharding(mesh, P(DATA))
 
     def _split(self, x: Any, axis: int) -> Any:
-        """One axis cut into equal parts, the devices' first."""
+        """Splits one axis into equal parts; their axis becomes the first."""
         size = x.shape[axis] // self.batch_devices
         shape = (*x.shape[:axis], self.batch_devices, size, *x.shape[axis + 1 :])
         return np.moveaxis(x.reshape(shape), axis, 0)
 
     def _copies(self, x: Any) -> jax.Array:
-        # Per device, as the whole need not fit on one of them.
+        # One device after the other, as all copies may not fit on one device.
         shape = (self.batch_devices, *np.shape(x))
         return jax.make_array_from_callback(
             shape, self._sharding, lambda _: np.asarray(x)[None]
@@ -338,7 +338,7 @@ class _Pmap(Layout):
 
 
 class _InTurns(Layout):
-    """Members one after the other, by a program for one of them."""
+    """Runs members one after the other with the program of a single run."""
 
     def __init__(self, one: Layout, members: int) -> None:
         self.members, self._one = members, one
@@ -418,7 +418,7 @@ def _stacked(trees: Sequence[Any]) -> Any:
 
 
 def _put(tree: Any, sharding: NamedSharding) -> Any:
-    """Lays out arrays that every process has whole."""
+    """Lays out arrays that every process holds as a whole."""
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 

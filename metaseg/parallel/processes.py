@@ -1,7 +1,7 @@
-"""Several processes that do one run together: one for each host or device.
+"""Several processes for one run: one process for each host or device.
 
-JAX's distributed runtime connects them, notices when one of them dies, and agrees with
-all of them on the step to stop at. May import `errors` only.
+JAX's distributed runtime connects the processes, notices when one of them dies, and
+finds the step at which all of them stop. May import `errors` only.
 """
 
 import os
@@ -29,8 +29,8 @@ __all__ = [
     "wait_for_all",
 ]
 
-# How long a process may be silent before the others give up on it. Every process sends
-# its sign of life from a thread of its own, so that long steps do not delay it.
+# A process that sends no heartbeat for this time counts as dead. The heartbeat comes
+# from a thread of its own, so long steps do not delay it.
 HEARTBEAT_SECONDS = 30
 
 
@@ -42,14 +42,14 @@ def initialize(
     """Connects this process to the others of a run, before jax is used.
 
     Args:
-      coordinator: `host:port` of process 0. Without it, all three follow from the
-        environment: of a TPU pod, Slurm, Open MPI, or a Kubernetes indexed Job.
-      num_processes: how many there are.
-      process_id: which of them this is, from 0.
+      coordinator: `host:port` of process 0. Without it, all three arguments follow from
+        the environment of a TPU pod, Slurm, Open MPI or a Kubernetes indexed Job.
+      num_processes: Number of processes.
+      process_id: Number of this process, from 0.
 
     Raises:
-      InputError: flags that do not fit together, no such environment, or processes that
-        do not turn up.
+      InputError: If the arguments do not fit together, there is no such environment, or
+        the other processes cannot be reached.
     """
     given = {
         "coordinator": coordinator,
@@ -64,13 +64,13 @@ def initialize(
         )
     if not missing:
         _check(str(coordinator), int(num_processes or 0), int(process_id or 0))
-    logging.set_verbosity(logging.ERROR)  # it tells each address twice
+    logging.set_verbosity(logging.ERROR)  # jax logs each address twice
     try:
         jax.distributed.initialize(
             coordinator,
             num_processes,
             process_id,
-            # What is given is all there is to know: nothing is to be looked for.
+            # Given arguments are complete: jax need not look at the environment.
             cluster_detection_method=None if missing else "deactivate",
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
@@ -96,17 +96,17 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
 
 
 def count() -> int:
-    """Number of processes of the run."""
+    """Returns the number of processes of the run."""
     return jax.process_count()
 
 
 def name() -> str:
-    """Which of the processes this is, in words."""
+    """Returns the name of this process for messages, such as "process 0 of 2"."""
     return f"process {jax.process_index()} of {count()}"
 
 
 def is_primary() -> bool:
-    """Whether this is process 0, which alone writes logs, results and reports."""
+    """Returns whether this is process 0, which alone writes logs and results."""
     return jax.process_index() == 0
 
 
@@ -129,20 +129,20 @@ def decide(primary: Callable[[], int]) -> int:
     if is_primary():
         try:
             found = primary()
-        except Exception as error:  # the others have to hear of it first
+        except Exception as error:  # raised below, after the others were told
             failed = error
     found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
     if failed is not None:
         raise failed
     if found < 0:
-        raise InputError("process 0 stopped the run, and says why")
+        raise InputError("process 0 stopped the run; its message says why")
     return found
 
 
 def to_host(x: Any) -> np.ndarray:
     """Copies an array to the host, from all devices and processes that hold parts.
 
-    Every process has to ask for it.
+    Every process has to call it.
 
     Args:
       x: Array.
@@ -160,7 +160,7 @@ def to_host(x: Any) -> np.ndarray:
 def must_stop(step: int) -> bool:
     """Returns whether all processes are to stop after this step.
 
-    Every process has to ask after each step, and all get the same answer.
+    Every process has to call it after each step, and all get the same answer.
 
     Args:
       step: Number of the step.
@@ -184,7 +184,7 @@ def wait_for_all(where: str) -> None:
 def leave(status: int) -> None:
     """Ends this process at once.
 
-    An ordinary exit would wait for processes that may be gone, for minutes.
+    An ordinary exit would wait minutes for processes that may have died.
 
     Args:
       status: Exit status.
