@@ -1,6 +1,7 @@
 """The verbs of daily use, for notebooks and scripts: arrays or folders in, runs out.
 
-The command line calls the same functions of `metaseg.runs`.
+The command line calls the same functions of `metaseg.runs`. Training keeps compiled
+programs for the next run, see `metaseg.host.cache_compiled_programs`.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from metaseg import files
+from metaseg import files, host
 from metaseg.data.arrays import from_arrays, from_images
 from metaseg.data.dataset import Dataset
 from metaseg.errors import InputError
@@ -100,6 +101,7 @@ def train(
     if steps is not None:
         found.training.steps, found.training.epochs = steps, 0.0
     _set_fields(found, fields or {})
+    host.cache_compiled_programs()
     return train_run(found, data, workdir=_folder(workdir), quiet=quiet)
 
 
@@ -140,6 +142,7 @@ def segment(
         if config is None:
             found.augment.crop = _crop(found, data)
     _set_fields(found, fields or {})
+    host.cache_compiled_programs()
     return segment_run(found, data, workdir=_folder(workdir), quiet=quiet)
 
 
