@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage as ndi
-from turns import Row, Run, medians
+from timing import Row, Run, medians
 
 from metaseg import density
 from metaseg.data import synthetic

@@ -24,7 +24,7 @@ import numpy as np
 import scipy.ndimage as ndi
 from skimage.morphology import disk
 from skimage.morphology import skeletonize as skimage_skeletonize
-from turns import Row, Run, medians
+from timing import Row, Run, medians
 
 from metaseg import morphology, noise, ntm
 from metaseg.data import synthetic

@@ -1,13 +1,14 @@
-"""Steps of one run spread over more devices, and of many runs in one program.
+"""Strong and weak scaling of the training step over devices.
 
     python benchmarks/scaling.py                 # virtual CPU devices, as in the tests
     python benchmarks/scaling.py --devices=1,2,4 --width=64 --depth=4 --batch=32
 
-Strong scaling keeps the batch, weak scaling the batch of each device. All contenders
-take turns in rounds, so that a busy machine slows each alike; a row gives images per
-second as a ratio to one device (median, and range, over rounds). The bytes that devices
-exchange in a step are read from the compiled program. Virtual devices share the cores
-of the machine: what they can show is what spreading costs, not what it gains.
+Strong scaling keeps the batch, weak scaling the batch of each device. All numbers of
+devices alternate in rounds, so that a busy machine slows all of them equally. A row
+gives images per second as a ratio to one device (median, and range, over rounds). The
+bytes that devices exchange in a step are read from the compiled program. Virtual
+devices share the cores of the machine, so they show the cost of spreading and not its
+gain.
 """
 
 import argparse
@@ -52,7 +53,7 @@ from metaseg.batch import Batch  # noqa: E402
 
 
 def exchanged(program: parallel.Program) -> int:
-    """Bytes of the arrays that a step sums over devices, from its compiled text."""
+    """Returns the bytes that a step sums over devices, from its compiled text."""
     total = 0
     for line in program.executable.as_text().splitlines():
         found = re.match(r"\s*\S+ = (.*?) all-reduce(-start)?\(", line)
@@ -64,20 +65,20 @@ def exchanged(program: parallel.Program) -> int:
 
 
 def contender(devices: int, batch: int) -> tuple[Callable[[int], None], int]:
-    """A function that takes some steps, and the bytes exchanged in each."""
+    """Returns a function that takes some steps, and the bytes exchanged in each."""
     model = models.UNet(width=ARGS.width, depth=ARGS.depth)
     options = models.compiler_options()
     layout = parallel.build(
         ARGS.partitioner, jax.devices()[:devices], compiler_options=options
     )
     step = training.Step(
-        model=model.clone(axis_name=layout.axis_name),
+        model=model,
         optimizer=optax.sgd(0.05, momentum=0.9),
         loss=losses.cross_entropy_sums,
         noise=noise.build({"name": "flip", "rate": 0.4}, 2),
         augment=lambda key, image, label, valid_size: (image, label),
-        axis_name=layout.axis_name,
     )
+    step = training.mapped(step, layout.axis_name)
 
     def take(settings: Any, state: Any, data: Any, rows: Any, count: Any) -> Any:
         keys = [jax.random.wrap_key_data(key) for key in settings]

@@ -12,7 +12,7 @@ __all__ = ["test_split"]
 
 
 def test_split(config: ConfigDict) -> Split:
-    """Loads it into memory; ends with a line if it cannot be."""
+    """Loads the test split into memory; exits with one line if that fails."""
     data = config.data
     load = folder.load if data.name == "folder" else synthetic.load
     try:

@@ -1,4 +1,4 @@
-"""Rows of a benchmark's table, and how they are timed: both sides taking turns."""
+"""Rows of a benchmark's table, and their timing: both sides alternate in rounds."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,20 +13,29 @@ Run = Callable[[], Any]
 
 
 class Row(NamedTuple):
-    """One line of the table."""
+    """One line of the table.
+
+    Attributes:
+      name: Name of our side.
+      ours: Function of our side.
+      reference_name: Name of the reference.
+      reference: Function of the reference.
+      target: Ratio that the line should reach, if any.
+      scale: Factor of the reference's time, if it is timed on less work.
+    """
 
     name: str
     ours: Run
     reference_name: str
     reference: Run
     target: float | None = None
-    scale: float = 1.0  # of the reference's time, where it is timed on less
+    scale: float = 1.0
 
 
 def medians(runs: Mapping[str, Run], rounds: int) -> dict[str, float]:
-    """Median wall time of each run in seconds, after a call that compiles.
+    """Returns the median wall time of each run in seconds, compilation excluded.
 
-    They take turns, so that a busy machine slows all of them.
+    The runs alternate, so that a busy machine slows all of them.
     """
     for run in runs.values():
         _seconds(run)
