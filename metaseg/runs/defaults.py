@@ -39,7 +39,8 @@ def get_config() -> ConfigDict:
 
     Any field can be set on the command line, such as `--config.model.width=16`. A field
     that takes one value or one per class takes a tuple too:
-    `--config.noise.rate="(0.1, 0.4)"`.
+    `--config.noise.rate="(0.1, 0.4)"`. `loss`, `data.name`, `noise.name` and
+    `model.name` also take a plug-in, `"package.module:name"`.
     """
     config = ConfigDict()
     config.seed = 0  # weights, order of the examples and augmentation
@@ -83,23 +84,23 @@ def get_config() -> ConfigDict:
         "radius",  # dilate, erode, random_boundary, shift_pixels, merge, ...: pixels
         "shape",  # dilate, erode: "disk", "square", "cross"
         "per",  # random_boundary: "image", "object"
-        "steps",  # markov: how often the boundary moves
+        "steps",  # markov: number of moves of the boundary
         "theta1",  # markov: probability that it moves outwards
         "theta2",  # markov: probability that a boundary pixel flips
         "theta3",  # markov: probability that any pixel flips in the end
         "blur",  # markov: standard deviation in pixels
-        "factor",  # coarsen: pixels a side of a block
-        "shift",  # translate, affine: pixels at most
-        "angle",  # affine: degrees at most
-        "scale",  # affine: relative change at most
-        "shear",  # affine: degrees at most
+        "factor",  # coarsen: side of a block in pixels
+        "shift",  # translate, affine: largest, in pixels
+        "angle",  # affine: largest, in degrees
+        "scale",  # affine: largest relative change
+        "shear",  # affine: largest, in degrees
         "amplitude",  # elastic: root mean square displacement in pixels
         "wavelength",  # elastic: shortest, in pixels
         "sigma",  # jitter_vertices: standard deviation in pixels
         "tolerance",  # jitter_vertices, simplify: pixels
-        "count",  # points: of each object
-        "background",  # points, scribbles: how many there
-        "length",  # scribbles: pixels
+        "count",  # points: number of points of an object
+        "background",  # points, scribbles: number in the background
+        "length",  # scribbles: length in pixels
         "noises",  # chain, choose, only: ({"name": ..., ...}, ...)
         "weights",  # choose: odds of each
         "parameters",  # plug-ins: mapping of more parameters, {"strength": 2}
@@ -107,7 +108,7 @@ def get_config() -> ConfigDict:
         config.noise[parameter] = config_dict.placeholder(object)
 
     config.augment = ConfigDict()
-    config.augment.crop = 64  # pixels a side; 0 = whole images
+    config.augment.crop = 64  # side in pixels; 0 = whole images
     config.augment.flip = True
     config.augment.rot90 = True  # rotate by quarter turns
     config.augment.horizontal_flip_only = False  # True: only left-right (streets)
@@ -141,7 +142,7 @@ def get_config() -> ConfigDict:
 
     config.training = ConfigDict()
     config.training.steps = 500
-    config.training.epochs = 0.0  # length in epochs; 0: steps counts
+    config.training.epochs = 0.0  # length in epochs; 0: the length is steps
     config.training.batch_size = 16
     config.training.eval_batch_size = 8
     config.training.grad_accum_steps = 1  # parts of a batch, to save memory
@@ -152,7 +153,7 @@ def get_config() -> ConfigDict:
 
     config.parallel = ConfigDict()
     config.parallel.partitioner = "jit"  # over a mesh of devices; or "pmap"
-    config.parallel.devices = 0  # how many; 0: all there are
+    config.parallel.devices = 0  # number of devices; 0: all
     config.parallel.ensemble = 1  # independent runs, trained side by side
     # Fields in which the runs differ: ((field, (a value for each run)), ...), such as
     # (("noise.rate", (0.1, 0.2)), ("seed", (0, 1))); None: both seeds count up.
