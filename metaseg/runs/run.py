@@ -193,7 +193,7 @@ def load(folder: str | os.PathLike[str]) -> Run:
     Raises:
       InputError: If the folder holds no finished run.
     """
-    place = Path(folder).expanduser()
+    place = _place(folder)
     read = functools.partial(_read, place)
     results = read("results.json")
     members = tuple(load(place / row["folder"]) for row in results.get("members") or ())
@@ -209,6 +209,13 @@ def load(folder: str | os.PathLike[str]) -> Run:
         members=members,
         masks=masks,
     )
+
+
+def _place(folder: str | os.PathLike[str]) -> Path:
+    """Returns the path of a folder on a disk or in a bucket."""
+    if not files.in_bucket(folder):
+        return Path(folder).expanduser()
+    return folder if isinstance(folder, Path) else files.bucket(os.fspath(folder))
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:

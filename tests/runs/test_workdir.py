@@ -16,7 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from metaseg import checkpoint, files
 from metaseg.errors import InputError
 from metaseg.runs import metrics_log
-from metaseg.runs import workdir as resuming
+from metaseg.runs import workdir as workdir_lib
 from metaseg.runs.training.run import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,23 +110,24 @@ def test_an_address_stays_one_whatever_is_done_to_it(objects):
 def test_a_bucket_out_of_reach_is_said_in_one_line(objects):
     objects.full = True
     with pytest.raises(InputError, match=f"workdir: .*'{ADDRESS}'.*no route") as told:
-        resuming.check(files.bucket(ADDRESS), {}, "auto")
+        workdir_lib.check(files.bucket(ADDRESS), "auto")
     assert "\n" not in str(told.value)
 
 
 def test_a_folder_in_a_bucket_is_resumed_as_one_on_a_disk(objects):
     workdir = files.bucket(ADDRESS)
-    assert not resuming.check(workdir, {"seed": 1}, "auto")
+    assert not workdir_lib.check(workdir, "auto")
     assert objects.store == {}  # the trial has been removed
     files.write_json(workdir / "config.json", {"seed": 1})
-    assert not resuming.check(workdir, {"seed": 1}, "must")
+    assert workdir_lib.check(workdir, "must")
+    assert not workdir_lib.check_config(workdir, {"seed": 1})
     with pytest.raises(InputError, match=r"config\.seed was 1, is 2"):
-        resuming.check(workdir, {"seed": 2}, "auto")
+        workdir_lib.check_config(workdir, {"seed": 2})
     with pytest.raises(InputError, match="not empty"):
-        resuming.check(workdir, {"seed": 1}, "never")
+        workdir_lib.check(workdir, "never")
     for name in ("results.json", "report.html"):
         files.write_text(workdir / name, "")
-    assert resuming.check(workdir, {"seed": 1}, "auto")
+    assert workdir_lib.check_config(workdir, {"seed": 1})
 
 
 def test_what_was_there_stays_if_the_bucket_is_lost(objects):

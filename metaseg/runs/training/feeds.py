@@ -1,8 +1,8 @@
-"""How examples reach the training step: from the device, from disk, or rendered there.
+"""Feeds of the training step: examples on the device, from disk, or rendered there.
 
-A feed yields `(data, rows, count)` for each dispatch: what `training.train_steps` takes
-between the state and the keys. It says how long the run waited for it. Each member of
-an ensemble has an order of its own, so rows are `[steps, batch]` for a run by itself
+A feed yields `(data, rows, count)` for each dispatch, the arguments of
+`training.train_steps` between the state and the keys, and counts the time that the run
+waits for them. Each member of an ensemble has its own order, so rows are `[steps, batch]` for a run by itself
 and `[steps, members, batch]` for several.
 """
 
@@ -28,7 +28,7 @@ Dispatch = tuple[Any, Any, int]  # data, rows, steps to take
 
 
 class Feed:
-    """A data set that lies on the device; the host sends rows.
+    """A data set on the device, of which the host selects rows.
 
     Attributes:
       waited: seconds that the run has spent waiting for examples.
@@ -54,7 +54,7 @@ class Feed:
             )
 
     def _order(self, seed: int, step: int, count: int) -> np.ndarray:
-        """What the data are told about some consecutive steps, `[count, batch]`."""
+        """Returns the rows of some consecutive steps, `[count, batch]`."""
         return pipeline.batch_indices(seed, step, count, self._shape[1], self._size)
 
     def _rows(self, step: int, count: int) -> np.ndarray:

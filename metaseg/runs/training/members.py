@@ -1,7 +1,7 @@
-"""The runs that are trained side by side: one, or the members of an ensemble.
+"""The members of an ensemble: runs that are trained side by side. One is a run itself.
 
-`config.parallel.ensemble` says how many there are, `config.parallel.vary` in what they
-differ. A member's own config is that of the same run by itself.
+`config.parallel.ensemble` is their number, `config.parallel.vary` lists the fields in
+which they differ. The settings of a member are those of the same run by itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,13 +43,13 @@ VARIABLE = SEEDS + TRACED
 
 
 class StepSettings(NamedTuple):
-    """What the compiled steps are told of a member, NumPy arrays.
+    """Arguments of the compiled steps that differ between members, NumPy arrays.
 
     Attributes:
-      noise_key: data of the key of the noise.
-      augment_key: data of the key of the augmentation.
-      matrix: noise transition matrix, or None.
-      values: the numbers of `TRACED` that members differ in, by field.
+      noise_key: Data of the key of the noise.
+      augment_key: Data of the key of the augmentation.
+      matrix: Noise transition matrix, or None.
+      values: Values of the `TRACED` fields in which members differ, by field.
     """
 
     noise_key: np.ndarray

@@ -1,6 +1,6 @@
-"""What a finished run has found: readings of the test split, pictures, facts.
+"""Results of a finished run: measures by every decision rule, pictures, environment.
 
-What goes into `results.json` and `report.html`, of one member at a time.
+The functions return the content of `results.json` and `report.html` for one member.
 """
 
 import importlib.metadata
@@ -46,12 +46,12 @@ __all__ = [
 
 
 class Scores(NamedTuple):
-    """What the evaluation of one member found.
+    """The evaluation of one member.
 
     Attributes:
-      validation: of the validation split.
-      test: of the test split.
-      probability: class probabilities of the first test images, or None.
+      validation: Evaluation of the validation split.
+      test: Evaluation of the test split.
+      probability: Class probabilities of the first test images, or None.
     """
 
     validation: training.Evaluation
