@@ -2,8 +2,8 @@
 
 A feed yields `(data, rows, count)` for each dispatch, the arguments of
 `training.train_steps` between the state and the keys, and counts the time that the run
-waits for them. Each member of an ensemble has its own order, so rows are `[steps, batch]` for a run by itself
-and `[steps, members, batch]` for several.
+waits for them. Each member of an ensemble has its own order, so rows are
+`[steps, batch]` for a run by itself and `[steps, members, batch]` for several.
 """
 
 import time
