@@ -30,7 +30,7 @@ def documented(name):
 DOCUMENTED = [(name, spec) for name in RUNS for spec in documented(name)]
 
 
-def data_of(size):
+def data_of(size, num_classes):
     """A data set of `size` large blank training images."""
     blank = np.zeros((size, 256, 256), np.uint8)
     split = Split(
@@ -40,7 +40,7 @@ def data_of(size):
         names=tuple(map(str, range(size))),
         valid_size=np.full((size, 2), 256, np.int32),
     )
-    return Dataset("blank", split, split, split, num_classes=2)
+    return Dataset("blank", split, split, split, num_classes)
 
 
 def check(config):
@@ -72,7 +72,7 @@ def test_every_documented_command_is_a_valid_run_of_this_file(name, spec, monkey
 def test_paper_is_the_sources_protocol(name, noise):
     config = config_files.load(f"{name}:{noise}paper")
     config_lib.check(config)
-    config = config_lib.resolve(config, data_of(320))
+    config = config_lib.resolve(config, data_of(320, config.data.num_classes))
     assert (config.training.steps, config.optimizer.step_every) == (1_000, 200)
     assert (config.model.width, config.model.depth) == (64, 4)
     assert (config.optimizer.name, config.optimizer.weight_decay) == ("sgd", 1e-3)
