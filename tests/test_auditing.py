@@ -44,12 +44,12 @@ def odd(shape=(70, 93), num_classes=3, seed=0):
     ("size", "length"),
     [(1, 64), (64, 64), (65, 96), (97, 128), (200, 256), (2048, 2048), (2049, 3072)],
 )
-def test_buckets_are_few_and_hold_the_side(size, length):
+def test_bucket_is_the_next_larger_size(size, length):
     assert auditing.bucket(size) == length
 
 
 def test_padding_changes_no_number():
-    # The same maps, once beside more void than the frame would add.
+    # The same maps, once with more void than the frame adds.
     labels, reference = odd(seed=1), odd(seed=2)
     around = ((0, 60), (0, 40))
     wide = partial(np.pad, pad_width=around, constant_values=VOID)
@@ -84,7 +84,7 @@ def test_information_is_that_of_the_density_inside_the_map():
     expected = information.spatial_information(rho)
     found = auditing.examine(labels, 3, bandwidth=2.0)
     np.testing.assert_allclose(found.information, expected, rtol=1e-5)
-    # And of a map that does not, whose density would reach into the padding.
+    # A map that does not fill its bucket: its density reaches into the padding.
     part = auditing.examine(labels[:50, :40], 3, bandwidth=2.0)
     rho = density.spatial_density(jnp.asarray(labels[:50, :40]), 3, bandwidth=2.0)
     expected = information.spatial_information(rho)
@@ -201,8 +201,8 @@ def test_verdict_names_the_family(family):
         assert judged.sentences
 
 
-def test_two_annotators_are_told_apart_by_both_of_their_habits():
-    # The second draws outlines beside the first one's, and overlooks some objects.
+def test_differences_of_two_annotators_have_two_kinds_of_error():
+    # The second annotator draws other outlines and overlooks some objects.
     outlines = noisy(partial(noise.elastic, amplitude=2.0))
     labels = noisy(
         partial(noise.elastic, amplitude=2.0), partial(noise.omit, rate=0.25)
@@ -220,7 +220,7 @@ def test_two_annotators_are_told_apart_by_both_of_their_habits():
     assert 0.3 < judged.evidence["displacement"] < 3
 
 
-def test_heavy_flips_do_not_hide_that_boundaries_moved():
+def test_heavy_flips_do_not_hide_displaced_boundaries():
     labels = noisy(partial(noise.erode, radius=2), partial(noise.flip, rate=0.35))
     judged = auditing.verdict(pooled(labels, cells()))
     assert judged.kinds.independent > 0.9
@@ -239,7 +239,7 @@ def test_independent_noise_has_the_evidence_of_independence():
     expected = information.semantic_information(
         ntm.symmetric(2, rate), pair.joint.sum(axis=1) / pair.labelled
     )
-    # Within maps, and shares differ between maps: not more than of the whole set.
+    # The evidence is within maps, whose shares differ: at most that of the whole set.
     assert 0.7 * float(expected) < found["information"] < 1.02 * float(expected)
 
 
@@ -283,7 +283,7 @@ def test_bootstrap_equals_a_loop_over_numpy_draws():
     np.testing.assert_array_equal(found.low, again.low)
 
 
-def test_bootstrap_is_wider_than_wilson_where_neighbours_err_together():
+def test_bootstrap_is_wider_than_wilson_if_neighbours_are_wrong_together():
     labels = noisy(partial(noise.omit, rate=0.5))
     joints = np.stack(
         [auditing.compare(a, b, 2).joint for a, b in zip(labels, cells(), strict=True)]
@@ -295,7 +295,7 @@ def test_bootstrap_is_wider_than_wilson_where_neighbours_err_together():
     assert found.interval.low[1, 1] <= 0.5 <= found.interval.high[1, 1]
 
 
-def test_transition_of_flips_is_worth_what_the_formula_says():
+def test_effective_labels_of_flips_follow_the_formula():
     joints = np.array([[[60, 40], [40, 60]]] * 9) * 1_000_000_000  # beyond 31 bits
     found = auditing.transition(joints, class_names=("sky", "sea"))
     np.testing.assert_allclose(found.estimate.matrix, [[0.6, 0.4], [0.4, 0.6]], 1e-4)
@@ -306,7 +306,7 @@ def test_transition_of_flips_is_worth_what_the_formula_says():
     assert auditing.transition(joints[:, ::-1] * 0 + 1).rank == 1
 
 
-def test_a_class_without_pixels_is_not_claimed():
+def test_a_class_without_pixels_has_no_information():
     joints = np.zeros((5, 3, 3), int)
     joints[:, :2, :2] = [[8, 2], [2, 8]]
     found = auditing.transition(joints)
@@ -329,7 +329,7 @@ def test_duplicates_are_found_exact_and_near():
     assert sorted(found.near) == [(0, 3), (1, 5)]
 
 
-def test_overview_and_outliers_name_the_odd_ones():
+def test_overview_and_outliers_list_unusual_maps():
     maps = [*cells(), np.full((128, 128), VOID), np.ones((128, 128), int)]
     maps.append(np.where(cells()[0] > 0, 9, 0))
     examined = [auditing.examine(one, 2) for one in maps]
@@ -352,7 +352,7 @@ def test_wrong_input_is_named():
         auditing.bootstrap(np.zeros((3, 2, 3), int))
 
 
-def test_many_classes_and_narrow_ids_are_counted_right():
+def test_counts_of_many_classes_do_not_overflow_narrow_ids():
     rng = np.random.default_rng(7)
     clean, labels = rng.integers(0, 20, (2, 60, 60)).astype(np.uint8)
     pair = auditing.compare(labels, clean, 20)

@@ -1,14 +1,14 @@
 """Label audit: measures label maps, compares them with a reference, names the errors.
 
-    maps = [audit.examine(labels, K) for labels in stream]      # needs no reference
-    found = [audit.compare(labels, clean, K) for labels, clean in stream]
-    audit.overview(maps), audit.outliers(maps), audit.duplicates(maps)
-    audit.transition(np.stack([each.joint for each in found]))
-    audit.verdict(functools.reduce(audit.add, found)).sentences
+    maps = [auditing.examine(labels, K) for labels in stream]  # needs no reference
+    found = [auditing.compare(labels, clean, K) for labels, clean in stream]
+    auditing.overview(maps), auditing.outliers(maps), auditing.duplicates(maps)
+    auditing.transition(np.stack([each.joint for each in found]))
+    auditing.verdict(functools.reduce(auditing.add, found)).sentences
 
 `examine` and `compare` run compiled programs on one map at a time. All other functions
-compute on the host with the results of these two. A `LabelMap` takes about a
-kilobyte. Of the `Comparison`s only the sum and the `joint` of each map are needed.
+compute on the host with the results of these two. A `LabelMap` takes about a kilobyte.
+Of the `Comparison`s only the sum and the `joint` of each map are needed.
 """
 
 from metaseg.auditing.comparison import DEPTHS, Comparison, add, compare

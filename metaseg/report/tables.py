@@ -172,7 +172,7 @@ def time_rows(time: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(TIMES[k], wording.duration(time[k])) for k in TIMES if k in time]
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flatten(tree: Mapping[str, Any], *, prefix: str = "") -> list[tuple[str, str]]:
     """Flattens a nested dictionary.
 
     Args:
@@ -190,7 +190,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     for key, value in tree.items():
         path = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
-            rows += flatten(value, f"{path}.")
+            rows += flatten(value, prefix=f"{path}.")
         else:
             rows.append((path, str(value)))
     return rows

@@ -64,7 +64,7 @@ def is_number(value: Any) -> TypeGuard[float]:
     return real and math.isfinite(value)
 
 
-def number(value: Any, digits: int = 3) -> str:
+def number(value: Any, *, digits: int = 3) -> str:
     """Formats a metric with a fixed number of digits.
 
     Args:
@@ -217,10 +217,10 @@ def summary(results: Mapping[str, Any]) -> str:
         for rule in ("analytic", "argmax"):
             if is_number(values.get(rule)):
                 name = f"{DECISION_RULES[rule].lower()} decision rule"
-                scores.append(f"{label} {number(values[rule], 2)} ({name})")
+                scores.append(f"{label} {number(values[rule], digits=2)} ({name})")
                 break
     if is_number(test.get("auc")):
-        scores.append(f"AUC {number(test['auc'], 3)}")
+        scores.append(f"AUC {number(test['auc'])}")
     sentence = f"{trained}: {', '.join(scores)}" if scores else trained
     return sentence[:1].upper() + sentence[1:] + "."
 

@@ -292,7 +292,7 @@ def test_thumbnails_show_ids_that_are_no_class_as_void():
     np.testing.assert_array_equal(drawn[:: len(drawn) // 6], expected)
 
 
-def test_failing_page_leaves_the_old_one_and_no_draft(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_page_and_leaves_no_draft(tmp_path, monkeypatch):
     path = tmp_path / "audit.html"
     _write(path)
     before = path.read_bytes()

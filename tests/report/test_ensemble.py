@@ -241,7 +241,7 @@ def test_more_than_two_classes_have_a_mean_iou_and_two_decision_rules(tmp_path):
 
 
 @pytest.mark.parametrize("lost", [None, float("nan")])
-def test_page_is_whole_if_every_run_diverged(tmp_path, lost):
+def test_page_is_valid_if_every_run_diverged(tmp_path, lost):
     members = _seeds([lost, lost], diverged=3, history=[])
     page = _Page(_write(tmp_path / "a.html", members, time={}, command=""))
     assert page.open == []

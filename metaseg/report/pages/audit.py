@@ -456,9 +456,8 @@ def _overview(overview: Mapping[str, Any], names: Sequence[str]) -> dict[str, An
         ),
         "Spatial information": (
             f"{wording.number(overview.get('information'))} nats",
-            "is the information about the label of a pixel in its position, averaged "
-            "over maps, minus the amount expected by chance: 0 if labels do not depend "
-            "on position.",
+            "is the mutual information of position and label, averaged over maps, minus "
+            "its value expected by chance: 0 if labels do not depend on position.",
         ),
         "Roughness": (
             _share(overview.get("roughness")),
@@ -550,7 +549,7 @@ def _ranked(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
         "information": wording.number(row.get("information")),
         "roughness": _share(row.get("roughness")),
         "objects": wording.count(row.get("objects")),
-        "score": wording.number(row.get("score"), 1),
+        "score": wording.number(row.get("score"), digits=1),
         "flags": [str(flag) for flag in row.get("flags") or ()],
     }
 
