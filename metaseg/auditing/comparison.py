@@ -1,8 +1,8 @@
 """Compares a label map with its reference: sums that can be added over maps.
 
-`compare` counts everything that `error_kinds` and `verdict` need. One program per bucket
-size is compiled. May import `frame`, `single`, `morphology`, `labels`, `errors` and
-`typing`.
+`compare` counts everything that `error_kinds` and `verdict` need. One program per
+bucket size is compiled. May import `frame`, `single`, `morphology`, `labels`, `errors`
+and `typing`.
 """
 
 import operator

@@ -456,8 +456,8 @@ def _overview(overview: Mapping[str, Any], names: Sequence[str]) -> dict[str, An
         ),
         "Spatial information": (
             f"{wording.number(overview.get('information'))} nats",
-            "is the mutual information of position and label, averaged over maps, minus "
-            "its value expected by chance: 0 if labels do not depend on position.",
+            "is the mutual information of position and label, averaged over maps, "
+            "minus its value by chance: 0 if labels do not depend on position.",
         ),
         "Roughness": (
             _share(overview.get("roughness")),
