@@ -108,6 +108,13 @@ def test_links_and_pictures_of_a_page_exist(page):
     assert [t for t in local if not (page.parent / t).exists()] == []
 
 
+def test_tests_that_a_page_mentions_exist():
+    tests = "".join(text(path) for path in (ROOT / "tests").rglob("test_*.py"))
+    named = {n for page in PAGES for n in re.findall(r"::(test_\w+)", text(page))}
+    assert named
+    assert sorted(n for n in named if f"def {n}(" not in tests) == []
+
+
 def test_every_page_is_linked_from_the_readme():
     readme = text(ROOT / "README.md")
     assert [p for p in map(relative, PAGES[1:]) if f"]({p})" not in readme] == []
