@@ -26,7 +26,7 @@ def _line(angle):
 
 
 def _spiral():
-    """One path of width 1 from the corner to the middle, with a gap of 1 between."""
+    """Returns a spiral path of width 1 from the corner to the middle, gaps of 1."""
     rows, cols = np.indices(SHAPE)
     ends = rows, SHAPE[0] - 1 - rows, cols, SHAPE[1] - 1 - cols
     mask = np.min(ends, axis=0) % 2 == 0  # nested rings
@@ -51,7 +51,7 @@ def _snake():
 
 
 def _pictures():
-    """Coins, a horse, a printed page and a text, that scikit-image carries along."""
+    """Returns masks of coins, a horse, a page and a text, images of scikit-image."""
     coins, horse = data.coins()[::3, ::3], data.horse()[::3, ::3]
     page, text = data.page(), data.text()[40:]
     masks = [

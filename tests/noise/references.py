@@ -1,6 +1,7 @@
-"""Noises written a second time, in NumPy and SciPy, to test `metaseg.noise` against.
+"""Independent versions of noises in NumPy and SciPy, to test `metaseg.noise` against.
 
-Binary maps `[H, W]`, true where foreground. Plain and slow; imports nothing of metaseg.
+They take binary maps `[H, W]`, true for foreground, and are simple and slow. Imports
+nothing of metaseg.
 """
 
 import numpy as np
@@ -21,11 +22,11 @@ def markov(rng, mask, steps, theta1, theta2, theta3, blur):
     Args:
       rng: NumPy generator.
       mask: bool `[H, W]`.
-      steps: how often a boundary's pixels flip.
-      theta1: probability that it is the outer boundary, of the whole map; else inner.
-      theta2: probability of each boundary pixel to flip.
-      theta3: probability of each pixel to flip after the last step.
-      blur: standard deviation of the final Gaussian, pixels; 0 leaves out blur and cut.
+      steps: Number of steps.
+      theta1: Probability that a step flips the outer boundary, not the inner one.
+      theta2: Probability that a pixel of the boundary flips in a step.
+      theta3: Probability that a pixel flips after the last step.
+      blur: Standard deviation of the final Gaussian in pixels; 0 for no smoothing.
     """
     mask = mask.copy()
     for _ in range(steps):
@@ -37,7 +38,7 @@ def markov(rng, mask, steps, theta1, theta2, theta3, blur):
 
 
 def _beside(mask):
-    """Where one of the 4 nearest pixels is in the mask; none is outside the image."""
+    """Returns the pixels that share an edge with a pixel of the mask."""
     padded = np.pad(mask, 1)
     height, width = mask.shape
     return np.any(

@@ -1,4 +1,4 @@
-"""What holds for every registered noise, and how configs name them."""
+"""Properties of all registered noises, and noises built from configs."""
 
 import inspect
 from functools import cache, partial
@@ -21,7 +21,7 @@ CLEAN = np.random.default_rng(0).choice([0, 1, 2, VOID], size=(16, 33, 40))
 CLEAN = CLEAN.astype(np.uint8)
 IDS = jnp.arange(16) * 7 + 2
 
-# A value for each parameter that some noise cannot do without.
+# A value for each parameter without a default.
 VALUES = {
     "rate": 0.4,
     "fraction": 0.3,
@@ -36,7 +36,7 @@ VALUES = {
     "classes": (0, 2),
     "noises": ({"name": "flip", "rate": 0.3}, {"name": "sample", "fraction": 0.5}),
 }
-# And for some that would do nothing, or take long, if only these were given.
+# More parameters for noises that would otherwise do nothing, or take long.
 MORE = {
     "markov": {"steps": 4},
     "affine": {"angle": 20.0, "scale": 0.1},

@@ -1,8 +1,8 @@
-"""The bits of every noise, for good.
+"""The bits of every noise, which never change.
 
-Fixed noise is not stored: it is drawn again from the seed whenever it is needed. So a
-noise that draws other bits than it drew before changes results that were published
-with it. These digests change only together with a note in CHANGELOG.md.
+Fixed noise is not stored. It is drawn again from its seed whenever it is needed. So a
+noise that draws other bits than before would change published results. A digest may
+change only together with a note in CHANGELOG.md.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from metaseg import noise
 
 K = 3
 _HALF = ({"name": "flip", "rate": 0.3}, {"name": "sample", "fraction": 0.5})
-# For every noise, configs and the digests of the labels that they make.
+# Parameters of every noise, and the digests of the noisy labels.
 GOLDEN = {
     "none": [({}, "e575b67a2d773387")],
     "flip": [
@@ -81,7 +81,7 @@ IDS = np.array([3, 1, 1000003])
 
 
 def label_maps():
-    """Disks of two classes, a cross of them, void and background, `[3, 44, 60]`."""
+    """Returns disks, dots, a line, void and background, uint8 `[3, 44, 60]`."""
     row, column = np.indices((44, 60))
     maps = []
     for index in range(3):

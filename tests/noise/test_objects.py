@@ -1,4 +1,4 @@
-"""Whole objects, against SciPy's labels and scikit-image's skeletons."""
+"""Noise on objects, compared with SciPy's labels and scikit-image's skeletons."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Random labels: what they are drawn from, and that they keep nothing else."""
+"""Random labels: their distribution, and that nothing else of the labels is left."""
 
 import itertools
 

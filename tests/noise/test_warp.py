@@ -1,4 +1,4 @@
-"""Displaced maps, whose displacement is read off maps of row and column numbers."""
+"""Warped maps. Maps of row and column numbers show how far each pixel has moved."""
 
 from functools import cache, partial
 
