@@ -115,6 +115,15 @@ def test_tests_that_a_page_mentions_exist():
     assert sorted(n for n in named if f"def {n}(" not in tests) == []
 
 
+def test_the_layout_in_contributing_names_every_module():
+    layout = text(ROOT / "CONTRIBUTING.md").partition("## Layout")[2]
+    modules = [
+        path.name for path in (ROOT / "metaseg").iterdir() if path.name[0] != "_"
+    ]
+    names = {"py.typed", "version.py", *layout.replace("/", " ").split()}
+    assert sorted(set(modules) - names) == []
+
+
 def test_every_page_is_linked_from_the_readme():
     readme = text(ROOT / "README.md")
     assert [p for p in map(relative, PAGES[1:]) if f"]({p})" not in readme] == []
