@@ -364,7 +364,7 @@ def describe(
         if len(group) > 1:
             alike = " and ".join(names[i] for i in group)
             said.append(f"{alike} are no longer distinguishable")
-    if rank < len(groups):  # what is lost is not whole classes alone
+    if rank < len(groups):  # more is lost than the difference between whole classes
         said.append("some mixtures of classes look like others")
     return f"{'; '.join(said)} (rank {rank} of {num_classes})"
 

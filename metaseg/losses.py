@@ -240,7 +240,7 @@ _TINY = 1e-10  # keeps 0 / 0 away, in gradients (its square) too
 def _planes(
     logits: AnyArray, labels: AnyArray
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Prediction, label and what is labelled.
+    """Prediction, label and the pixels that are labelled.
 
     Returns:
       `(p, q, labelled)`: float32 `[..., C, H, W]` twice, 0 where void, with C = 1 (the

@@ -1,9 +1,9 @@
-"""Classical unsupervised segmentation of one image, to compare with: on the host.
+"""Classical unsupervised segmentation of one image, as a baseline; on the host.
 
-Every method is `image -> mask`, from float `[H, W, C]` to boolean `[H, W]`: it splits
-the image in two, and `segment` says which side is foreground. To add one, write the
-function and its line in `METHODS`. May import scikit-image, NumPy, `checks` and
-`errors`.
+Every method is `image -> mask`, from float `[H, W, C]` to boolean `[H, W]`. It divides
+the image into two sides, and `segment` decides which side is the foreground. To add a
+method, write the function and its line in `METHODS`. May import scikit-image, NumPy,
+`checks` and `errors`.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ __all__ = [
 
 POLARITIES = ("smaller", "brighter")
 
-_ROUNDS = 300  # of Lloyd's algorithm at most; it ends when no pixel changes sides
+_ROUNDS = 300  # at most, of Lloyd's algorithm, which ends when no pixel changes sides
 
 
 def otsu(image: Real[np.ndarray, "H W C"]) -> Bool[np.ndarray, "H W"]:

@@ -173,7 +173,7 @@ NORMS = {"batch": _BatchNormRelu, "group": _GroupNormRelu, "none": _Relu}
 
 
 def _extend(x: jax.Array, stride: int) -> jax.Array:
-    """Repeats the lower and right edge until both sides are multiples of `stride`."""
+    """Repeats the lower and right edges until the sides are multiples of `stride`."""
     for axis in (1, 2):
         missing = -x.shape[axis] % stride
         if missing:  # other axes are left alone, as they may be sharded
