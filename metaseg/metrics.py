@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int32, Integer, Real
 
 from metaseg import labels as labels_lib
-from metaseg.typing import AnyArray, Labels
+from metaseg.typing import AnyArray, Labels, Masks
 
 __all__ = [
     "Counts",
@@ -28,12 +28,12 @@ __all__ = [
 
 
 def confusion_matrix(
-    prediction: Integer[AnyArray, "*batch H W"], labels: Labels, num_classes: int
+    prediction: Labels | Masks, labels: Labels, num_classes: int
 ) -> Int32[jax.Array, "*batch K K"]:
     """Counts pixels by true and predicted class.
 
     Args:
-      prediction: Integer `[..., H, W]`, class ids.
+      prediction: Integer or bool `[..., H, W]`, class ids.
       labels: Integer `[..., H, W]`; void pixels do not count.
       num_classes: Number of classes K.
 

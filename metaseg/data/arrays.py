@@ -96,7 +96,7 @@ def from_arrays(
             called = [known[row] for row in rows[split]]
         else:
             own, called = given[split], _names(None, len(given[split]))
-        return stack_examples(split, called, own, size, normalizer)
+        return stack_examples(split, called, own, size=size, normalizer=normalizer)
 
     return Dataset(
         name=name,
@@ -146,7 +146,7 @@ def from_images(
     examples = [(image, np.full(image.shape[:2], VOID, np.uint8)) for image in pixels]
     size = _common_size(examples)
     names = _names(None, len(examples))
-    every = stack_examples("train", names, examples, size, normalizer)
+    every = stack_examples("train", names, examples, size=size, normalizer=normalizer)
     return Dataset(name, every, every.take(np.arange(0)), every, num_classes=2)
 
 

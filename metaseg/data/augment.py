@@ -5,7 +5,7 @@ They run inside the compiled training step, on one example; `vmap` serves a batc
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Real
 
 from metaseg.typing import AnyArray, PRNGKey
 
@@ -17,17 +17,17 @@ _GRID = (4, 4)  # random numbers in an image of any size
 def crop(
     key: PRNGKey,
     image: Float[AnyArray, "H W C"],
-    label: Integer[AnyArray, "H W"],
+    label: Real[AnyArray, "H W"],
     valid_size: Integer[AnyArray, "2"],
     *,
     size: tuple[int, int],
-) -> tuple[Float[jax.Array, "h w C"], Integer[jax.Array, "h w"]]:
+) -> tuple[Float[jax.Array, "h w C"], Real[jax.Array, "h w"]]:
     """Cuts the same random window from image and label.
 
     Args:
       key: PRNG key.
       image: Image, float `[H, W, C]`.
-      label: Class ids, integer `[H, W]`.
+      label: Class ids, integer `[H, W]`, or soft targets, float `[H, W]`.
       valid_size: Height and width without padding, integer `[2]`; windows lie within.
       size: Height and width of the window in pixels, static, at most `valid_size`.
 
@@ -46,18 +46,18 @@ def crop(
 def dihedral(
     key: PRNGKey,
     image: Float[AnyArray, "H W C"],
-    label: Integer[AnyArray, "H W"],
+    label: Real[AnyArray, "H W"],
     *,
     flip: bool,
     rot90: bool,
     horizontal_flip_only: bool = False,
-) -> tuple[Float[jax.Array, "H W C"], Integer[jax.Array, "H W"]]:
+) -> tuple[Float[jax.Array, "H W C"], Real[jax.Array, "H W"]]:
     """Flips and rotates image and label alike, all outcomes equally likely.
 
     Args:
       key: PRNG key.
       image: Image, float `[H, W, C]`.
-      label: Class ids, integer `[H, W]`.
+      label: Class ids, integer `[H, W]`, or soft targets, float `[H, W]`.
       flip: Whether to flip top-bottom and left-right.
       rot90: Whether to rotate by multiples of 90 degrees; needs H = W.
       horizontal_flip_only: Whether to flip left-right alone, for images with a top and

@@ -140,6 +140,7 @@ def stack_examples(
     split: str,
     names: Sequence[str],
     examples: Sequence[Example],
+    *,
     size: Sequence[int],
     normalizer: Normalizer,
 ) -> Split:

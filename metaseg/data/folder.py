@@ -73,7 +73,7 @@ def load(config: Any) -> Dataset:
     def stack(split: str) -> Split:
         own = [example_of[pair] for pair in pairs[split]]
         names = [pair.name for pair in pairs[split]]
-        return stack_examples(split, names, own, size, normalizer)
+        return stack_examples(split, names, own, size=size, normalizer=normalizer)
 
     return Dataset(
         name=root.name,

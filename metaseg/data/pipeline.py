@@ -23,7 +23,7 @@ AHEAD = 4  # batches that wait for the step, and again for each worker process
 
 
 def batch_indices(
-    seed: int, start: int, num_steps: int, batch_size: int, num_examples: int
+    *, seed: int, start: int, num_steps: int, batch_size: int, num_examples: int
 ) -> Int32[np.ndarray, "steps batch"]:
     """Computes the row numbers of the examples of consecutive steps.
 
@@ -84,7 +84,13 @@ class _Shuffled:
 
     def __getitem__(self, index: int) -> Batch:
         step = self._start + index
-        rows = batch_indices(self._seed, step, 1, self._batch_size, len(self._split))
+        rows = batch_indices(
+            seed=self._seed,
+            start=step,
+            num_steps=1,
+            batch_size=self._batch_size,
+            num_examples=len(self._split),
+        )
         index, count = self._part
         return _batch(self._split.take(np.split(rows[0], count)[index]))
 
@@ -162,6 +168,7 @@ class InOrder:
         self,
         split: Examples,
         batch_size: int,
+        *,
         place: PlaceFn | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> None:

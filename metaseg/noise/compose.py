@@ -67,12 +67,14 @@ class _Built(NamedTuple):
     matrix: jax.Array | None
 
 
-def clean(key: PRNGKey, labels: Labels) -> Integer[jax.Array, "*batch H W"]:
+def clean(
+    key: PRNGKey, labels: Real[AnyArray, "*batch H W"]
+) -> Real[jax.Array, "*batch H W"]:
     """Returns the clean labels.
 
     Args:
       key: Not used.
-      labels: Integer class ids `[..., H, W]`; 255 is void.
+      labels: Class ids or soft targets `[..., H, W]`.
 
     Returns:
       The labels.

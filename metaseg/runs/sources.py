@@ -125,7 +125,7 @@ def load_images(config: ConfigDict, exclude: Path | None = None) -> Dataset:
         )
     names = [item.name for item in items]
     void = [(image, np.full(image.shape[:2], VOID, np.uint8)) for image in read]
-    every = stack_examples("train", names, void, size, normalizer)
+    every = stack_examples("train", names, void, size=size, normalizer=normalizer)
     name = Path(c.dir).expanduser().resolve().name
     return Dataset(name, every, every.take(np.arange(0)), every, num_classes=2)
 

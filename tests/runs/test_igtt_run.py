@@ -85,6 +85,13 @@ def whole(tmp_path_factory):
     return path
 
 
+def rows_of_steps(seed, count):
+    """The rows of five images in batches of four."""
+    return pipeline.batch_indices(
+        seed=seed, start=0, num_steps=count, batch_size=4, num_examples=5
+    )
+
+
 @pytest.mark.parametrize("step", [3, 4])
 def test_a_run_stopped_within_or_between_rounds_ends_bit_equal(whole, tmp_path, step):
     with pytest.raises(
@@ -169,7 +176,7 @@ def test_one_round_equals_the_pure_functions_called_by_hand(tmp_path, monkeypatc
         weights, parts.model, parts.optimizer, (16, 16, 1), ema=True
     )
     step = jax.jit(partial(training.train_step, parts))
-    for rows in pipeline.batch_indices(c.seed, 0, 2, 4, 5):
+    for rows in rows_of_steps(c.seed, 2):
         batch = Batch(data.images, labels, data.ids, data.valid_size)
         batch = jax.tree.map(lambda x, rows=rows: x[rows], batch)
         state, _ = step(state, batch, weights, jax.random.fold_in(light, 0))
@@ -245,7 +252,7 @@ def test_the_supervised_ceiling_is_training_on_true_labels_read_at_one_half(whol
     )
     step = jax.jit(partial(training.train_step, parts))
     split = data.train
-    for i, rows in enumerate(pipeline.batch_indices(c.seed, 0, 6, 4, 5)):
+    for i, rows in enumerate(rows_of_steps(c.seed, 6)):
         own = split.take(rows)
         batch = Batch(own.images, own.labels, own.ids, own.valid_size)
         state, _ = step(state, batch, weights, jax.random.fold_in(light, i // 2))

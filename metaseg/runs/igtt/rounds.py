@@ -240,7 +240,13 @@ class Rounds(Task):
         for first in range(step, step + count, most):
             taken = min(most, step + count - first)
             size = c.training.batch_size
-            rows = pipeline.batch_indices(c.seed, first, taken, size, number)
+            rows = pipeline.batch_indices(
+                seed=c.seed,
+                start=first,
+                num_steps=taken,
+                batch_size=size,
+                num_examples=number,
+            )
             yield data, self._layout.put_rows(np.resize(rows, (most, size))), taken
 
     def report(

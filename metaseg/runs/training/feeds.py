@@ -55,7 +55,13 @@ class Feed:
 
     def _order(self, seed: int, step: int, count: int) -> np.ndarray:
         """Returns the rows of some consecutive steps, `[count, batch]`."""
-        return pipeline.batch_indices(seed, step, count, self._shape[1], self._size)
+        return pipeline.batch_indices(
+            seed=seed,
+            start=step,
+            num_steps=count,
+            batch_size=self._shape[1],
+            num_examples=self._size,
+        )
 
     def _rows(self, step: int, count: int) -> np.ndarray:
         """The same for all members, filled up to a whole dispatch."""

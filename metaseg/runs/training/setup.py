@@ -171,4 +171,6 @@ def in_order(setup: Setup, split: Examples) -> InOrder:
     """
     layout: Any = setup.layout
     size = setup.config.training.eval_batch_size
-    return InOrder(split, layout.round_up(size), layout.put_batch, layout.part())
+    return InOrder(
+        split, layout.round_up(size), place=layout.put_batch, part=layout.part()
+    )
