@@ -1,7 +1,7 @@
-"""What arguments must be, said in one line that names the argument.
+"""Checks of arguments, which raise an `InputError` with one line.
 
-Every function takes `where`, the name to put first in the message. Traced values pass:
-what they hold is not known yet. Imports `metaseg.errors` and `metaseg.labels` only.
+Every function takes `where`, the name of the argument, with which the message starts.
+Traced values pass, because they are not known yet. May import `errors` and `labels`.
 """
 
 from collections.abc import Collection

@@ -1,6 +1,6 @@
-"""Masks that are hard in different ways, to compare `metaseg.morphology` on.
+"""Masks that are difficult in different ways, for the tests of `metaseg.morphology`.
 
-All but the thin ones have one shape, since what takes time is a compilation per shape.
+All masks except the thin ones have the same shape, so that few programs are compiled.
 """
 
 import jax
