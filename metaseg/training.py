@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jaxtyping import Integer
 
 from metaseg import decoding
 from metaseg.batch import Batch
 from metaseg.errors import InputError
 from metaseg.losses import SumsFn
-from metaseg.typing import Matrix
+from metaseg.typing import AnyArray, Matrix
 
 __all__ = [
     "Step",
@@ -66,7 +67,7 @@ class TrainState(struct.PyTreeNode):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def gather(data: Batch, rows: jax.Array) -> Batch:
+def gather(data: Batch, rows: Integer[AnyArray, "B"]) -> Batch:
     """Takes examples by their rows from data on the device.
 
     Args:

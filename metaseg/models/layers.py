@@ -11,7 +11,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from metaseg.typing import AnyArray
 
@@ -105,7 +105,9 @@ def upsample2x2(
 
 
 @jax.custom_vjp
-def max_pool2x2(x: jax.Array) -> jax.Array:
+def max_pool2x2(
+    x: Float[AnyArray, "N H W C"],
+) -> Float[jax.Array, "N H//2 W//2 C"]:
     """Halves both sides by the maximum over 2x2 windows of stride 2.
 
     Equals `flax.linen.max_pool(x, (2, 2), (2, 2))`, gradient included: of several
@@ -118,7 +120,7 @@ def max_pool2x2(x: jax.Array) -> jax.Array:
       `[N, H / 2, W / 2, C]` of the dtype of `x`.
     """
     n, h, w, c = x.shape
-    return x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+    return jnp.asarray(x).reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
 
 
 def _max_pool2x2_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
@@ -149,12 +151,14 @@ max_pool2x2.defvjp(_max_pool2x2_forward, _max_pool2x2_backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def batch_norm_relu(
-    x: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
+    x: Float[AnyArray, "*batch C"],
+    scale: Float[AnyArray, "C"],
+    bias: Float[AnyArray, "C"],
     epsilon: float = 1e-5,
     axis_name: str | None = None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[
+    Float[jax.Array, "*batch C"], Float32[jax.Array, "C"], Float32[jax.Array, "C"]
+]:
     """Normalises every channel over the batch, scales, shifts and rectifies.
 
     `y = max(0, scale * (x - mean) / sqrt(var + epsilon) + bias)` with mean and
@@ -179,14 +183,14 @@ def batch_norm_relu(
 
 
 def _normalise(
-    x: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
+    x: AnyArray,
+    scale: AnyArray,
+    bias: AnyArray,
     epsilon: float,
     axis_name: str | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     axes = tuple(range(x.ndim - 1))
-    wide = x.astype(jnp.float32)
+    wide = jnp.asarray(x, jnp.float32)
     mean, square = wide.mean(axes), (wide * wide).mean(axes)
     if axis_name is not None:
         mean, square = jax.lax.pmean((mean, square), axis_name)

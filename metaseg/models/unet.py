@@ -2,7 +2,7 @@
 
 Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image
 Segmentation", MICCAI 2015, in the form with batch norm and padded convolutions. May
-import `layers` and flax.
+import `layers`, `typing` and flax.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float32
 
 from metaseg.models import layers
+from metaseg.typing import Images
 
 __all__ = ["NORMS", "UNet"]
 
@@ -56,7 +58,9 @@ class UNet(nn.Module):
         return 1 if self.num_classes == 2 else self.num_classes
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, images: Images, train: bool
+    ) -> Float32[jax.Array, "*batch H W channels"]:
         """Maps images to logits.
 
         Args:
@@ -68,7 +72,7 @@ class UNet(nn.Module):
           `[..., H, W, 1]` float32 for two classes, else `[..., H, W, K]`.
         """
         *batch, height, width, channels = images.shape
-        x = images.reshape(-1, height, width, channels).astype(self.dtype)
+        x = jnp.asarray(images).reshape(-1, height, width, channels).astype(self.dtype)
         x = _extend(x, self.stride)
         skips = []
         for level in range(self.depth):
