@@ -458,4 +458,4 @@ def test_the_command_line_says_what_is_missing_in_one_line():
         [sys.executable, script, "--output=x"], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr == "error: --run: not given, expected a folder\n"
+    assert done.stderr == "error: --run: not given, expected the work folder of a run\n"
