@@ -288,7 +288,7 @@ def label_maps(where: str, value: Any) -> None:
     _arrays(where, value, "iu", "integer class ids")
     if np.iinfo(value.dtype).max < VOID:
         raise InputError(
-            f"{where}: dtype {value.dtype}, expected one that holds {VOID}"
+            f"{where}: got dtype {value.dtype}, expected one that holds {VOID}"
         )
 
 
@@ -296,6 +296,6 @@ def _arrays(where: str, value: Any, kinds: str, expected: str) -> None:
     dtype, ndim = getattr(value, "dtype", None), getattr(value, "ndim", 0)
     if dtype is None or np.dtype(dtype).kind not in kinds:
         got = type(value).__name__ if dtype is None else f"dtype {dtype}"
-        raise InputError(f"{where}: {got}, expected an array of {expected}")
+        raise InputError(f"{where}: got {got}, expected an array of {expected}")
     if ndim < 2:
-        raise InputError(f"{where}: shape {value.shape}, expected [..., H, W]")
+        raise InputError(f"{where}: got shape {value.shape}, expected [..., H, W]")

@@ -107,7 +107,8 @@ def soft_density(
     """
     if jnp.ndim(probabilities) < 3:
         raise InputError(
-            f"probabilities: shape {jnp.shape(probabilities)}, expected [..., H, W, K]"
+            f"probabilities: got shape {jnp.shape(probabilities)}, "
+            "expected [..., H, W, K]"
         )
     planes = jnp.moveaxis(jnp.asarray(probabilities, jnp.float32), -1, -3)
     return _normalised(_mass(planes, bandwidth, kernel))
@@ -136,7 +137,7 @@ def weighted_sum(
       InputError: If the shape, the bandwidth or the kernel is wrong.
     """
     if jnp.ndim(values) < 2:
-        raise InputError(f"values: shape {jnp.shape(values)}, expected [..., H, W]")
+        raise InputError(f"values: got shape {jnp.shape(values)}, expected [..., H, W]")
     return _mass(jnp.asarray(values, jnp.float32), bandwidth, kernel)
 
 
@@ -464,7 +465,7 @@ def _candidates(candidates: Any) -> jax.Array:
     """Bandwidths `[C]`, float32, C >= 1."""
     tried = jnp.asarray(candidates, jnp.float32)
     if tried.ndim != 1 or not len(tried):
-        raise InputError(f"candidates: shape {tried.shape}, expected [C], C >= 1")
+        raise InputError(f"candidates: got shape {tried.shape}, expected [C], C >= 1")
     if not checks.is_traced(tried):
         for candidate in tried.tolist():
             checks.number("candidates", candidate, 0, open_ends=True, unit="pixels")

@@ -298,7 +298,7 @@ def boundary_profile(
     clean, noisy = jnp.asarray(clean), jnp.asarray(noisy)
     if clean.shape != noisy.shape:
         raise InputError(
-            f"noisy: shape {noisy.shape}, expected {clean.shape}, as clean"
+            f"noisy: got shape {noisy.shape}, expected {clean.shape}, as clean"
         )
     known = ~is_void(clean) & (noisy >= 0) & (noisy < num_classes)
     bins = 2 * max_distance + 1
@@ -373,7 +373,9 @@ def _matrix_and_prior(matrix: Any, prior: Any) -> tuple[jax.Array, jax.Array]:
     """`[K, K]` and `[K]`, float32; without a prior all shares are equal."""
     values = jnp.asarray(matrix, jnp.float32)
     if values.ndim != 2 or len(values) != values.shape[1] or len(values) < 2:
-        raise InputError(f"matrix: shape {values.shape}, expected K x K numbers, K > 1")
+        raise InputError(
+            f"matrix: got shape {values.shape}, expected K x K numbers, K > 1"
+        )
     if prior is None:
         return values, jnp.full(len(values), 1 / len(values), jnp.float32)
     checks.prior("prior", prior, len(values))

@@ -80,9 +80,11 @@ def validate(labels: ArrayLike, num_classes: int, *, where: str = "labels") -> N
     """
     values = np.asarray(labels)
     if values.dtype.kind not in "iu":
-        raise InputError(f"{where}: dtype {values.dtype}, expected integer class ids")
+        raise InputError(
+            f"{where}: got dtype {values.dtype}, expected integer class ids"
+        )
     if values.ndim < 2:
-        raise InputError(f"{where}: shape {values.shape}, expected [..., H, W]")
+        raise InputError(f"{where}: got shape {values.shape}, expected [..., H, W]")
     wrong = ((values < 0) | (values >= num_classes)) & (values != VOID)
     if wrong.any():
         raise InputError(

@@ -227,7 +227,7 @@ def compose(first: _Matrices, second: _Matrices) -> Float32[jax.Array, "*batch K
     """
     left, right = _square("first", first), _square("second", second)
     if left.shape[-1] != right.shape[-1]:
-        raise InputError(f"second: shape {right.shape}, expected that of first")
+        raise InputError(f"second: got shape {right.shape}, expected that of first")
     return jnp.matmul(left, right, precision="highest")
 
 
@@ -257,7 +257,8 @@ def decode(
     shape, num_classes = np.shape(probabilities), inverse.shape[-1]
     if shape[-1:] != (num_classes,):
         raise InputError(
-            f"probabilities: shape {shape}, expected [..., {num_classes}], as matrix"
+            f"probabilities: got shape {shape}, expected [..., {num_classes}], "
+            "as matrix"
         )
     return jnp.matmul(jnp.asarray(probabilities), inverse, precision="highest")
 
@@ -373,7 +374,7 @@ def joint_counts(
     before, after = _class_ids("clean", clean), _class_ids("noisy", noisy)
     if before.shape != after.shape:
         raise InputError(
-            f"noisy: shape {after.shape}, expected {before.shape}, as clean"
+            f"noisy: got shape {after.shape}, expected {before.shape}, as clean"
         )
     before, after = before.ravel(), after.ravel()
     # `bincount` would count an id of -1 as 0.
@@ -526,11 +527,13 @@ def score_sums(
     """
     probabilities, ids = jnp.asarray(probabilities), _class_ids("clean", clean)
     if not jnp.issubdtype(probabilities.dtype, jnp.floating):
-        raise InputError(f"probabilities: dtype {probabilities.dtype}, expected floats")
+        raise InputError(
+            f"probabilities: got dtype {probabilities.dtype}, expected floats"
+        )
     if probabilities.shape[:-1] != ids.shape or probabilities.shape[-1:] < (2,):
         raise InputError(
-            f"probabilities: shape {probabilities.shape}, expected [..., K], K >= 2, "
-            f"on the {ids.shape} of clean"
+            f"probabilities: got shape {probabilities.shape}, "
+            f"expected [..., K], K >= 2, on the {ids.shape} of clean"
         )
     num_classes = probabilities.shape[-1]
     indicator = one_hot(ids, num_classes).reshape(-1, num_classes)
@@ -606,7 +609,7 @@ def validate(matrix: Any, num_classes: int, *, where: str = "matrix") -> None:
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: got {checks.shown(matrix)}, {expected}") from error
     if values.shape != (num_classes, num_classes):
-        raise InputError(f"{where}: shape {values.shape}, {expected}")
+        raise InputError(f"{where}: got shape {values.shape}, {expected}")
     for index, row in enumerate(values):
         if not (row >= 0).all():
             raise InputError(
@@ -644,7 +647,7 @@ def _square(name: str, matrix: Any, num_classes: int | None = None) -> jax.Array
         raise InputError(f"{name}: got {checks.shown(matrix)}, {expected}") from error
     rows, columns = values.shape[-2:] if values.ndim > 1 else (0, 0)
     if not rows == columns > 0 or num_classes not in (None, rows):
-        raise InputError(f"{name}: shape {values.shape}, {expected}")
+        raise InputError(f"{name}: got shape {values.shape}, {expected}")
     return values
 
 
@@ -659,7 +662,7 @@ def _class_ids(name: str, labels: Any) -> jax.Array:
     """`labels` as int32, of any shape."""
     ids = jnp.asarray(labels)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise InputError(f"{name}: dtype {ids.dtype}, expected integer class ids")
+        raise InputError(f"{name}: got dtype {ids.dtype}, expected integer class ids")
     return ids.astype(jnp.int32)
 
 
@@ -669,7 +672,7 @@ def _check_counts(counts: Any) -> None:
         return
     values = np.asarray(counts)
     if values.dtype.kind not in "iu":
-        raise InputError(f"counts: dtype {values.dtype}, expected integers")
+        raise InputError(f"counts: got dtype {values.dtype}, expected integers")
     wrong = (values < 0) | (values >= 2**31)
     if wrong.any():
         raise InputError(f"counts: got {values[wrong][0]}, expected 0..2^31 - 1")

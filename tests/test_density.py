@@ -406,27 +406,33 @@ INVALID = [
     ),
     (
         lambda: density.spatial_density(1.0 * LABELS, 2, bandwidth=1),
-        "labels: dtype float64, .*",
+        "labels: got dtype float64, .*",
     ),
     (
         lambda: density.soft_density(LABELS, bandwidth=1),
-        r"probabilities: shape \(4, 5\), expected \[..., H, W, K\]",
+        r"probabilities: got shape \(4, 5\), expected \[..., H, W, K\]",
     ),
     (lambda: density.soft_density(np.ones((4, 5, 2)), bandwidth=-1), WIDTH),
     (
         lambda: density.weighted_sum(np.ones(4), bandwidth=1),
-        r"values: shape \(4,\), .*",
+        r"values: got shape \(4,\), .*",
     ),
-    (lambda: density.effective_pixels(LABELS[0], bandwidth=1), "labels: shape .*"),
+    (lambda: density.effective_pixels(LABELS[0], bandwidth=1), "labels: got shape .*"),
     (lambda: density.effective_pixels(LABELS, bandwidth="wide"), WIDTH),
     (lambda: density.adaptive(LABELS, 2, neighbours=0), "neighbours: got 0, .*"),
-    (lambda: density.select_bandwidth(LABELS, 2, []), r"candidates: shape \(0,\), .*"),
-    (lambda: density.select_bandwidth(LABELS, 2, 3.0), r"candidates: shape \(\), .*"),
+    (
+        lambda: density.select_bandwidth(LABELS, 2, []),
+        r"candidates: got shape \(0,\), .*",
+    ),
+    (
+        lambda: density.select_bandwidth(LABELS, 2, 3.0),
+        r"candidates: got shape \(\), .*",
+    ),
     (lambda: density.select_bandwidth(LABELS, 2, [1, -1.0]), "candidates: got -1.0.*"),
     (lambda: density.position(LABELS, 2, grid=(0, 3)), "grid: got 0, .*"),
     (
         lambda: density.invert(np.ones((4, 5, 2)), np.eye(3), pixels=1),
-        r"matrix: shape \(3, 3\), expected 2 x 2 numbers",
+        r"matrix: got shape \(3, 3\), expected 2 x 2 numbers",
     ),
     (
         lambda: density.invert(np.ones((4, 5, 2)), np.eye(2) / 2, pixels=1),

@@ -341,9 +341,9 @@ INVALID = [
     (lambda: information.semantic_information(np.eye(2), [0.5, 0.2]), "prior: sums .*"),
     (
         lambda: information.effective_labels(np.ones((2, 3))),
-        r"matrix: shape \(2, 3\), expected K x K numbers, K > 1",
+        r"matrix: got shape \(2, 3\), expected K x K numbers, K > 1",
     ),
-    (lambda: information.describe(np.ones(3)), r"matrix: shape \(3,\), .*"),
+    (lambda: information.describe(np.ones(3)), r"matrix: got shape \(3,\), .*"),
     (
         lambda: information.describe(np.eye(3), class_names=("a", "b")),
         "class_names: got 2, expected 3",
@@ -355,11 +355,11 @@ INVALID = [
     ),
     (
         lambda: information.boundary_profile(1.0 * HALF, HALF, 2),
-        "clean: dtype float64, .*",
+        "clean: got dtype float64, .*",
     ),
     (
         lambda: information.boundary_profile(HALF, HALF[:5], 2),
-        r"noisy: shape \(5, 64\), expected \(64, 64\), as clean",
+        r"noisy: got shape \(5, 64\), expected \(64, 64\), as clean",
     ),
 ]
 

@@ -36,8 +36,8 @@ def test_validate_accepts_class_ids_and_void():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (MAPS.astype(float), "a.png: dtype float64, expected integer class ids"),
-        (MAPS[0, 0, 0], r"a.png: shape \(5,\), expected \[..., H, W\]"),
+        (MAPS.astype(float), "a.png: got dtype float64, expected integer class ids"),
+        (MAPS[0, 0, 0], r"a.png: got shape \(5,\), expected \[..., H, W\]"),
         (np.array([[7, 1]]), r"a.png: class id 7, expected 0..3 or 255 \(void\)"),
         (np.array([[0, -2]]), r"a.png: class id -2, expected 0..3 or 255 \(void\)"),
     ],

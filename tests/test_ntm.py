@@ -408,28 +408,40 @@ INVALID = [
     (lambda: ntm.block(4, (0, 1), 1), "groups: got 0, expected class ids in 0..3"),
     (lambda: ntm.uniform(3, (0.5, 0.2, 0.2)), "prior: sums to 0.9, expected 1"),
     (lambda: ntm.uniform(3, 0.5), "prior: got 0.5, expected 3 values, one per class"),
-    (lambda: ntm.compose(np.eye(2), np.eye(3)), r"second: shape \(3, 3\), expected .*"),
-    (lambda: ntm.compose(np.ones((2, 3)), np.eye(3)), r"first: shape \(2, 3\), .*"),
-    (lambda: ntm.decode([1, 0, 0], np.eye(2)), r"probabilities: shape \(3,\), .*"),
+    (
+        lambda: ntm.compose(np.eye(2), np.eye(3)),
+        r"second: got shape \(3, 3\), expected .*",
+    ),
+    (lambda: ntm.compose(np.ones((2, 3)), np.eye(3)), r"first: got shape \(2, 3\), .*"),
+    (lambda: ntm.decode([1, 0, 0], np.eye(2)), r"probabilities: got shape \(3,\), .*"),
     (lambda: ntm.decode([1, 0], [[1, 0], [1]]), "matrix: got .*, .* K x K numbers"),
-    (lambda: ntm.threshold(np.eye(3)), r"matrix: shape \(3, 3\), expected 2 x 2 .*"),
-    (lambda: ntm.rank(np.ones(3)), r"matrix: shape \(3,\), expected K x K numbers"),
+    (
+        lambda: ntm.threshold(np.eye(3)),
+        r"matrix: got shape \(3, 3\), expected 2 x 2 .*",
+    ),
+    (lambda: ntm.rank(np.ones(3)), r"matrix: got shape \(3,\), expected K x K numbers"),
     (lambda: ntm.rank(np.eye(3), tol=-1), "tol: got -1, expected a number >= 0"),
-    (lambda: ntm.condition_number(np.ones((2, 3))), r"matrix: shape \(2, 3\), .*"),
-    (lambda: ntm.joint_counts([0], [[0]], 2), r"noisy: shape \(1, 1\), .*, as clean"),
-    (lambda: ntm.joint_counts([0.0], [0], 2), "clean: dtype float32, .* class ids"),
+    (lambda: ntm.condition_number(np.ones((2, 3))), r"matrix: got shape \(2, 3\), .*"),
+    (
+        lambda: ntm.joint_counts([0], [[0]], 2),
+        r"noisy: got shape \(1, 1\), .*, as clean",
+    ),
+    (lambda: ntm.joint_counts([0.0], [0], 2), "clean: got dtype float32, .* class ids"),
     (
         lambda: ntm.from_counts([[1, -2], [0, 1]]),
         r"counts: got -2, expected 0..2\^31.*",
     ),
-    (lambda: ntm.from_counts(np.eye(2)), "counts: dtype float64, expected integers"),
+    (
+        lambda: ntm.from_counts(np.eye(2)),
+        "counts: got dtype float64, expected integers",
+    ),
     (
         lambda: ntm.from_counts(np.eye(2, dtype=int), confidence=1),
         r"confidence: got 1, expected a number in \(0, 1\)",
     ),
     (
         lambda: ntm.estimate_from_scores(np.ones((4, 3)), np.ones(3, int)),
-        r"probabilities: shape \(4, 3\), expected \[..., K\], .* clean",
+        r"probabilities: got shape \(4, 3\), expected \[..., K\], .* clean",
     ),
     (
         lambda: ntm.estimate_from_scores(np.array([[2.0, 1.5]]), np.array([0])),
@@ -462,7 +474,7 @@ def test_validate_accepts_builders_and_nested_tuples():
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
-        (((1, 0),), r"m: shape \(1, 2\), expected 2 x 2 numbers"),
+        (((1, 0),), r"m: got shape \(1, 2\), expected 2 x 2 numbers"),
         (((1, 0), (1,)), r"m: got .*, expected 2 x 2 numbers"),
         ("ab", r"m: got 'ab', expected 2 x 2 numbers"),
         (((1, 0), (0.5, 0.4)), r"m: row 1 sums to 0.9, expected rows to sum to 1"),

@@ -45,7 +45,7 @@ def distance(mask: Masks) -> Float32[jax.Array, "*batch H W"]:
     checks.masks("mask", mask)
     if max(mask.shape[-2:]) > _LONGEST:
         raise InputError(
-            f"mask: shape {mask.shape}, expected sides of at most {_LONGEST} pixels"
+            f"mask: got shape {mask.shape}, expected sides of at most {_LONGEST} pixels"
         )
     return _distance(mask)
 

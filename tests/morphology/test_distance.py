@@ -58,11 +58,11 @@ def test_distance_is_batch_safe():
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (np.ones((4, 4)), "mask: dtype float64, expected an array of booleans"),
-        (np.ones(4, bool), r"mask: shape \(4,\), expected \[..., H, W\]"),
-        ([[True]], "mask: list, expected an array of booleans"),
-        (np.ones((1, LONGEST + 1), bool), r"mask: shape \(1, 11001\), expected .*"),
-        (np.ones((LONGEST + 1, 1), bool), r"mask: shape \(11001, 1\), expected .*"),
+        (np.ones((4, 4)), "mask: got dtype float64, expected an array of booleans"),
+        (np.ones(4, bool), r"mask: got shape \(4,\), expected \[..., H, W\]"),
+        ([[True]], "mask: got list, expected an array of booleans"),
+        (np.ones((1, LONGEST + 1), bool), r"mask: got shape \(1, 11001\), expected .*"),
+        (np.ones((LONGEST + 1, 1), bool), r"mask: got shape \(11001, 1\), expected .*"),
     ],
 )
 def test_wrong_masks_are_named(mask, message):

@@ -97,10 +97,10 @@ def test_maximum_is_batch_safe():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"mask": np.ones((4, 4))}, "mask: dtype float64, expected .* booleans"),
-        ({"mask": np.ones((4, 4), int)}, "mask: dtype int64, expected .* booleans"),
-        ({"mask": np.ones(4, bool)}, r"mask: shape \(4,\), expected \[..., H, W\]"),
-        ({"mask": [[True]]}, "mask: list, expected an array"),
+        ({"mask": np.ones((4, 4))}, "mask: got dtype float64, expected .* booleans"),
+        ({"mask": np.ones((4, 4), int)}, "mask: got dtype int64, expected .* booleans"),
+        ({"mask": np.ones(4, bool)}, r"mask: got shape \(4,\), expected \[..., H, W\]"),
+        ({"mask": [[True]]}, "mask: got list, expected an array"),
         ({"radius": -1}, "radius: got -1, expected an integer >= 0"),
         ({"radius": 1.0}, "radius: got 1.0, expected an integer >= 0"),
         ({"radius": True}, "radius: got True, expected an integer >= 0"),

@@ -364,7 +364,7 @@ def test_build_matrix_of_binary_noises():
         ),
         (
             {"name": "transition", "matrix": ((1, 0), (0, 1))},
-            r"matrix: shape \(2, 2\), expected 3 x 3 numbers",
+            r"matrix: got shape \(2, 2\), expected 3 x 3 numbers",
         ),
         (
             {"name": "transition", "matrix": ((1, 0, 0), (0, 1, 0), (0, 1, 0.5))},
