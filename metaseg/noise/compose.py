@@ -405,8 +405,11 @@ def _build(config: Mapping[str, Any], num_classes: int, field: str) -> _Built:
             )
     for parameter, signature in known.items():
         if parameter not in given and signature.default is signature.empty:
+            place = field
+            if registry.is_plugin(name) and parameter not in config:
+                place = f"{field}.parameters"
             raise InputError(
-                f"{field}.{parameter}: got None, expected a value, as noise {name!r} "
+                f"{place}.{parameter}: got None, expected a value, as noise {name!r} "
                 "needs it"
             )
     if "noises" in given:

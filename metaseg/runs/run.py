@@ -77,8 +77,9 @@ class Run:
         """Segments images of any size.
 
         Args:
-          images: An image `[H, W]`, images `[N, H, W]` or `[N, H, W, C]`, or a sequence
-            of images or paths; in the units of the training images, not normalised.
+          images: Images as `prediction.predict` takes them: an image, images
+            `[N, H, W]` or `[N, H, W, C]`, or a sequence of arrays or paths; in the units
+            of the training images, not normalised.
           decision_rule: "analytic" (noise-aware), "argmax" or "validation".
           tile: Side in pixels of the tiles that the network sees at once.
           overlap: Overlap of neighbouring tiles in pixels.
@@ -89,8 +90,6 @@ class Run:
         Raises:
           InputError: If an argument is wrong.
         """
-        if getattr(images, "ndim", 0) >= 3:
-            images = list(images)
         return prediction.predict(
             self.predictor,
             images,
