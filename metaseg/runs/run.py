@@ -78,8 +78,8 @@ class Run:
 
         Args:
           images: Images as `prediction.predict` takes them: an image, images
-            `[N, H, W]` or `[N, H, W, C]`, or a sequence of arrays or paths; in the units
-            of the training images, not normalised.
+            `[N, H, W]` or `[N, H, W, C]`, or a sequence of arrays or paths; in the
+            units of the training images, not normalised.
           decision_rule: "analytic" (noise-aware), "argmax" or "validation".
           tile: Side in pixels of the tiles that the network sees at once.
           overlap: Overlap of neighbouring tiles in pixels.

@@ -294,7 +294,7 @@ def test_build_matrix_of_binary_noises():
         ({"name": "chain", "noises": (3,)}, "noises: got 3, expected a mapping .*"),
         (
             {"name": "noise_plugin:rotate"},
-            "parameters.strength: got None, expected a value, as noise 'noise_plugin:rotate' .*",
+            "parameters.strength: got None, expected a value, as noise 'noise_.*",
         ),
         (
             {"name": "noise_plugin:rotate", "parameters": {"strength": 1, "more": 2}},
