@@ -25,6 +25,7 @@ __all__ = [
     "in_bucket",
     "plain",
     "printable",
+    "read_run",
     "scratch",
     "upload",
     "write_json",
@@ -85,6 +86,30 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
       OSError: If the file cannot be written.
     """
     write_text(path, json.dumps(plain(value), indent=2) + "\n")
+
+
+def read_run(folder: Path, name: str) -> dict[str, Any]:
+    """Reads a JSON file of a finished run.
+
+    Args:
+      folder: Work folder of the run.
+      name: Name of the file.
+
+    Returns:
+      Its content.
+
+    Raises:
+      InputError: If the file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{folder}: no {name} ({error.strerror}); expected the work folder of a "
+            "finished run"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{folder / name}: not JSON ({error})") from error
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:

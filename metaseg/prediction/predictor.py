@@ -1,7 +1,6 @@
 """Work folder of a run -> network, weights, normalisation and decision rules."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,7 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from metaseg import checkpoint, checks, decoding, models, ntm, optimizers, training
+from metaseg import (
+    checkpoint,
+    checks,
+    decoding,
+    files,
+    models,
+    ntm,
+    optimizers,
+    training,
+)
 from metaseg.data import normalize, synthetic
 from metaseg.errors import InputError, prefixed
 
@@ -77,8 +85,8 @@ def load(workdir: str | os.PathLike[str]) -> Predictor:
       InputError: If the folder is missing or not that of a finished run.
     """
     folder = Path(workdir).expanduser()
-    config = ConfigDict(_json(folder, "config.json"))
-    results = _json(folder, "results.json")
+    config = ConfigDict(files.read_run(folder, "config.json"))
+    results = files.read_run(folder, "results.json")
     if results.get("members"):
         one = folder / results["members"][0]["folder"]
         raise InputError(f"{folder}: an ensemble; expected one of its runs, as {one}")
@@ -145,18 +153,6 @@ def _names(num_classes: int) -> list[str]:
     if num_classes == 2:
         return ["background", "foreground"]
     return [f"class {index}" for index in range(num_classes)]
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{folder}: no {name} ({error.strerror}); expected the work folder of a"
-            " finished run"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{folder / name}: not JSON ({error})") from error
 
 
 def _weights(path: Path, config: Any, model: nn.Module, channels: int) -> Any:

@@ -193,7 +193,7 @@ def load(folder: str | os.PathLike[str]) -> Run:
       InputError: If the folder holds no finished run.
     """
     place = _place(folder)
-    read = functools.partial(_read, place)
+    read = functools.partial(files.read_run, place)
     results = read("results.json")
     members = tuple(load(place / row["folder"]) for row in results.get("members") or ())
     masks = None
@@ -215,18 +215,6 @@ def _place(folder: str | os.PathLike[str]) -> Path:
     if not files.in_bucket(folder):
         return Path(folder).expanduser()
     return folder if isinstance(folder, Path) else files.bucket(os.fspath(folder))
-
-
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{folder}: no {name} ({error.strerror}); expected the folder of a "
-            "finished run"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{folder / name}: not JSON ({error})") from error
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -80,8 +80,8 @@ def test_plain_progress_lines_when_not_a_terminal(workdir):
 def test_results_hold_every_measure_under_every_reading(workdir):
     results = json.loads((workdir / "results.json").read_text())
     for measure in ("iou", "dice", "accuracy", "precision", "recall", "mean_image_iou"):
-        readings = results["test"][measure]
-        assert set(readings) == {"argmax", "analytic", "validation", "oracle"}
+        rules = results["test"][measure]
+        assert set(rules) == {"argmax", "analytic", "validation", "oracle"}
     assert results["test"]["iou"]["oracle"] >= results["test"]["iou"]["validation"]
     assert 0 <= results["test"]["auc"] <= 1
     assert results["noise"]["changed_pixels"] == pytest.approx(0.2, abs=0.02)

@@ -315,7 +315,7 @@ def summary(results: Mapping[str, Any]) -> str:
     """
     measure = main_measure(results)
     values = results["test"][measure]
-    text = "  ".join(f"{reading} {value:.4f}" for reading, value in values.items())
+    text = "  ".join(f"{rule} {value:.4f}" for rule, value in values.items())
     auc = results["test"].get("auc")
     return f"test {measure}: {text}" + ("" if auc is None else f"  auc {auc:.4f}")
 
