@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from metaseg import files, host
+from metaseg import checks, files, host
 from metaseg.data.arrays import from_arrays, from_images
 from metaseg.data.dataset import Dataset
 from metaseg.errors import InputError
@@ -99,6 +99,7 @@ def train(
         raise InputError("images: not given, expected an image of each label map")
     _set_noise(found, noise, noise_parameters)
     if steps is not None:
+        checks.integer("steps", steps, 1)
         found.training.steps, found.training.epochs = steps, 0.0
     _set_fields(found, fields or {})
     host.cache_compiled_programs()
@@ -125,8 +126,8 @@ def segment(
       quiet: Whether to print no progress.
 
     Returns:
-      The finished run; `masks` has a mask of each image by name, `"0"`, `"1"`, ... for
-      arrays.
+      The finished run; `masks` has a mask of each image by name: by its index,
+      `"000000"`, `"000001"`, ..., for arrays.
 
     Raises:
       InputError: If the input is wrong; the message names the argument or the field.
@@ -229,6 +230,8 @@ def _set_noise(
     config: ConfigDict, noise: str | None, parameters: Mapping[str, Any]
 ) -> None:
     if noise is not None:
+        if not isinstance(noise, str):
+            raise InputError(f"noise: got {noise!r}, expected the name of a noise")
         for field in config.noise:  # parameters of the config's own noise
             if field not in ("seed", "online"):
                 config.noise[field] = None if field != "name" else noise

@@ -124,6 +124,12 @@ def test_a_config_can_be_given_by_name_and_as_settings():
         ({"images": "nowhere"}, "config.data.dir: .*nowhere"),
         ({"noise": "flip", "rote": 0.2}, "rote: no parameter of a noise; .*rate"),
         ({"noise": "flop"}, "config.noise.name: got 'flop'"),
+        ({"noise": 3}, "noise: got 3, expected the name of a noise"),
+        ({"steps": 2.5}, "steps: got 2.5, expected an integer >= 1"),
+        (
+            {"fields": {"data.name": "builtins:len"}},
+            "config.data.name: got 'builtins:len', which returned a int",
+        ),
         ({"fields": {"model.wide": 2}}, "fields: no field 'model.wide'"),
         ({"fields": {"model.width": "x"}}, "fields: got 'x' for 'model.width'"),
         ({"config": 3}, "config: got int, expected a ConfigDict"),

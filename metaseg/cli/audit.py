@@ -16,6 +16,7 @@ from metaseg import host
 from metaseg.cli import parsing
 
 FLAGS = flags.FlagValues()
+INTERRUPTED = "stopped; run the same command again to continue"
 _LABELS = flags.DEFINE_string(
     "labels",
     None,

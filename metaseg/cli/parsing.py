@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -47,8 +48,15 @@ def run(command: ModuleType, arguments: Sequence[str]) -> int:
     except (InputError, flags.Error) as error:
         return failed(error)
     except KeyboardInterrupt:
-        print("stopped; run the same command again to resume", file=sys.stderr)
-        return 130
+        print(getattr(command, "INTERRUPTED", "stopped"), file=sys.stderr)
+        _leave(130)
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends the process at once: XLA may be compiling, and an ordinary exit crashes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def failed(error: Exception) -> int:

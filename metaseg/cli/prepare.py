@@ -20,6 +20,7 @@ from metaseg.cli import parsing
 from metaseg.errors import InputError
 
 FLAGS = flags.FlagValues()
+INTERRUPTED = "stopped; run the same command again to continue"
 _SOURCE = flags.DEFINE_string(
     "source",
     None,

@@ -424,7 +424,22 @@ def _build(config: Mapping[str, Any], num_classes: int, field: str) -> _Built:
         )
     if takes_classes:
         given["num_classes"] = num_classes
-    return _Built(partial(noise.fn, **given), matrix)
+    fn = partial(noise.fn, **given)
+    if registry.is_plugin(name):
+        _check_result(fn, str(name), field)
+    return _Built(fn, matrix)
+
+
+def _check_result(fn: NoiseFn, name: str, field: str) -> None:
+    """Raises InputError if a plug-in does not return label maps like those it gets."""
+    labels = jax.ShapeDtypeStruct((64, 96), jnp.uint8)
+    found = jax.eval_shape(fn, jax.random.key(0), labels)
+    shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
+    if shape != labels.shape or dtype != labels.dtype:
+        raise InputError(
+            f"{field}.name: got {name!r}, which makes {dtype} of shape {shape} of "
+            f"{labels.dtype} labels {labels.shape}, expected the same shape and dtype"
+        )
 
 
 def _look_up(name: Any, field: str) -> Noise:

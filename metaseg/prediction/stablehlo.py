@@ -130,6 +130,10 @@ class ExportedPredictor:
     function: jax.export.Exported
     facts: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        """Returns the facts; the program is long."""
+        return f"ExportedPredictor({dict(self.facts)})"
+
     def __call__(self, images: AnyArray) -> Prediction:
         """Segments a batch of images.
 

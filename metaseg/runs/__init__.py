@@ -11,3 +11,22 @@ What they share: config.py (field checks, resolved settings), defaults.py and
 config_files.py (settings), sources.py (data), loop.py (the training loop), workdir.py,
 metrics_log.py, progress.py, signals.py and jobs.py (a job as a process).
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "audit",
+        "config",
+        "config_files",
+        "defaults",
+        "igtt",
+        "jobs",
+        "predict",
+        "prepare",
+        "run",
+        "sources",
+        "training",
+    ],
+)

@@ -32,7 +32,7 @@ def check(config: ConfigDict, data: Dataset | None = None) -> None:
     if "igtt" in config:
         raise InputError(
             "config: has a section igtt, for segmentation without labels; expected "
-            "it at experiments/igtt.py (metaseg igtt)"
+            "it at `metaseg igtt` (experiments/igtt.py)"
         )
     with prefixed("config."):
         if data is None:
@@ -56,7 +56,7 @@ def check_igtt(
     """
     if "igtt" not in config:
         raise InputError(
-            "config: has no section igtt; expected one such as configs/cell_igtt.py"
+            "config: has no section igtt; expected a config such as cell_igtt"
         )
     with prefixed("config."):
         _check_igtt_section(config.igtt)

@@ -23,7 +23,7 @@ from metaseg import checks, decoding, files, prediction, report
 from metaseg.data import collect, image_files, label_files
 from metaseg.data.collect import Item, Source
 from metaseg.data.dataset import VOID
-from metaseg.errors import InputError
+from metaseg.errors import InputError, prefixed
 
 __all__ = ["Predicted", "predict"]
 
@@ -181,7 +181,8 @@ def _predict(
     start = time.perf_counter()
     predictor, folder = run, ""
     if not isinstance(predictor, prediction.Predictor):
-        predictor, folder = prediction.load(predictor), f" ({run})"
+        with prefixed("run: "):
+            predictor, folder = prediction.load(predictor), f" ({run})"
     decode = prediction.decoder(predictor, options["decision_rule"])
     if options["values"] == "mask" and predictor.num_classes != 2:
         raise InputError(

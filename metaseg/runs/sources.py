@@ -84,7 +84,13 @@ def load(config: ConfigDict) -> Dataset:
     """
     source = registry.lookup(config.data.name, SOURCES, field="config.data.name")
     with prefixed("config.", "data"):
-        return source(config.data)
+        data = source(config.data)
+    if not isinstance(data, Dataset):
+        raise InputError(
+            f"config.data.name: got {config.data.name!r}, which returned a "
+            f"{type(data).__name__}; expected a metaseg.data.dataset.Dataset"
+        )
+    return data
 
 
 def load_images(config: ConfigDict, exclude: Path | None = None) -> Dataset:

@@ -29,3 +29,13 @@ def no_labels(key, *, rate):
 
 def positional(key, labels, rate):
     return labels * rate
+
+
+def floats(key, labels, *, rate=0.5):
+    del key
+    return labels * rate
+
+
+def cropped(key, labels, *, rate=0.5):
+    del key, rate
+    return labels[..., 1:]

@@ -301,6 +301,14 @@ def test_build_matrix_of_binary_noises():
             "parameters.more: got 2, .*, as noise .* takes strength, radius",
         ),
         (
+            {"name": "noise_plugin:floats"},
+            r"name: got .*, which makes float32 of shape \(64, 96\) of uint8 labels .*",
+        ),
+        (
+            {"name": "noise_plugin:cropped"},
+            r"name: got .*, which makes uint8 of shape \(64, 95\) of uint8 labels .*",
+        ),
+        (
             {"name": "noise_plugin:nothing"},
             "name: got .*, but 'noise_plugin' has no 'nothing'; expected .*",
         ),

@@ -1,13 +1,18 @@
 """The command line, end to end, in a process of its own."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from metaseg.runs import signals
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -164,3 +169,24 @@ def test_help_tells_the_flags():
     done = _main("--help")
     assert "--workdir" in done.stdout
     assert "--config" in done.stdout
+
+
+def test_an_interrupt_while_compiling_ends_the_command_with_a_line(tmp_path):
+    arguments = ["--config=cell_flip", "--config.training.steps=100000"]
+    sizes = [f"--config.data.{name}=32" for name in ("height", "width")]
+    sizes += ["--config.augment.crop=32", f"--workdir={tmp_path / 'run'}"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "metaseg", "train", *arguments, *sizes],
+        cwd=ROOT,
+        env={**os.environ, "METASEG_CACHE": "off", "JAX_COMPILATION_CACHE_DIR": ""},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in run.stderr:
+        if line.startswith("compiling"):
+            break
+    time.sleep(0.5)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=300)
+    if run.returncode != signals.EXIT_STATUS:  # training had begun, and was saved
+        assert (run.returncode, said.splitlines()[-1]) == (130, "stopped")

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from metaseg import checkpoint, optimizers, parallel
 from metaseg.data.dataset import Dataset
 from metaseg.data.pipeline import InOrder
-from metaseg.errors import InputError
+from metaseg.errors import InputError, prefixed
 from metaseg.parallel import processes
 from metaseg.runs import config as config_lib
 from metaseg.runs import progress as progress_lib
@@ -253,10 +253,12 @@ def _compile(made: Setup, state: Any, feed: feeds.Feed, val: InOrder) -> Program
     train_steps, eval_step = steps.functions(config, layout, feed.gather)
     settings = layout.put_settings(made.settings)
     shape = (*sources.window(config, made.data), made.data.channels)
+    with prefixed("config.", "loss", "model", "noise"):  # plug-ins, while they trace
+        train = layout.train(train_steps, settings, state, *feed.example(), 1)
     return Programs(
         layout=layout,
         settings=settings,
-        train=layout.train(train_steps, settings, state, *feed.example(), 1),
+        train=train,
         evaluate=layout.evaluate(eval_step, settings, state, next(iter(val))),
         flops_per_image=3 * parallel.cost.forward_flops(made.parts.model, shape),
     )
