@@ -170,6 +170,16 @@ def predict(
         ) from error
 
 
+def _loaded(
+    run: str | os.PathLike[str] | prediction.Predictor,
+) -> tuple[prediction.Predictor, str]:
+    """Returns a predictor, and its folder for messages."""
+    if isinstance(run, prediction.Predictor):
+        return run, ""
+    with prefixed("run: "):
+        return prediction.load(run), f" ({run})"
+
+
 def _predict(
     run: str | os.PathLike[str] | prediction.Predictor,
     images: Source,
@@ -179,10 +189,7 @@ def _predict(
     options: Mapping[str, Any],
 ) -> Predicted:
     start = time.perf_counter()
-    predictor, folder = run, ""
-    if not isinstance(predictor, prediction.Predictor):
-        with prefixed("run: "):
-            predictor, folder = prediction.load(predictor), f" ({run})"
+    predictor, folder = _loaded(run)
     decode = prediction.decoder(predictor, options["decision_rule"])
     if options["values"] == "mask" and predictor.num_classes != 2:
         raise InputError(
