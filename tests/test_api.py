@@ -151,3 +151,13 @@ def test_the_import_is_light_and_knows_every_name():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert set(done.stdout.split()) == {"True"}
+
+
+def test_runs_are_functions_of_one_package():
+    from metaseg import runs
+    from metaseg.runs.igtt.run import segment
+    from metaseg.runs.training.run import train
+
+    assert (runs.train, runs.segment) == (train, segment)
+    assert runs.load is metaseg.load
+    assert callable(runs.predict.predict)

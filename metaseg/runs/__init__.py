@@ -1,11 +1,11 @@
 """Whole jobs as functions; the only package that may import everything of `metaseg`.
 
-    training/    train: a network, or an ensemble, on noisy labels
-    igtt/        segment: images without labels
-    predict.py   predict: new images, into a folder
-    audit.py     audit: label maps
-    prepare.py   prepare: a data set for training
-    run.py       Run: a finished run; load
+    training/    runs.train: a network, or an ensemble, on noisy labels
+    igtt/        runs.segment: images without labels
+    predict.py   predict.predict: new images, into a folder
+    audit.py     audit.audit: label maps
+    prepare.py   prepare.prepare: a data set for training
+    run.py       runs.Run: a finished run; runs.load
 
 What they share: config.py (field checks, resolved settings), defaults.py and
 config_files.py (settings), sources.py (data), loop.py (the training loop), workdir.py,
@@ -29,4 +29,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sources",
         "training",
     ],
+    submod_attrs={
+        "training.run": ["train"],
+        "igtt.run": ["segment"],
+        "run": ["Run", "load"],
+    },
 )
