@@ -69,7 +69,9 @@ def contender(devices: int, batch: int) -> tuple[Callable[[int], None], int]:
     model = models.UNet(width=ARGS.width, depth=ARGS.depth)
     options = models.compiler_options()
     layout = parallel.build(
-        ARGS.partitioner, jax.devices()[:devices], compiler_options=options
+        ARGS.partitioner,
+        devices=jax.devices()[:devices],
+        compiler_options=options,
     )
     step = training.Step(
         model=model,

@@ -119,9 +119,9 @@ class Layout(ABC):
 
 def build(
     partitioner: str = "jit",
+    *,
     devices: Sequence[Any] | None = None,
     members: int = 1,
-    *,
     compiler_options: Mapping[str, Any] | None = None,
 ) -> Layout:
     """Lays one run or several runs out over devices.

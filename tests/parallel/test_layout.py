@@ -47,7 +47,7 @@ def data():
 
 
 def layout(partitioner="jit", devices=1, members=1):
-    return parallel.build(partitioner, jax.devices()[:devices], members)
+    return parallel.build(partitioner, devices=jax.devices()[:devices], members=members)
 
 
 def rows(seed=0):

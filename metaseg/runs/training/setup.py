@@ -127,8 +127,8 @@ def _layout(config: ConfigDict) -> Layout:
     turns = by == "turns" and c.ensemble > 1
     layout = parallel.build(
         c.partitioner,
-        there[: c.devices or None],
-        1 if turns else max(1, c.ensemble),
+        devices=there[: c.devices or None],
+        members=1 if turns else max(1, c.ensemble),
         compiler_options=models.compiler_options(),
     )
     if turns:
