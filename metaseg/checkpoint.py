@@ -8,6 +8,7 @@ are kept. May import `errors` and `parallel.processes`.
 """
 
 import contextlib
+import copy
 import logging as python_logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -105,7 +106,9 @@ class Checkpoints:
         # Orbax would write from the arrays' own memory on a CPU, which the next step
         # overwrites, since the arrays are donated to it.
         state = jax.tree.map(jnp.copy, state)
-        facts = {"step": step, "digest": digest(state), "progress": dict(progress)}
+        # Orbax writes the values later, when the next steps may have added to them.
+        values = copy.deepcopy(dict(progress))
+        facts = {"step": step, "digest": digest(state), "progress": values}
         self._manager.save(
             step,
             args=ocp.args.Composite(

@@ -61,6 +61,17 @@ def test_what_is_saved_may_be_donated_at_once(tmp_path):
     np.testing.assert_array_equal(found.state["params"]["a"], tree(7)["params"]["a"])
 
 
+def test_progress_may_grow_at_once(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    for step in range(1, 11):
+        history = [{"step": step}]
+        checkpoints.save(step, tree(step), {"history": history})
+        history.extend({"step": later} for later in range(1000))
+    checkpoints.wait()
+    for step in checkpoints.steps():
+        assert checkpoints.progress(step) == {"history": [{"step": step}]}
+
+
 def test_a_state_goes_to_other_devices_than_it_came_from(tmp_path):
     save_all(tmp_path, {1: None}).close()
     mesh = jax.sharding.Mesh(np.array(jax.devices()), "data")

@@ -242,6 +242,9 @@ class Loop:
 
     def _run(self, state: Any, watch: signals.Watch) -> Any:
         task, before, began = self._task, self.at, time.perf_counter()
+        if watch.signal:
+            self._save(state, None)
+            self._stop(watch.signal)
         while self.at.step < task.total_steps and not task.settled():
             self._trace(self.at.step)
             tick = time.perf_counter()

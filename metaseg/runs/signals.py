@@ -36,6 +36,11 @@ class Watch:
         self.signal = ""
         self._handle = handle
 
+    def check(self) -> None:
+        """Raises StoppedError if a signal has come before the first step."""
+        if self.signal:
+            raise StoppedError(f"stopped by {self.signal} before the first step")
+
     def asked(self, step: int) -> bool:
         """Whether to stop after this step; to be asked after each one."""
         if not self.signal and processes.must_stop(step):

@@ -107,7 +107,8 @@ def segment(
       signals.StoppedError: If `watch` asked the run to stop.
     """
     began = time.perf_counter()
-    with progress_lib.quiet_logging():
+    watch = watch or signals.Watch(handle=False)
+    with progress_lib.quiet_logging(), watch:
         config_lib.check_igtt(config, data, baselines=baselines)
         layout = setup.build_layout(config)
         resolved = config_lib.resolve(config)
@@ -125,10 +126,10 @@ def segment(
         setup.begin_folders(made)
         if not quiet:
             progress_lib.say(_described(made))
-        session = _begin(made, watch or signals.Watch(handle=False), quiet)
+        watch.check()
+        session = _begin(made, watch, quiet)
         clock = {"setup_seconds": time.perf_counter() - began}
-        with session.watch:
-            return _run(session, clock, began, baselines)
+        return _run(session, clock, began, baselines)
 
 
 def _load(config: FrozenConfigDict, workdir: Path | None) -> Dataset:

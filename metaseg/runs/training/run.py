@@ -68,7 +68,8 @@ def train(
       signals.StoppedError: If `watch` asked the run to stop.
     """
     clock = {"start": time.perf_counter()}
-    with progress_lib.quiet_logging():
+    watch = watch or signals.Watch(handle=False)
+    with progress_lib.quiet_logging(), watch:
         quiet = quiet or not processes.is_primary()
         config_lib.check(config, data)
         layout = setup.build_layout(config)
@@ -80,6 +81,7 @@ def train(
             resolved: Any = config_lib.resolve(config)
             _compare(workdir, resolved, ignored)
         data = sources.load(config) if data is None else data
+        watch.check()
         resolved = config_lib.resolve(config, data)
         if holds_run and _compare(workdir, resolved):
             assert workdir is not None
@@ -88,7 +90,7 @@ def train(
             return load(workdir)
         window = _trace_window(profile, resolved, workdir)
         made = setup.build(resolved, workdir, data, layout)
-        return _run(made, watch or signals.Watch(handle=False), window, quiet, clock)
+        return _run(made, watch, window, quiet, clock)
 
 
 def _compare(workdir: Path | None, config: Any, ignored: Sequence[str] = ()) -> bool:
@@ -227,6 +229,7 @@ def _train(
     feed.seek(at.step)
     try:
         val_batches = setup.in_order(made, made.data.val)
+        watch.check()
         log.say("compiling the training step")
         programs = _compile(made, state, feed, val_batches)
         clock["compile_seconds"] = time.perf_counter() - began
@@ -240,8 +243,7 @@ def _train(
             trace=window,
         )
         log.begin()
-        with watch:
-            state = loop.run(state, watch)
+        state = loop.run(state, watch)
     finally:
         feed.close()
     _count_time(made, programs, loop.at, clock)
