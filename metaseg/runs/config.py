@@ -94,7 +94,8 @@ def resolve(config: ConfigDict, data: Dataset | None = None) -> FrozenConfigDict
 
     Args:
       config: Checked settings; not changed.
-      data: Data set of the run; None if no length is given in epochs.
+      data: Data set of the run. Without it, lengths in epochs stay open, and what
+        depends on them is not checked.
 
     Raises:
       InputError: If a field does not suit the data; the message names it.
@@ -115,8 +116,9 @@ def resolve(config: ConfigDict, data: Dataset | None = None) -> FrozenConfigDict
         if data is not None:
             _check_classes(found, data)
             sources.check_window(found, data)
-        for member in members.configs(found):
-            steps.build(member)
+        if data is not None or not has_open_length(found):
+            for member in members.configs(found):
+                steps.build(member)
     return _frozen(found)
 
 

@@ -25,6 +25,14 @@ def test_warmup_may_exceed_the_default_steps_if_epochs_allow_it():
         config_lib.resolve(short, sources.load(short))
 
 
+def test_a_run_with_a_long_warmup_in_epochs_is_found_again(tmp_path):
+    fields = {"training.epochs": 4.0, "optimizer.warmup": 7, "training.steps": 5}
+    config = tiny.config(**fields)
+    run = train(config, workdir=tmp_path, quiet=True)
+    assert run.config.training.steps == 8
+    assert train(config, workdir=tmp_path, quiet=True).results == run.results
+
+
 def test_config_json_holds_resolved_lengths_and_the_run_is_found_again(tmp_path):
     fields = {"training.epochs": 1.5, "training.checkpoint_every": 0}
     config = tiny.config(**fields, **{"optimizer.step_epochs": 1.0})
