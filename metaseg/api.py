@@ -72,6 +72,13 @@ def train(
       InputError: If the input is wrong; the message names the argument or the field.
     """
     found = _settings(config, defaults.get_config)
+    _set_noise(found, noise, noise_parameters)
+    if steps is not None:
+        checks.integer("steps", steps, 1)
+        found.training.steps, found.training.epochs = steps, 0.0
+    fields = fields or {}
+    _set_fields(found, fields)  # first: normalisation and seed shape the data
+    num_classes = fields.get("data.num_classes", num_classes)
     data = None
     if isinstance(images, str | os.PathLike):
         if labels is not None:
@@ -93,15 +100,10 @@ def train(
         )
         found.data.num_classes = data.num_classes
         _describe_arrays(found, data)
-        if config is None:
+        if config is None and "augment.crop" not in fields:
             found.augment.crop = _crop(found, data)
     elif labels is not None:
         raise InputError("images: not given, expected an image of each label map")
-    _set_noise(found, noise, noise_parameters)
-    if steps is not None:
-        checks.integer("steps", steps, 1)
-        found.training.steps, found.training.epochs = steps, 0.0
-    _set_fields(found, fields or {})
     host.cache_compiled_programs()
     return train_run(found, data, workdir=_folder(workdir), quiet=quiet)
 
@@ -133,6 +135,8 @@ def segment(
       InputError: If the input is wrong; the message names the argument or the field.
     """
     found = _settings(config, lambda: config_files.load("folder_igtt"))
+    fields = fields or {}
+    _set_fields(found, fields)  # first: normalisation shapes the data
     found.data.name, found.igtt.labels = sources.IMAGES, "none"
     data = None
     if isinstance(images, str | os.PathLike):
@@ -140,9 +144,8 @@ def segment(
     else:
         data = from_images(images, **_normalization(found))
         _describe_arrays(found, data)
-        if config is None:
+        if config is None and "augment.crop" not in fields:
             found.augment.crop = _crop(found, data)
-    _set_fields(found, fields or {})
     host.cache_compiled_programs()
     return segment_run(found, data, workdir=_folder(workdir), quiet=quiet)
 

@@ -83,6 +83,18 @@ def test_a_work_folder_gives_the_same_run_and_resumes_only_the_same_arrays(
         metaseg.train(images + 1, labels, **options, workdir=tmp_path / "a", quiet=True)
 
 
+def test_fields_shape_the_data_as_a_config_does():
+    fields = TINY | {"data.normalize": "percentile", "seed": 3, "augment.crop": 12}
+    config = defaults.get_config()
+    config.update_from_flattened_dict(fields)
+    given = metaseg.train(*arrays(), config=config, steps=2, quiet=True)
+    found = metaseg.train(*arrays(), fields=fields, steps=2, quiet=True)
+    assert found.results["test"] == given.results["test"]
+    assert found.config.to_dict() == given.config.to_dict()
+    plain = metaseg.train(*arrays(), steps=2, fields=TINY, quiet=True)
+    assert plain.config.data.dataset != found.config.data.dataset
+
+
 def test_an_audit_of_arrays_names_the_noise():
     _, labels = arrays(12)
     wrong = np.random.default_rng(1).random(labels.shape) < 0.3
