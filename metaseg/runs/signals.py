@@ -13,15 +13,14 @@ EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
 
 
 class StoppedError(Exception):
-    """A run that was asked to stop, and has saved what it had done."""
+    """A signal stopped the run; its work up to then is saved, if it has a folder."""
 
 
 class Watch:
-    """Notes the signals while a run goes on, and gives the handlers back afterwards.
+    """Notes SIGTERM and SIGINT during a run, and restores the handlers afterwards.
 
-    A second Ctrl-C ends the program at once, as it would without us. Where several
-    processes do one run, JAX listens for SIGTERM and has all of them stop after the
-    same step, so that Ctrl-C is handed on as SIGTERM.
+    A second Ctrl-C ends the program at once. In a run of several processes, JAX listens
+    for SIGTERM and stops all of them after the same step; Ctrl-C is sent on as SIGTERM.
 
     Attributes:
       signal: Name of the signal that has come, or "".
@@ -42,7 +41,11 @@ class Watch:
             raise StoppedError(f"stopped by {self.signal} before the first step")
 
     def asked(self, step: int) -> bool:
-        """Whether to stop after this step; to be asked after each one."""
+        """Returns whether to stop after a step; has to be called after each step.
+
+        Args:
+          step: Number of steps taken.
+        """
         if not self.signal and processes.must_stop(step):
             self.signal = signal.SIGTERM.name
         return bool(self.signal)
