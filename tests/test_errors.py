@@ -21,3 +21,18 @@ def test_only_the_named_fields_and_those_below_them_get_a_prefix(message, expect
 def test_without_names_every_field_gets_the_prefix():
     with pytest.raises(InputError, match=r"^--seed: got -1$"), prefixed("--"):
         raise InputError("seed: got -1")
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("a.png: grey; expected `data.threshold=128`", "`config.data.threshold=128`"),
+        ("data: got 1, expected `data.values='*=255'`", "`config.data.values='*=255'`"),
+        ("a.png: expected it at `metaseg igtt`", "`metaseg igtt`"),
+        ("a.png: expected `channels`", "`channels`"),
+    ],
+)
+def test_an_option_in_backquotes_gets_the_prefix_of_its_field(message, expected):
+    with pytest.raises(InputError) as caught, prefixed("config.", "data", "noise"):
+        raise InputError(message)
+    assert str(caught.value).endswith(expected)
