@@ -7,7 +7,10 @@
     prepare.py   prepare.prepare: a data set for training
     run.py       runs.Run: a finished run; runs.load
 
-What they share: config.py (field checks, resolved settings), defaults.py and
+predict.py compares with true label maps in prediction_labels.py and writes its table
+and measures in prediction_output.py.
+
+What the jobs share: config.py (field checks, resolved settings), defaults.py and
 config_files.py (settings), sources.py (data), loop.py (the training loop), workdir.py,
 metrics_log.py, progress.py, signals.py and jobs.py (a job as a process).
 """

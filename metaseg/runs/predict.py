@@ -5,8 +5,6 @@ arguments skips images whose files are unchanged and whose results exist.
 """
 
 import contextlib
-import csv
-import io
 import itertools
 import os
 import sys
@@ -16,20 +14,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, UInt8
 from tqdm import tqdm
 
-from metaseg import checks, decoding, files, prediction, report
-from metaseg.data import collect, image_files, label_files
+from metaseg import checks, files, prediction, report
+from metaseg.data import collect
 from metaseg.data.collect import Item, Source
-from metaseg.data.dataset import VOID
 from metaseg.errors import InputError, prefixed
+from metaseg.runs import prediction_labels, prediction_output
 
 __all__ = ["Predicted", "predict"]
 
-RECORDS = "records.jsonl"
 VALUES = ("ids", "mask")
-_SLAB = 1 << 22  # pixels that are compared with labels at a time
 _LINE_EVERY = 10  # seconds between lines of progress if there is no terminal
 
 
@@ -197,7 +192,7 @@ def _predict(
             " expected ids"
         )
     items = collect.find(images, field="images", exclude=output)
-    _check_output(output)
+    prediction_output.check_folder(output)
     partners = {}
     if labels is not None:
         partners = collect.find_partners(labels, items, field="labels")
@@ -213,30 +208,47 @@ def _predict(
     if not rows:
         raise InputError(f"images: no image could be predicted; first: {bad[0][1]}")
     bad += [(row["name"], row["label_error"]) for row in rows if "label_error" in row]
+    facts = {"images": source, "run": f"{predictor.name}{folder}", "rate": rate}
+    return _summarise(task, rows, bad, str(labels), {**facts, "start": start})
+
+
+def _summarise(
+    task: _Task,
+    rows: Sequence[Mapping[str, Any]],
+    bad: list[tuple[str, str]],
+    labels: str,
+    facts: Mapping[str, Any],
+) -> Predicted:
+    """Writes the table, the measures and the page, and prints a summary."""
+    rule, names = task.options["decision_rule"], task.predictor.class_names
     measured = [row for row in rows if "confusion" in row]
-    each = {row["name"]: _measures([row]) for row in measured}
-    pooled = _measures(measured) if measured else None
+    each = {row["name"]: prediction_labels.measures([row]) for row in measured}
+    pooled = prediction_labels.measures(measured) if measured else None
     table = [
-        _columns(row, predictor.class_names, each.get(row["name"])) for row in rows
+        prediction_output.columns(row, names, each.get(row["name"])) for row in rows
     ]
-    done = Predicted(output / "index.html", table, pooled, bad)
-    _write_measures(task, str(labels), done, each)
-    files.write_text(output / "predictions.csv", _csv(table))
-    final = options["decision_rule"] == "analytic" and predictor.final_threshold
+    done = Predicted(task.output / "index.html", table, pooled, bad)
+    prediction_output.write_measures(
+        task.output, pooled, each, decision_rule=rule, labels=labels
+    )
+    text = prediction_output.csv_text(table)
+    files.write_text(task.output / "predictions.csv", text)
+    final = rule == "analytic" and task.predictor.final_threshold
     report.write_predictions(
         done.report,
-        images=source,
-        run=f"{predictor.name}{folder}",
-        rule="own" if final else options["decision_rule"],
-        aware=predictor.matrix is not None,
-        class_names=predictor.class_names,
+        images=facts["images"],
+        run=facts["run"],
+        rule="own" if final else rule,
+        aware=task.predictor.matrix is not None,
+        class_names=names,
         rows=table,
         pooled=pooled,
         bad=bad,
-        seconds=time.perf_counter() - start,
-        rate=rate,
+        seconds=time.perf_counter() - facts["start"],
+        rate=facts["rate"],
     )
-    _say(done, len(measured), rate)
+    counts = {"images": len(table), "measured": len(measured)}
+    prediction_output.say(pooled, bad, **counts, rate=facts["rate"], report=done.report)
     return done
 
 
@@ -247,49 +259,25 @@ def _described(images: Source, items: Sequence[Item]) -> str:
     return "a list of files" if items[0].pixels is None else "arrays"
 
 
-def _check_output(output: Path) -> None:
-    """Makes the folder, unless it holds files that no prediction has written."""
-    if output.is_dir():
-        header = files.Journal.header_of(output / RECORDS)
-        mine = isinstance(header, dict) and "fingerprint" in header
-        if not mine and any(output.iterdir()):
-            raise InputError(
-                f"output: '{output}' is not empty and not of an earlier prediction;"
-                " expected a new or empty folder"
-            )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"output: cannot make '{output}' ({error.strerror}); expected a folder"
-        ) from None
-
-
-def _paths(output: Path, name: str, scores: bool) -> dict[str, Path]:
-    """Returns where the results of an image go."""
-    wanted = {"labels": ".png", "overlays": ".png"} | (
-        {"scores": ".tif"} if scores else {}
-    )
-    return {kind: output / kind / f"{name}{end}" for kind, end in wanted.items()}
-
-
 def _predict_all(
     task: _Task, items: Sequence[Item], bad: list[tuple[str, str]]
 ) -> tuple[list[dict[str, Any]], str]:
     """Returns rows of all images, earlier ones too, and the rate; extends `bad`."""
     fingerprint = prediction.fingerprint(task.predictor)
     header = {"fingerprint": fingerprint, **task.options}
-    journal = files.Journal(task.output / RECORDS, header)
+    journal = files.Journal(task.output / prediction_output.RECORDS, header)
     stamps = {item.name: _stamps(task, item) for item in items}
     rows: dict[str, dict[str, Any]] = {}
     for row in journal.earlier():
-        paths = _paths(task.output, row["name"], task.options["scores"])
+        paths = prediction_output.paths(
+            task.output, row["name"], scores=task.options["scores"]
+        )
         there = all(path.is_file() for path in paths.values())
         if there and stamps.get(row["name"]) == row["stamp"]:
             rows[row["name"]] = row
         else:
             rows.pop(row["name"], None)
-    _remove_stale(task.output, keep=set(rows))
+    prediction_output.remove_stale(task.output, keep=rows)
     todo = [item for item in items if item.name not in rows]
     if rows:
         print(f"{len(rows)} of them finished by an earlier run")
@@ -307,16 +295,6 @@ def _predict_all(
 def _stamps(task: _Task, item: Item) -> list[Any]:
     label = task.partners.get(item.name)
     return [list(item.stamp), list(label.stamp) if label else None]
-
-
-def _remove_stale(output: Path, keep: set[str]) -> None:
-    """Removes unfinished files, and results of images that changed or are gone."""
-    for path in output.rglob(files.UNFINISHED):
-        path.unlink()
-    for row in files.Journal.rows_of(output / RECORDS):
-        if row["name"] not in keep:
-            for path in _paths(output, row["name"], scores=True).values():
-                path.unlink(missing_ok=True)
 
 
 def _predicted(
@@ -371,7 +349,9 @@ def _one(
     """Takes the strips of one image; returns its row and the next image's strip."""
     K = task.predictor.num_classes
     height, width = pixels.shape[:2]
-    paths = _paths(task.output, item.name, task.options["scores"])
+    paths = prediction_output.paths(
+        task.output, item.name, scores=task.options["scores"]
+    )
     labels = np.empty((height, width), np.uint8)
     objects, counts, seconds = prediction.no_objects(K), np.zeros(K, np.int64), 0.0
     with contextlib.ExitStack() as stack:
@@ -400,144 +380,12 @@ def _one(
     row: dict[str, Any] = {"name": item.name, "height": height, "width": width}
     row |= {"pixels": counts.tolist(), "objects": objects.counts.tolist()}
     if item.name in task.partners:
-        row |= _compared(labels, task.partners[item.name], K, task.label_values)
+        row |= prediction_labels.compared(
+            labels, task.partners[item.name], K, task.label_values
+        )
     files.write_png(paths["overlays"], report.overlay(pixels, labels, K))
     if task.options["values"] == "mask":
         labels *= 255
     files.write_png(paths["labels"], labels)
     row["seconds"] = seconds + time.perf_counter() - began
     return row, next(rest, None)
-
-
-def _compared(
-    labels: np.ndarray,
-    truth: Item,
-    num_classes: int,
-    values: Mapping[int, int] | None,
-) -> dict[str, Any]:
-    """Returns the confusion matrix, or what is wrong with the label map."""
-    try:
-        true = _true_labels(truth, num_classes, values)
-    except InputError as error:
-        return {"label_error": str(error)}
-    if true.shape != labels.shape:
-        (height, width), expected = true.shape, labels.shape
-        return {
-            "label_error": f"{truth.where}: {height} x {width}, expected"
-            f" {expected[0]} x {expected[1]} as its image"
-        }
-    return {"confusion": confusion(labels, true, num_classes).tolist()}
-
-
-def _true_labels(
-    truth: Item, num_classes: int, values: Mapping[int, int] | None
-) -> np.ndarray:
-    """Returns uint8 `[H, W]` class ids, 255 for void, of stored values."""
-    stored = label_files.read_values(truth)
-    if values is None:
-        found = image_files.class_ids(stored, num_classes, where=truth.where)
-        # Two classes may be stored as 0 and 255.
-        return (found > 0).astype(np.uint8) if num_classes == 2 else found
-    found = np.full(stored.shape, VOID, np.uint8)
-    known = np.zeros(stored.shape, bool)
-    ids = {i: i for i in range(num_classes)} | {VOID: VOID} | dict(values)
-    for value, class_id in ids.items():
-        same = stored == value
-        found[same] = class_id
-        known |= same
-    if not known.all():
-        wrong = ", ".join(map(str, np.unique(stored[~known])[:5]))
-        raise InputError(
-            f"{truth.where}: stored value {wrong} in {np.count_nonzero(~known)}"
-            f" pixels; expected 0 to {num_classes - 1}, 255, or those of label_values"
-        )
-    return found
-
-
-def confusion(
-    labels: UInt8[np.ndarray, "H W"], true: UInt8[np.ndarray, "H W"], num_classes: int
-) -> Int64[np.ndarray, "K K"]:
-    """Computes `metrics.confusion_matrix` on the host, a few rows at a time.
-
-    Args:
-      labels: Predicted class ids, uint8 `[H, W]`.
-      true: True class ids, uint8 `[H, W]`; ids of K and more are not counted.
-      num_classes: Number of classes K.
-
-    Returns:
-      int64 `[K, K]`.
-    """
-    cells = np.zeros(num_classes**2, np.int64)
-    rows = max(1, _SLAB // labels.shape[1])
-    for start in range(0, len(labels), rows):
-        guess, truth = labels[start : start + rows], true[start : start + rows]
-        known = truth < num_classes
-        cell = truth[known].astype(np.int64) * num_classes + guess[known]
-        cells += np.bincount(cell, minlength=len(cells))
-    return cells.reshape(num_classes, num_classes)
-
-
-def _write_measures(
-    task: _Task, labels: str, done: Predicted, each: Mapping[str, Any]
-) -> None:
-    """Writes metrics.json, or removes that of an earlier job."""
-    path = task.output / "metrics.json"
-    if done.measures is None:
-        path.unlink(missing_ok=True)
-        return
-    facts = {
-        "decision_rule": task.options["decision_rule"],
-        "labels": labels,
-        "images": len(each),
-        "pooled": done.measures,
-        "per_image": each,
-    }
-    files.write_json(path, facts)
-
-
-def _say(done: Predicted, measured: int, rate: str) -> None:
-    """Prints bad files, measures, and where the page is."""
-    for _, reason in done.bad:
-        print(f"bad: {reason}", file=sys.stderr)
-    if done.bad:
-        print(f"bad files: {len(done.bad)}", file=sys.stderr)
-    if done.measures is not None:
-        shown = ("iou", "miou", "dice", "accuracy")
-        values = [f"{k} {done.measures[k]:.4f}" for k in shown if k in done.measures]
-        print(f"{measured} images with labels: {'  '.join(values)}")
-    print(", ".join(part for part in (f"{len(done.rows)} images", rate) if part))
-    print(f"report: {done.report}")
-
-
-def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return decoding.measure(np.array([row["confusion"] for row in rows]))
-
-
-def _columns(
-    row: Mapping[str, Any], names: Sequence[str], measures: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Returns a row of predictions.csv."""
-    total = row["height"] * row["width"]
-    columns = {name: row[name] for name in ("name", "height", "width")}
-    columns |= {f"pixels {n}": p for n, p in zip(names, row["pixels"], strict=True)}
-    columns |= {
-        f"share {n}": p / total for n, p in zip(names, row["pixels"], strict=True)
-    }
-    columns |= {
-        f"objects {n}": p for n, p in zip(names[1:], row["objects"], strict=True)
-    }
-    columns["seconds"] = row["seconds"]
-    single = ("iou", "miou", "dice", "precision", "recall", "accuracy")
-    return columns | {k: measures[k] for k in single if measures and k in measures}
-
-
-def _csv(table: Sequence[Mapping[str, Any]]) -> str:
-    fields = list(dict.fromkeys(key for row in table for key in row))
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(fields)
-    for row in table:
-        values = [row.get(field, "") for field in fields]
-        values = ["" if value != value else value for value in values]  # NaN
-        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
-    return out.getvalue()

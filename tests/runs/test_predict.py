@@ -35,6 +35,7 @@ from metaseg import (
 from metaseg.data import collect
 from metaseg.errors import InputError
 from metaseg.runs import predict as predict_run
+from metaseg.runs import prediction_labels, prediction_output
 
 ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(0)
@@ -212,7 +213,7 @@ def test_void_does_not_count_with_three_classes():
     labels = RNG.integers(0, 3, (9, 11), dtype=np.uint8)
     true = np.where(RNG.random((9, 11)) < 0.2, 255, labels[::-1]).astype(np.uint8)
     np.testing.assert_array_equal(
-        predict_run.confusion(labels, true, 3),
+        prediction_labels.confusion(labels, true, 3),
         metrics.confusion_matrix(jnp.asarray(labels), jnp.asarray(true), 3),
     )
 
@@ -241,7 +242,7 @@ def test_stored_values_of_labels_are_mapped_and_unknown_ones_named(
     ]
     expected = decoding.measure(np.stack(matrices))
     assert measures["pooled"]["iou"] == pytest.approx(expected["iou"])
-    rows = (tmp_path / "out" / predict_run.RECORDS).read_text()
+    rows = (tmp_path / "out" / prediction_output.RECORDS).read_text()
     assert "stored value 8 in 1 pixels; expected 0 to 1, 255, or those of" in rows
 
 
@@ -275,9 +276,9 @@ def test_a_second_run_reads_only_what_changed(root, tmp_path, monkeypatch):
     assert given() == 0
     assert read == []
     assert rows_of(output) == before
-    lines = (output / predict_run.RECORDS).read_text().splitlines(keepends=True)
+    lines = (output / prediction_output.RECORDS).read_text().splitlines(keepends=True)
     cut_short = "".join(lines[:-1]) + lines[-1][:50]  # killed while writing
-    (output / predict_run.RECORDS).write_text(cut_short)
+    (output / prediction_output.RECORDS).write_text(cut_short)
     (output / "labels" / "a.png").unlink()
     assert given() == 0
     assert read == ["a", "c"]
