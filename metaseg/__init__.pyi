@@ -8,6 +8,7 @@ from . import density as density
 from . import errors as errors
 from . import igtt as igtt
 from . import information as information
+from . import instances as instances
 from . import labels as labels
 from . import losses as losses
 from . import metrics as metrics
