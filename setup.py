@@ -41,6 +41,7 @@ setup(
         "flax>=0.12",
         "fsspec>=2026.4",
         "grain>=0.2.12",
+        "imagecodecs>=2026.1",
         "jax>=0.10",
         "jaxtyping>=0.3",
         "jinja2>=3.1",

@@ -24,6 +24,7 @@ from jaxtyping import Real
 
 from metaseg import files
 from metaseg.data import image_files
+from metaseg.data.file_options import FileOptions
 from metaseg.errors import InputError
 
 __all__ = [
@@ -244,7 +245,9 @@ def read_image(item: Item, *, channel: int | None = None) -> Real[np.ndarray, "H
     if item.error:
         raise InputError(item.error)
     if item.path is not None:
-        return image_files.read_image(item.path, page=item.page, channel=channel)
+        chosen = None if channel is None else (channel,)
+        options = FileOptions(channels=chosen)
+        return image_files.read_image(item.path, page=item.page, options=options)
     assert item.pixels is not None
     pixels = item.pixels[..., None] if item.pixels.ndim == 2 else item.pixels
     if channel is None:

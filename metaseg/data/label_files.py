@@ -61,7 +61,8 @@ def read_values(item: Item) -> Integer[np.ndarray, "H W"]:
     if item.error:
         raise InputError(item.error)
     if item.path is not None:
-        return image_files.read_label_values(item.path, page=item.page)
+        stored = image_files.read_label_values(item.path, page=item.page)
+        return image_files.integers(stored, where=item.where)
     values = item.pixels
     assert values is not None
     if values.dtype.kind not in "ui" or values.ndim != 2:

@@ -13,6 +13,7 @@ import tifffile
 from PIL import Image
 
 from metaseg.data import image_files
+from metaseg.data.file_options import FileOptions
 from metaseg.data.image_files import samples
 from metaseg.errors import InputError
 
@@ -113,6 +114,10 @@ def save_png16(path, pixels, colour_type):
     return save_raw_png(path, rows, pixels.shape[1], 16, colour_type)
 
 
+def take(*chosen):
+    return FileOptions(channels=chosen)
+
+
 def failure(call, *args, **options):
     with pytest.raises(InputError) as caught:
         call(*args, **options)
@@ -170,9 +175,9 @@ IMAGES = {
         lambda p: save_palette(p, GREY8, compression="tiff_lzw"),
         PALETTE[GREY8],
     ),
-    "white0.tif": (lambda p: save_tiff(p, GREY8, photometric="miniswhite"), GREY8),
+    "white0.tif": (lambda p: save_tiff(p, GREY8, photometric="miniswhite"), ~GREY8),
     "lzw_white0.tif": (  # pillow inverts what it writes so
-        lambda p: save(p, ~GREY8, compression="tiff_lzw", tiffinfo={262: 0}),
+        lambda p: save(p, GREY8, compression="tiff_lzw", tiffinfo={262: 0}),
         GREY8,
     ),
     "group4.tif": (
@@ -190,7 +195,7 @@ IMAGES = {
             photometric="rgb",
             extrasamples=["unspecified"],
         ),
-        RGB8,
+        np.dstack([RGB8, ALPHA8]),
     ),
     "grey.npy": (lambda p: save_npy(p, GREY16), GREY16),
     "big_endian.npy": (lambda p: save_npy(p, GREY16.astype(">u2")), GREY16),
@@ -316,7 +321,7 @@ def test_many_pages_without_a_choice_are_counted(tmp_path, name):
     path = PAGES[name][0](tmp_path / name)
     message = refused(path)
     assert message.startswith("5 pages")
-    assert "page=0 to 4" in message
+    assert "`page=0` to `page=4`" in message
     assert f"{path}: 5 pages" in failure(image_files.read_label_values, path)
 
 
@@ -363,17 +368,17 @@ def test_each_channel_is_read_as_written(tmp_path, name):
     path = write(tmp_path / name)
     assert image_files.count_pages(path) == 1
     for i, channel in enumerate(channels):
-        image = image_files.read_image(path, channel=i)
+        image = image_files.read_image(path, options=take(i))
         np.testing.assert_array_equal(image, channel[..., None])
     for wrong in (-1, len(channels)):
-        assert f"channel {wrong} of {len(channels)}" in refused(path, channel=wrong)
-    if len(channels) == 3:
-        image = image_files.read_image(path)
-        np.testing.assert_array_equal(image, np.moveaxis(channels, 0, -1))
-    else:
-        message = refused(path)
-        assert f"{len(channels)} channels" in message
-        assert f"channel=0 to {len(channels) - 1}" in message
+        message = refused(path, options=take(wrong))
+        assert f"channel {wrong} of {len(channels)}" in message
+    image = image_files.read_image(path)
+    np.testing.assert_array_equal(image, np.moveaxis(channels, 0, -1))
+    last = len(channels) - 1
+    image = image_files.read_image(path, options=take(last, 0, last))
+    expected = np.stack([channels[i] for i in (last, 0, last)], axis=-1)
+    np.testing.assert_array_equal(image, expected)
 
 
 @pytest.mark.parametrize(("axes", "transposed"), [("TCYX", False), ("CTYX", True)])
@@ -381,7 +386,7 @@ def test_pages_and_channels_are_told_apart_by_their_axes(tmp_path, axes, transpo
     stored = TWICE.swapaxes(0, 1) if transposed else TWICE
     path = save_ome(tmp_path / "a.ome.tif", stored, axes)
     assert image_files.count_pages(path) == 2
-    image = image_files.read_image(path, page=1, channel=3)
+    image = image_files.read_image(path, page=1, options=take(3))
     np.testing.assert_array_equal(image[..., 0], TWICE[1, 3])
 
 
@@ -421,8 +426,8 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 
 def test_an_ending_without_a_reader_is_named(tmp_path):
-    path = save(tmp_path / "a.gif", GREY8)
-    assert refused(path).startswith("ending '.gif'; expected .png, .jpg")
+    (tmp_path / "a.xyz").touch()
+    assert refused(tmp_path / "a.xyz").startswith("ending '.xyz'; expected .png, .jpg")
 
 
 @pytest.mark.parametrize("suffix", image_files.IMAGE_SUFFIXES)
@@ -775,11 +780,12 @@ def test_a_label_with_lossy_compression_is_named(tmp_path, name):
     assert "invents class ids" in failure(image_files.read_label, path, 2)
 
 
-@pytest.mark.parametrize("write", [save_npy, save_npz])
-def test_an_array_of_floats_is_no_label(tmp_path, write):
-    suffix = ".npy" if write is save_npy else ".npz"
-    path = write(tmp_path / f"a{suffix}", FLOAT)
-    assert "expected class ids" in failure(image_files.read_label_values, path)
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".tif"])
+def test_a_label_of_floats_is_read_as_stored(tmp_path, suffix):
+    write = {".npy": save_npy, ".npz": save_npz, ".tif": save_tiff}[suffix]
+    values = image_files.read_label_values(write(tmp_path / f"a{suffix}", FLOAT))
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values, FLOAT)
 
 
 def test_a_label_with_fractions_is_named(tmp_path):
@@ -789,7 +795,8 @@ def test_a_label_with_fractions_is_named(tmp_path):
 
 def test_a_label_with_colours_is_named(tmp_path):
     path = save(tmp_path / "a.png", RGB8)
-    assert "colours" in failure(image_files.read_label_values, path)
+    np.testing.assert_array_equal(image_files.read_label_values(path), RGB8)
+    assert "colours" in failure(image_files.read_label, path, 2)
 
 
 def test_a_negative_class_id_is_named(tmp_path):

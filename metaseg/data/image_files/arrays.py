@@ -8,8 +8,8 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from metaseg.data.image_files import samples
-from metaseg.data.image_files.samples import Want
+from metaseg.data.image_files import samples, unsupported
+from metaseg.data.image_files.samples import Found, Want
 from metaseg.errors import InputError
 
 __all__ = [
@@ -35,7 +35,7 @@ def decode_npy(stream: BinaryIO, want: Want) -> np.ndarray:
       want: What is to be read.
 
     Returns:
-      Pixels `[H, W, 1]` or `[H, W, 3]`.
+      Pixels `[H, W, C]`.
     """
     shape, dtype = _header(stream)
     _check_dtype(want, dtype)
@@ -55,7 +55,7 @@ def decode_npz(stream: BinaryIO, want: Want) -> np.ndarray:
       want: What is to be read.
 
     Returns:
-      Pixels `[H, W, 1]` or `[H, W, 3]`.
+      Pixels `[H, W, C]`.
     """
     with _archive(stream) as archive:
         names = _names(archive)
@@ -152,12 +152,11 @@ def _pages(shape: tuple[int, ...]) -> int:
 
 
 def _check_dtype(want: Want, dtype: np.dtype) -> None:
-    kinds, expected = ("bui", "class ids") if want.label else ("buif", "numbers")
-    if dtype.kind not in kinds:
-        floats = "" if want.label else " or floats"
+    if dtype.kind == "O":
+        raise InputError(f"{want.name}: {unsupported.PICKLE}")
+    if dtype.kind not in "buif":
         raise InputError(
-            f"{want.name}: an array of {dtype}; expected {expected} as bool,"
-            f" integers{floats}"
+            f"{want.name}: an array of {dtype}; expected bool, integers or floats"
         )
 
 
@@ -171,6 +170,4 @@ def _check_shape(want: Want, shape: tuple[int, ...]) -> None:
 
 
 def _finish(want: Want, pixels: np.ndarray) -> np.ndarray:
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    channels = pixels.shape[-1]
-    return samples.finish(want, pixels, channels if channels in (1, 3) else 0)
+    return samples.finish(want, Found(pixels.reshape(*pixels.shape[:2], -1)))

@@ -1,4 +1,4 @@
-"""PNG and JPEG, decoded by pillow after a look at their parts.
+"""PNG, JPEG, BMP and GIF, decoded by pillow after a look at their parts.
 
 The parts that hold no pixels do not reach pillow, which would warn of damaged ones.
 Host-side NumPy; imports no jax.
@@ -10,18 +10,20 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from metaseg.data.image_files import samples
-from metaseg.data.image_files.samples import DamagedError, Want
+from metaseg.data.image_files.samples import DamagedError, Found, Want
 from metaseg.errors import InputError
 
-__all__ = ["decode_jpeg", "decode_png", "palette_of", "without_alpha"]
+__all__ = ["count_gif", "decode_bmp", "decode_gif", "decode_jpeg", "decode_png"]
 
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
-_COLOURS = {"L": 1, "LA": 1, "PA": 1, "RGB": 3, "RGBA": 3, "RGBX": 3}
+_COLOURS = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3}  # the channel after them is alpha
 
 
 def decode_png(stream: BinaryIO, want: Want) -> np.ndarray:
@@ -32,10 +34,10 @@ def decode_png(stream: BinaryIO, want: Want) -> np.ndarray:
       want: What is to be read.
 
     Returns:
-      Pixels `[H, W, 1]` or `[H, W, 3]`.
+      Pixels `[H, W, C]`.
     """
     samples.page_index(want, 1)
-    data = _png_pixels(stream.read(), want)
+    data, orientation = _png_pixels(stream.read(), want)
     with samples.decoder_errors():
         file = PngImageFile(io.BytesIO(data))
         layout, mode = file.tile[0][3], file.mode
@@ -49,18 +51,35 @@ def decode_png(stream: BinaryIO, want: Want) -> np.ndarray:
             again.tile = tiles
             low = np.array(again)
         if layout == "LA;16B":  # read as four bytes: grey high, low, alpha high, low
-            pixels, low, mode = pixels[..., :1], low[..., 1:2], "L"
+            pixels, low, mode = low[..., ::2], low[..., 1::2], "LA"
         pixels = pixels.astype(np.uint16) << 8 | low
-    palette = palette_of(file)
-    return samples.finish(want, *without_alpha(want, pixels, mode), palette)
+    found = _found(want, pixels, mode)
+    alpha = _transparency(file, found.pixels) if found.alpha is None else found.alpha
+    if not want.options.from_alpha and found.alpha is None:
+        alpha = None  # each stored value has one alpha, so nothing is lost without it
+    found = found._replace(palette=_palette(file), alpha=alpha, orientation=orientation)
+    return samples.finish(want, found)
 
 
-def _png_pixels(data: bytes, want: Want) -> bytes:
-    """The file less what is no pixel, sums checked, which decoding does not look at."""
+def _transparency(file: PngImageFile, pixels: np.ndarray) -> np.ndarray | None:
+    """Alpha `[H, W]` of a PNG file that gives some of its values or indices one."""
+    key = file.info.get("transparency")
+    if key is None:
+        return None
+    if isinstance(key, bytes):
+        table = np.full(256, 255, np.uint8)
+        table[: len(key)] = np.frombuffer(key, np.uint8)
+        return table[pixels[..., 0].astype(np.uint8)]
+    return np.where((pixels == np.array(key)).all(axis=-1), 0, 255).astype(np.uint8)
+
+
+def _png_pixels(data: bytes, want: Want) -> tuple[bytes, int]:
+    """The file less what is no pixel, sums checked, and the orientation."""
     width, height = samples.unpack(">II", data, 16)
     samples.check_size(want, height, width)
     view = memoryview(data)
     kept, kind, start = [view[:8]], b"", 8
+    orientation = 1
     while kind != b"IEND":
         length, kind = samples.unpack(">I4s", data, start)
         end = start + 12 + length
@@ -70,12 +89,12 @@ def _png_pixels(data: bytes, want: Want) -> bytes:
         if kind in _PNG_PIXELS:
             kept.append(view[start:end])
         if kind == b"eXIf":
-            exif = data[start + 8 : end - 4]
-            samples.check_upright(want, _orientation(exif))
+            orientation = _orientation(data[start + 8 : end - 4])
+            samples.check_upright(want, orientation)
         if kind == b"acTL":
             _check_still(want, samples.unpack(">I", data, start + 8)[0])
         start = end
-    return b"".join(kept)
+    return b"".join(kept), orientation
 
 
 def _check_still(want: Want, frames: int) -> None:
@@ -93,22 +112,24 @@ def decode_jpeg(stream: BinaryIO, want: Want) -> np.ndarray:
       want: What is to be read.
 
     Returns:
-      Pixels uint8 `[H, W, 1]` or `[H, W, 3]`.
+      Pixels uint8 `[H, W, C]`.
     """
     samples.page_index(want, 1)
-    data = _jpeg_pixels(stream.read(), want)
+    data, orientation = _jpeg_pixels(stream.read(), want)
     with samples.decoder_errors():
         file = JpegImageFile(io.BytesIO(data))
     samples.check_size(want, file.height, file.width)
     with samples.decoder_errors():
         pixels, mode = np.array(file), file.mode
-    return samples.finish(want, *without_alpha(want, pixels, mode))
+    found = _found(want, pixels, mode)
+    return samples.finish(want, found._replace(orientation=orientation))
 
 
-def _jpeg_pixels(data: bytes, want: Want) -> bytes:
+def _jpeg_pixels(data: bytes, want: Want) -> tuple[bytes, int]:
     """The file less its comments and all application data but JFIF and Adobe's."""
     view = memoryview(data)
     kept, start = [view[:2]], 2
+    orientation = 1
     while True:
         mark, kind, length = samples.unpack(">BBH", data, start)
         if mark != 0xFF:
@@ -117,10 +138,11 @@ def _jpeg_pixels(data: bytes, want: Want) -> bytes:
             start += 1
             continue
         if kind == 0xDA:  # pixels from here to the end
-            return b"".join([*kept, view[start:]])
+            return b"".join([*kept, view[start:]]), orientation
         end = start + 2 + length
         if kind == 0xE1 and data[start + 4 : start + 10] == b"Exif\0\0":
-            samples.check_upright(want, _orientation(data[start + 10 : end]))
+            orientation = _orientation(data[start + 10 : end])
+            samples.check_upright(want, orientation)
         if not (0xE1 <= kind <= 0xED or kind in (0xEF, 0xFE)):
             kept.append(view[start:end])
         start = end
@@ -144,42 +166,105 @@ def _orientation(exif: bytes) -> int:
     return 1
 
 
-def without_alpha(want: Want, pixels: np.ndarray, mode: str) -> tuple[np.ndarray, int]:
-    """Drops the alpha channel of pixels in a mode of pillow.
+def decode_bmp(stream: BinaryIO, want: Want) -> np.ndarray:
+    """Decodes a BMP file; its palette is treated as that of a PNG file.
 
     Args:
+      stream: Open file.
       want: What is to be read.
-      pixels: Pixels `[H, W]` or `[H, W, C]`.
-      mode: Colour mode of pillow, such as "RGBA".
 
     Returns:
-      Pixels `[H, W, C]`, and how many of the channels are colours.
-
-    Raises:
-      InputError: If the mode is not grey, palette or RGB(A).
+      Pixels uint8 `[H, W, C]`.
     """
+    samples.page_index(want, 1)
+    with samples.decoder_errors():
+        file = BmpImageFile(stream)
+    samples.check_size(want, file.height, file.width)
+    with samples.decoder_errors():
+        pixels, mode = np.array(file), file.mode
+    if mode == "1":  # a palette of black and white
+        pixels = pixels.astype(np.uint8) * 255
+    found = _found(want, pixels, mode)
+    return samples.finish(want, found._replace(palette=_palette(file)))
+
+
+def decode_gif(stream: BinaryIO, want: Want) -> np.ndarray:
+    """Decodes one frame of a GIF file, as it is shown.
+
+    Args:
+      stream: Open file.
+      want: What is to be read.
+
+    Returns:
+      Pixels uint8 `[H, W, C]`; of a label map the indices of its palette where all
+      frames have one.
+    """
+    with samples.decoder_errors():
+        file = GifImageFile(stream)
+        frames = file.n_frames
+    index = samples.page_index(want, frames)
+    samples.check_size(want, file.height, file.width)
+    with samples.decoder_errors():
+        palette = _palette(file)
+        first = file.mode
+        file.seek(index)
+        file.load()  # which may change the mode
+        pixels = np.array(file if file.mode in ("L", "P") else file.convert("RGB"))
     if pixels.ndim == 2:
-        return pixels[..., None], 1
+        return samples.finish(want, Found(pixels[..., None], palette))
+    if want.label and first == "P":
+        assert palette is not None
+        indices = _indices_of(pixels, palette)
+        if indices is not None:
+            return samples.finish(want, Found(indices[..., None], palette))
+    return samples.finish(want, Found(pixels))
+
+
+def count_gif(stream: BinaryIO) -> int:
+    """Counts the frames of a GIF file.
+
+    Args:
+      stream: Open file.
+
+    Returns:
+      Number of frames.
+    """
+    with samples.decoder_errors():
+        return GifImageFile(stream).n_frames
+
+
+def _indices_of(pixels: np.ndarray, palette: np.ndarray) -> np.ndarray | None:
+    """First indices `[H, W]` of colours `[H, W, 3]`; None if the palette lacks one."""
+    codes = _codes(pixels)
+    known, first = np.unique(_codes(palette), return_index=True)
+    place = np.searchsorted(known, codes).clip(max=len(known) - 1)
+    if (known[place] != codes).any():
+        return None
+    return first[place].astype(np.uint8)
+
+
+def _codes(colours: np.ndarray) -> np.ndarray:
+    red, green, blue = np.moveaxis(colours.astype(np.uint32), -1, 0)
+    return red << 16 | green << 8 | blue
+
+
+def _found(want: Want, pixels: np.ndarray, mode: str) -> Found:
+    """Pixels in a mode of pillow, and their alpha."""
+    if pixels.ndim == 2:
+        return Found(pixels[..., None])
     if mode not in _COLOURS:
         raise InputError(
             f"{want.name}: colour mode {mode}; expected grey, palette or RGB(A)"
         )
     colours = _COLOURS[mode]
-    return (pixels if mode == "RGBX" else pixels[..., :colours]), colours
+    alpha = pixels[..., colours] if pixels.shape[-1] > colours else None
+    return Found(pixels[..., :colours], alpha=alpha)
 
 
-def palette_of(file: Image.Image) -> np.ndarray | None:
-    """Returns the palette of an image.
-
-    Args:
-      file: Image opened by pillow.
-
-    Returns:
-      uint8 `[256, 3]`, where entries that the file leaves out are black; None for an
-      image without a palette.
-    """
+def _palette(file: Image.Image) -> np.ndarray | None:
+    """Colours uint8 `[256, 3]`; entries that the file leaves out are black."""
     with samples.decoder_errors():
-        colours = file.getpalette("RGB") if file.mode in ("P", "PA") else None
+        colours = file.getpalette("RGB") if file.mode == "P" else None
     if colours is None:
         return None
     return np.array(colours + [0] * (768 - len(colours)), np.uint8).reshape(256, 3)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Integer, Real, UInt8
 
 from metaseg.data.dataset import VOID
+from metaseg.data.file_options import DEFAULT, FileOptions
 from metaseg.data.image_files import arrays, raster, tiff
 from metaseg.data.image_files.samples import (
     MAX_PIXELS,
@@ -22,13 +23,16 @@ from metaseg.data.image_files.samples import (
     shown,
     some,
 )
+from metaseg.data.image_files.unsupported import unsupported
 from metaseg.errors import InputError
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "LABEL_SUFFIXES",
     "array_names",
+    "channel_names",
     "count_pages",
+    "integers",
     "read_image",
     "read_label",
     "read_label_values",
@@ -42,7 +46,7 @@ class _Format(NamedTuple):
 
     Attributes:
       name: with its article, for messages.
-      decode: a stream and what is wanted of it to `[H, W, 1]` or `[H, W, 3]`.
+      decode: a stream and what is wanted of it to `[H, W, C]`.
       count: pages of a stream.
     """
 
@@ -58,6 +62,8 @@ def _one(stream: BinaryIO) -> int:
 
 _PNG = _Format("PNG image", raster.decode_png, _one)
 _JPEG = _Format("JPEG image", raster.decode_jpeg, _one)
+_BMP = _Format("BMP image", raster.decode_bmp, _one)
+_GIF = _Format("GIF image", raster.decode_gif, raster.count_gif)
 _TIFF = _Format("TIFF image", tiff.decode, tiff.count)
 _NPY = _Format("NumPy array", arrays.decode_npy, arrays.count_npy)
 _NPZ = _Format("NumPy archive", arrays.decode_npz, arrays.count_npz)
@@ -65,6 +71,8 @@ _FORMATS = {
     ".png": _PNG,
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
+    ".bmp": _BMP,
+    ".gif": _GIF,
     ".tif": _TIFF,
     ".tiff": _TIFF,
     ".npy": _NPY,
@@ -83,8 +91,8 @@ _CONTENTS = {  # first bytes; those of formats that we do not read are told apar
     b"\x93NUMPY": _NPY.name,
     b"PK\x03\x04": _NPZ.name,
     b"PK\x05\x06": _NPZ.name,
-    b"GIF8": "GIF image",
-    b"BM": "BMP image",
+    b"GIF8": _GIF.name,
+    b"BM": _BMP.name,
     b"RIFF": "WebP image",
     b"\0\0\0\x0cjP": "JPEG 2000 image",
     b"\x89HDF": "HDF5 file",
@@ -97,54 +105,97 @@ def read_image(
     path: Path,
     *,
     page: int | None = None,
-    channel: int | None = None,
+    options: FileOptions = DEFAULT,
     max_pixels: int = MAX_PIXELS,
 ) -> Real[np.ndarray, "H W C"]:
     """Reads an image as stored: alpha dropped, palette expanded, not normalised.
 
     In TIFF files that say so (ImageJ, OME, tifffile) axes T and Z count pages and C
-    counts channels; other files have a page per plane. A .npy file of shape
-    `[H, W, C]` is one page if C is at most 4 or less than a quarter of H and W, else
-    it is a stack `[pages, H, W]`; `[pages, H, W, C]` is one too. A .npz file has a page
-    for each array.
+    counts channels; other files have a page per plane. Planes of reduced resolution and
+    transparency masks are no pages. A .npy file of shape `[H, W, C]` is one page if C
+    is at most 4 or less than a quarter of H and W, else it is a stack `[pages, H, W]`;
+    `[pages, H, W, C]` is one too. A .npz file has a page for each array, a GIF file one
+    for each frame.
+
+    Black is 0: grey samples of a TIFF file with photometric interpretation WhiteIsZero
+    are inverted. ImageJ writes WhiteIsZero for an image with an inverting look-up
+    table, which it shows inverted; but it measures the values as stored, and 255 is
+    foreground in its masks. So the values of files whose description starts with
+    "ImageJ=" are read as stored. Both hold for label maps too.
 
     Args:
-      path: PNG, JPEG, TIFF, .npy or .npz; 8 to 64 bit, integer, float or bool.
-      page: which of several pages, from 0.
-      channel: which of several channels, from 0; needed with two, or more than RGBA.
+      path: PNG, JPEG, BMP, GIF, TIFF, .npy or .npz; integers, floats or bool.
+      page: Which of several pages, from 0; None: `options.page`.
+      options: Which channels, and whether pixels are turned upright.
       max_pixels: of the page; a header that promises more is refused.
 
     Returns:
-      `[H, W, 1]`, also where the three channels are equal, or `[H, W, 3]`; floats as
-      float32, integers in the file's dtype, bool as uint8.
+      `[H, W, C]` with all channels of the file, or those that are chosen. Three equal
+      channels are one. Floats as float32, integers in the file's dtype, bool as uint8.
 
     Raises:
       InputError: if the file cannot be decoded, has other pages or channels, is not
         stored upright, or holds NaN or infinity.
     """
-    name = shown(path)
-    want = Want(name, page, channel, max_pixels, label=False)
+    want = _want(path, page, options, max_pixels, label=False)
     pixels = _decode(path, want)
     if pixels.dtype.kind == "f":
         with np.errstate(over="ignore"):  # beyond float32 is as bad as infinite
             pixels = pixels.astype(np.float32, copy=False)
-        bad = np.count_nonzero(~np.isfinite(pixels))
-        if bad:
-            raise InputError(
-                f"{name}: {bad} values are NaN or infinite; expected finite float32"
-            )
-    return pixels[..., :1] if _is_grey(pixels) else pixels
+        _check_finite(pixels, want.name, "finite float32")
+    if options.channels is None and pixels.shape[-1] == 3 and _is_grey(pixels):
+        return pixels[..., :1]
+    return pixels
+
+
+def read_label_values(
+    path: Path,
+    *,
+    page: int | None = None,
+    options: FileOptions = DEFAULT,
+    max_pixels: int = MAX_PIXELS,
+) -> Real[np.ndarray, "..."]:
+    """Reads a label map as stored, whatever its values.
+
+    A palette of pure black and white is read by colour, as 0 and 255; of other palettes
+    the indices are read. Three equal channels are one.
+
+    Args:
+      path: PNG, BMP, GIF, TIFF, .npy or .npz.
+      page: Which of several pages, from 0, as for `read_image`; None: `options.page`.
+      options: Whether pixels are turned upright, and whether the map is the alpha.
+      max_pixels: of the page; a header that promises more is refused.
+
+    Returns:
+      Integers or finite floats `[H, W]`, or integer colours `[H, W, 3]`, in the file's
+      dtype; bool as uint8.
+
+    Raises:
+      InputError: if the file cannot be decoded, may have lost ids (JPEG), has alpha
+        that is not constant, or is not stored upright.
+    """
+    want = _want(path, page, options, max_pixels, label=True)
+    pixels = _decode(path, want)
+    if pixels.dtype.kind == "f":
+        _check_finite(pixels, want.name, "class ids")
+    coloured = pixels.shape[-1] == 3 and not _is_grey(pixels)
+    return pixels if coloured else pixels[..., 0]
 
 
 def read_label(
-    path: Path, num_classes: int, *, page: int | None = None
+    path: Path,
+    num_classes: int,
+    *,
+    page: int | None = None,
+    options: FileOptions = DEFAULT,
 ) -> UInt8[np.ndarray, "H W"]:
     """Reads a label map of class ids: grey values, or the indices of a palette.
 
     Args:
-      path: PNG, TIFF, .npy or .npz; colour only with three equal channels.
+      path: PNG, BMP, GIF, TIFF, .npy or .npz; colour only with three equal channels.
       num_classes: Number of classes K.
       page: Which of several pages, from 0, as for `read_image`.
+      options: As for `read_label_values`.
 
     Returns:
       uint8 `[H, W]`, see `class_ids`.
@@ -152,8 +203,36 @@ def read_label(
     Raises:
       InputError: If the file cannot be decoded or holds anything else.
     """
-    values = read_label_values(path, page=page)
-    return class_ids(values, num_classes, where=shown(path))
+    where = shown(path)
+    values = read_label_values(path, page=page, options=options)
+    return class_ids(integers(values, where=where), num_classes, where=where)
+
+
+def integers(
+    values: Real[np.ndarray, "..."], *, where: str
+) -> Integer[np.ndarray, "H W"]:
+    """Checks that stored values of a label map can be ids.
+
+    Args:
+      values: What `read_label_values` gives.
+      where: What messages name.
+
+    Returns:
+      Integers `[H, W]`; whole floats as int64.
+
+    Raises:
+      InputError: If they are colours or fractions.
+    """
+    if values.ndim == 3:
+        raise InputError(
+            f"{where}: a label image with colours; expected class ids as grey values"
+            " or palette indices"
+        )
+    if values.dtype.kind != "f":
+        return values
+    if (values != np.rint(values)).any():
+        raise InputError(f"{where}: fractions in a label; expected class ids")
+    return values.astype(np.int64)
 
 
 def class_ids(
@@ -190,46 +269,13 @@ def class_ids(
     return values.astype(np.uint8)
 
 
-def read_label_values(
-    path: Path, *, page: int | None = None, max_pixels: int = MAX_PIXELS
-) -> Integer[np.ndarray, "H W"]:
-    """Reads a label map as stored, whatever its values.
-
-    Args:
-      path: PNG, TIFF, .npy or .npz; colour only with three equal channels.
-      page: which of several pages, from 0, as for `read_image`.
-      max_pixels: of the page; a header that promises more is refused.
-
-    Returns:
-      Integers `[H, W]` in the file's dtype; bool as uint8, whole floats of a TIFF as
-      int64.
-
-    Raises:
-      InputError: if the file cannot be decoded or may have lost ids (JPEG), or holds
-        colours or fractions.
-    """
-    name = shown(path)
-    pixels = _decode(path, Want(name, page, None, max_pixels, label=True))
-    if pixels.shape[-1] == 3 and not _is_grey(pixels):
-        raise InputError(
-            f"{name}: a label image with colours; expected class ids as grey"
-            " values or palette indices"
-        )
-    pixels = pixels[..., 0]
-    if pixels.dtype.kind != "f":
-        return pixels
-    if not (np.isfinite(pixels) & (pixels == np.rint(pixels))).all():
-        raise InputError(f"{name}: fractions or NaN in a label; expected class ids")
-    return pixels.astype(np.int64)
-
-
 def count_pages(path: Path) -> int:
     """Counts the pages of a file, which the argument `page` chooses from.
 
     Reads headers only.
 
     Args:
-      path: PNG, JPEG, TIFF, .npy or .npz.
+      path: PNG, JPEG, BMP, GIF, TIFF, .npy or .npz.
 
     Returns:
       Number of pages.
@@ -239,6 +285,27 @@ def count_pages(path: Path) -> int:
     """
     format_ = _format(path, IMAGE_SUFFIXES)
     return _with(path, format_, format_.count)
+
+
+def channel_names(path: Path, *, page: int | None = None) -> tuple[str, ...] | None:
+    """Reads the names of the channels of an image, which `options.channels` may use.
+
+    Args:
+      path: File; OME and ImageJ store names in TIFF files.
+      page: Which of several pages, from 0.
+
+    Returns:
+      A name for each channel; None if the file names none.
+
+    Raises:
+      InputError: if the file is not what its ending promises, or has other pages.
+    """
+    format_ = _format(path, IMAGE_SUFFIXES)
+    if format_ is not _TIFF:
+        return None
+    want = _want(path, page, DEFAULT, MAX_PIXELS, label=False)
+    names = _with(path, format_, lambda stream: tiff.channel_names(stream, want))
+    return names or None
 
 
 def array_names(path: Path) -> list[str]:
@@ -257,8 +324,23 @@ def array_names(path: Path) -> list[str]:
     return [name.removesuffix(".npy") for name in names]
 
 
+def _want(
+    path: Path, page: int | None, options: FileOptions, max_pixels: int, *, label: bool
+) -> Want:
+    chosen = options.page if page is None else page
+    return Want(shown(path), chosen, options, max_pixels, label)
+
+
+def _check_finite(pixels: np.ndarray, name: str, expected: str) -> None:
+    bad = np.count_nonzero(~np.isfinite(pixels))
+    if bad:
+        raise InputError(
+            f"{name}: {bad} values are NaN or infinite; expected {expected}"
+        )
+
+
 def _decode(path: Path, want: Want) -> np.ndarray:
-    """Stored samples `[H, W, 1]` or `[H, W, 3]` in this machine's order of bytes."""
+    """Stored samples `[H, W, C]` in this machine's order of bytes."""
     suffixes = LABEL_SUFFIXES if want.label else IMAGE_SUFFIXES
     format_ = _format(path, suffixes)
     pixels = _with(path, format_, lambda stream: format_.decode(stream, want))
@@ -276,6 +358,9 @@ def _format(path: Path, suffixes: Sequence[str]) -> _Format:
     suffix = path.suffix.lower()
     if suffix in suffixes:
         return _FORMATS[suffix]
+    known = unsupported(path)
+    if known:
+        raise InputError(f"{shown(path)}: {known}")
     found = f"ending {suffix!r}"
     if suffix in _FORMATS and _FORMATS[suffix] is _JPEG:
         found = "a label map as JPEG, whose lossy compression invents class ids"

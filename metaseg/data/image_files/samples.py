@@ -14,15 +14,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metaseg.data.file_options import FileOptions
 from metaseg.errors import InputError
 
 __all__ = [
     "MAX_PIXELS",
     "DamagedError",
+    "Found",
     "Want",
-    "check_channel",
     "check_size",
     "check_upright",
+    "chosen_channels",
     "decoder_errors",
     "finish",
     "page_index",
@@ -30,6 +32,7 @@ __all__ = [
     "shown",
     "some",
     "unpack",
+    "upright",
 ]
 
 MAX_PIXELS = 500_000_000
@@ -41,16 +44,34 @@ class Want(NamedTuple):
     Attributes:
       name: Name of the file, for messages.
       page: Page to read, or None for the only one.
-      channel: Channel to read, or None for grey or colour.
+      options: How files are read; `page` above is used, not `options.page`.
       max_pixels: Most pixels of the page.
       label: Whether it is a label map, whose palette indices are kept.
     """
 
     name: str
     page: int | None
-    channel: int | None
+    options: FileOptions
     max_pixels: int
     label: bool
+
+
+class Found(NamedTuple):
+    """What a decoder found on a page.
+
+    Attributes:
+      pixels: Samples `[H, W, C]` as stored, without alpha.
+      palette: Colours uint8 `[entries, 3]` of the samples, or None.
+      alpha: Alpha channel `[H, W]`, or None.
+      orientation: Orientation tag; numbers outside 2..8 mean upright.
+      names: Names of the channels, or empty.
+    """
+
+    pixels: np.ndarray
+    palette: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+    orientation: int = 1
+    names: tuple[str, ...] = ()
 
 
 class DamagedError(Exception):
@@ -72,7 +93,7 @@ def decoder_errors() -> Iterator[None]:
     """
     try:
         yield
-    except DamagedError:
+    except (DamagedError, MemoryError, ImportError):
         raise
     except Exception as error:
         # This generator and the block are two frames; a call of a library adds its own.
@@ -120,7 +141,7 @@ def page_index(want: Want, count: int) -> int:
     if want.page is None and count > 1:
         raise InputError(
             f"{want.name}: {count} pages; expected a single-page file, or a page chosen"
-            f" (page=0 to {count - 1})"
+            f" by `page=0` to `page={count - 1}`"
         )
     page = want.page or 0
     if not 0 <= page < count:
@@ -150,68 +171,159 @@ def check_size(want: Want, height: int, width: int, channels: int = 1) -> None:
 
 
 def check_upright(want: Want, orientation: int) -> None:
-    """Refuses images that viewers rotate or mirror.
+    """Refuses images that viewers rotate or mirror, unless that is asked for.
 
     Args:
       want: What is to be read.
       orientation: Orientation tag; numbers outside 2..8 mean upright.
 
     Raises:
-      InputError: If the pixels are not stored upright.
+      InputError: If the pixels are not stored upright and are not to be turned.
     """
-    if 2 <= orientation <= 8:
+    if 2 <= orientation <= 8 and not want.options.apply_orientation:
         raise InputError(
             f"{want.name}: orientation tag {orientation}; expected pixels stored"
-            " upright (1)"
+            " upright (1), or `apply_orientation=True`, which turns them"
         )
 
 
-def check_channel(want: Want, channels: int, colours: int) -> None:
-    """Refuses a channel that does not exist, and many channels without a choice.
+def chosen_channels(
+    want: Want, count: int, names: Sequence[str] = ()
+) -> Sequence[int] | None:
+    """Returns the channels to take of a page.
 
     Args:
       want: What is to be read.
-      channels: Channels of the page.
-      colours: How many of them are an image without a choice: 1, 3, or 0 for none.
-
-    Raises:
-      InputError: If the channel does not exist or has to be chosen.
-    """
-    if want.channel is None and not colours:
-        raise InputError(
-            f"{want.name}: {channels} channels; expected grey or RGB(A), or a channel"
-            f" chosen (channel=0 to {channels - 1})"
-        )
-    if want.channel is not None and not 0 <= want.channel < channels:
-        raise InputError(
-            f"{want.name}: channel {want.channel} of {channels}; expected 0 to"
-            f" {channels - 1}"
-        )
-
-
-def finish(
-    want: Want, pixels: np.ndarray, colours: int, palette: np.ndarray | None = None
-) -> np.ndarray:
-    """Selects channels, and expands the palette of an image.
-
-    Args:
-      want: What is to be read.
-      pixels: `[H, W, C]` without alpha.
-      colours: As for `check_channel`.
-      palette: uint8 `[entries, 3]`, or None.
+      count: Number of channels of the page.
+      names: Their names, or empty.
 
     Returns:
-      `[H, W, 1]` or `[H, W, 3]`.
+      Indices from 0; None for all channels of an image, and for a label map.
+
+    Raises:
+      InputError: If a channel does not exist, or its name is not unique.
     """
-    if palette is not None and not want.label:
-        indices = pixels[..., 0]
-        if indices.dtype.kind not in "bu" or indices.max(initial=0) >= len(palette):
-            raise DamagedError("it holds indices that its palette lacks")
-        pixels, colours = palette[indices.astype(np.intp)], 3
-    check_channel(want, pixels.shape[-1], colours)
-    if want.channel is None:
-        return pixels[..., :colours]
-    return pixels[..., want.channel : want.channel + 1]
+    if want.options.channels is None or want.label:
+        return None
+    known = f"; the channels are {some(names, 9)}" if names else ""
+    picked = []
+    for channel in want.options.channels:
+        if isinstance(channel, str):
+            found = [i for i, name in enumerate(names) if name == channel]
+            if len(found) != 1:
+                said = "is not unique" if found else "does not exist"
+                raise InputError(
+                    f"{want.name}: channel {channel!r} {said}; expected 0 to"
+                    f" {count - 1}{known or ', because the file names none'}"
+                )
+            picked += found
+        elif 0 <= channel < count:
+            picked.append(channel)
+        else:
+            raise InputError(
+                f"{want.name}: channel {channel} of {count}; expected 0 to"
+                f" {count - 1}{known}"
+            )
+    return picked
+
+
+def finish(want: Want, found: Found) -> np.ndarray:
+    """Selects what is wanted of a page, and turns it upright if asked to.
+
+    Args:
+      want: What is to be read.
+      found: The page.
+
+    Returns:
+      `[H, W, C]`. For a label map C is 1, or 3 if it is coloured.
+
+    Raises:
+      InputError: If a channel does not exist, or a label map has other channels than
+        one or three colours, or alpha that is not constant.
+    """
+    select = _label_samples if want.label else _image_samples
+    return upright(want, select(want, found), found.orientation)
+
+
+def _image_samples(want: Want, found: Found) -> np.ndarray:
+    pixels = found.pixels
+    if found.palette is not None:
+        pixels = found.palette[_indices(found)]
+    picked = chosen_channels(want, pixels.shape[-1], found.names)
+    return pixels if picked is None else pixels[..., list(picked)]
+
+
+def _label_samples(want: Want, found: Found) -> np.ndarray:
+    alpha = found.alpha
+    if want.options.from_alpha:
+        if alpha is None:
+            raise InputError(
+                f"{want.name}: no alpha channel; expected one, or `from_alpha=False`"
+            )
+        return alpha[..., None]
+    if alpha is not None and alpha.size and (alpha != alpha.flat[0]).any():
+        raise InputError(
+            f"{want.name}: alpha of {alpha.min()} to {alpha.max()} in a label map;"
+            " expected constant alpha, or `from_alpha=True`, which reads the class ids"
+            " from it"
+        )
+    channels = found.pixels.shape[-1]
+    if channels not in (1, 3):
+        raise InputError(
+            f"{want.name}: {channels} channels in a label map; expected one channel of"
+            " class ids, or three of colours"
+        )
+    if found.palette is None:
+        return found.pixels
+    return _black_or_white(found, found.palette)
+
+
+def _black_or_white(found: Found, palette: np.ndarray) -> np.ndarray:
+    """0 and 255 where a palette holds just black and white, else its indices."""
+    grey = palette[:, 0]
+    pure = (palette == grey[:, None]).all() and np.isin(grey, (0, 255)).all()
+    if not (pure and grey.any()):
+        return found.pixels
+    indices = _indices(found)
+    used = np.unique(indices)
+    if len(np.unique(grey[used])) < len(used):  # two ids would become one
+        return found.pixels
+    return grey[indices][..., None]
+
+
+def _indices(found: Found) -> np.ndarray:
+    """Indices `[H, W]` that the palette has."""
+    assert found.palette is not None
+    indices = found.pixels[..., 0]
+    if indices.dtype.kind not in "bu" or indices.max(initial=0) >= len(found.palette):
+        raise DamagedError("it holds indices that its palette lacks")
+    return indices.astype(np.intp)
+
+
+def upright(want: Want, pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns pixels as the orientation tag of a file says.
+
+    Args:
+      want: What is to be read.
+      pixels: Pixels `[H, W, C]` as stored.
+      orientation: Orientation tag; numbers outside 2..8 mean upright.
+
+    Returns:
+      Pixels `[H, W, C]`, or `[W, H, C]` for tags 5 to 8.
+
+    Raises:
+      InputError: If the pixels are not stored upright and are not to be turned.
+    """
+    check_upright(want, orientation)
+    if not 2 <= orientation <= 8:
+        return pixels
+    if orientation >= 5:  # the first row of the file is the left or right column
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def shown(path: Path) -> str:

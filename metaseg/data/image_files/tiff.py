@@ -1,37 +1,26 @@
-"""TIFF: which of its planes are pages and which channels, and their pixels.
+"""TIFF: which of its planes are pages, and which are channels.
 
-tifffile reads structure and pixels; compressions that it leaves to a package we do
-without, LZW first of all, are read by pillow. Host-side NumPy; imports no jax.
+tifffile reads the structure. Host-side NumPy; imports no jax.
 """
 
-import ctypes
-import functools
-import math
 import struct
 from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
-from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
-from tifffile import COMPRESSION, PHOTOMETRIC, TIFF
+from tifffile import TIFF
 
-from metaseg.data.image_files import raster, samples
-from metaseg.data.image_files.samples import DamagedError, Want
+from metaseg.data.image_files import samples, tiff_planes
+from metaseg.data.image_files.samples import DamagedError, Found, Want
 from metaseg.errors import InputError
 
-__all__ = ["count", "decode"]
+__all__ = ["channel_names", "count", "decode"]
 
 _DESCRIBED = ("shaped", "imagej", "ome")  # by metadata that name each axis
-_LOSSY = (COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.WEBP)
+_NO_IMAGE = 0b101  # bits of NewSubfileType: reduced resolution, transparency mask
 _TAG_BYTES = {kind: struct.calcsize(form) for kind, form in TIFF.DATA_FORMATS.items()}
-_MODES = (
-    PHOTOMETRIC.MINISWHITE,
-    PHOTOMETRIC.MINISBLACK,
-    PHOTOMETRIC.RGB,
-    PHOTOMETRIC.PALETTE,
-)
 
 
 class _Stack(NamedTuple):
@@ -49,31 +38,86 @@ class _Stack(NamedTuple):
 
 
 def decode(stream: BinaryIO, want: Want) -> np.ndarray:
-    """Reads one page of a TIFF file, or one channel of a page.
+    """Reads one page of a TIFF file, or some channels of a page.
 
     Args:
       stream: Open file.
       want: What is to be read.
 
     Returns:
-      Pixels `[H, W, 1]` or `[H, W, 3]`.
+      Pixels `[H, W, C]`.
     """
     with _opened(stream) as file:
-        stacks = _stacks(file)
-        index = samples.page_index(want, sum(len(one.numbers) for one in stacks))
-        while index >= len(stacks[0].numbers):
-            index -= len(stacks.pop(0).numbers)
-        stack = stacks[0]
-        numbers = stack.numbers[index]
+        stack, numbers = _page(_stacks(file), want)
+        names = _names(file) if _asks_for_names(want) else ()
         if len(numbers) == 1:
-            return samples.finish(want, *_plane(stack, numbers[0], want))
-        samples.check_channel(want, len(numbers), 3 if len(numbers) == 3 else 0)
-        if want.channel is not None:
-            numbers = numbers[[want.channel]]
-        planes = [_plane(stack, number, want)[0] for number in numbers]
-        if len({plane.shape for plane in planes}) > 1:
+            found = _plane(stack, numbers[0], want)
+            return samples.finish(want, found._replace(names=names))
+        picked = samples.chosen_channels(want, len(numbers), names)
+        if picked is not None:
+            numbers = numbers[list(picked)]
+            want = want._replace(options=want.options._replace(channels=None))
+        planes = [_plane(stack, number, want) for number in numbers]
+        if len({found.pixels.shape for found in planes}) > 1:
             raise DamagedError("the channels of a page differ in shape")
-        return np.concatenate(planes, axis=-1)
+        pixels = np.concatenate([found.pixels for found in planes], axis=-1)
+        return samples.finish(want, Found(pixels, orientation=planes[0].orientation))
+
+
+def channel_names(stream: BinaryIO, want: Want) -> tuple[str, ...]:
+    """Reads the names of channels that OME or ImageJ has stored.
+
+    Args:
+      stream: Open file.
+      want: Page whose channels are named.
+
+    Returns:
+      Names, one for each channel; empty if the file names none.
+    """
+    with _opened(stream) as file:
+        stack, numbers = _page(_stacks(file), want)
+        plane = stack.planes[0 if stack.whole else int(numbers[0])]
+        count = len(numbers) if len(numbers) > 1 else plane.keyframe.samplesperpixel
+        names = _names(file)
+    return names if len(names) == count else ()
+
+
+def _page(stacks: list["_Stack"], want: Want) -> tuple["_Stack", np.ndarray]:
+    """The stack of the page that is wanted, and its numbers `[channels]`."""
+    index = samples.page_index(want, sum(len(one.numbers) for one in stacks))
+    while index >= len(stacks[0].numbers):
+        index -= len(stacks.pop(0).numbers)
+    return stacks[0], stacks[0].numbers[index]
+
+
+def _asks_for_names(want: Want) -> bool:
+    return any(isinstance(one, str) for one in want.options.channels or ())
+
+
+def _names(file: tifffile.TiffFile) -> tuple[str, ...]:
+    """Names of the channels of the first image."""
+    with samples.decoder_errors():
+        if file.is_ome:
+            return _ome_names(file.ome_metadata or "")
+        if not file.is_imagej:
+            return ()
+        found = file.imagej_metadata or {}
+    labels, count = found.get("Labels") or [], found.get("channels", 1)
+    # Labels are one for each plane, of which the channels come first.
+    names = [str(label).strip() for label in labels[:count]]
+    return tuple(names) if len(set(names)) == len(names) == count > 1 else ()
+
+
+def _ome_names(xml: str) -> tuple[str, ...]:
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return ()
+    pixels = next((one for one in root.iter() if one.tag.endswith("}Pixels")), None)
+    if pixels is None:
+        return ()
+    names = [one.get("Name") for one in pixels if one.tag.endswith("}Channel")]
+    return tuple(str(name) for name in names) if all(names) else ()
 
 
 def count(stream: BinaryIO) -> int:
@@ -112,8 +156,19 @@ def _stacks(file: tifffile.TiffFile) -> list[_Stack]:
         for one in every
     ]
     if usable and all(usable):
-        return [_described(series) for series in every]
-    return [_Stack(file.pages, np.arange(number)[:, None])]
+        full = [one for one in every if not one.keyframe.subfiletype & _NO_IMAGE]
+        return [_described(series) for series in full or every]
+    return [_Stack(file.pages, _full_planes(file, number)[:, None])]
+
+
+def _full_planes(file: tifffile.TiffFile, number: int) -> np.ndarray:
+    """Places of the planes that are images, not smaller copies or masks of others."""
+    if number == 1:
+        return np.arange(1)
+    with samples.decoder_errors():
+        pages: list[Any] = list(file.pages)
+    full = np.flatnonzero([not page.subfiletype & _NO_IMAGE for page in pages])
+    return full if len(full) else np.arange(number)
 
 
 def _check_end(file: tifffile.TiffFile, first: Any, last: Any) -> None:
@@ -165,124 +220,9 @@ def _squeezed(series: Any) -> tuple[str, tuple[int, ...]]:
     return "".join(axis for axis, _ in kept), tuple(size for _, size in kept)
 
 
-def _plane(
-    stack: _Stack, number: int, want: Want
-) -> tuple[np.ndarray, int, np.ndarray | None]:
-    """Pixels `[H, W, C]` without alpha, `colours` of them, and the palette if any."""
+def _plane(stack: _Stack, number: int, want: Want) -> Found:
     with samples.decoder_errors():
         plane = stack.planes[0 if stack.whole else int(number)]
     if plane is None:
         raise InputError(f"{want.name}: plane {number} is missing; expected all planes")
-    page = plane.keyframe
-    _check(page, want)
-    if stack.whole:
-        with samples.decoder_errors():
-            pixels = stack.whole.asarray(out="memmap")
-        shape = (stack.numbers.size, *page.shape)
-        if pixels.size == 0 or pixels.size != math.prod(shape):
-            raise DamagedError(f"{pixels.size} samples for planes {list(shape)}")
-        pixels = np.array(pixels.reshape(shape)[number])
-    else:
-        try:
-            with samples.decoder_errors():
-                pixels = plane.asarray()
-        except DamagedError as error:
-            left = isinstance(error.__cause__, ValueError)
-            if not (left and "imagecodecs" in str(error)):
-                raise
-            return _by_pillow(plane, want)
-    pixels = pixels[..., None] if page.axes == "YX" else pixels
-    pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
-    return *_without_alpha(page, pixels), _palette(page)
-
-
-def _palette(page: Any) -> np.ndarray | None:
-    """uint8 `[entries, 3]` of the 16 bits that are stored."""
-    palette = page.colormap
-    if palette is None:
-        return None
-    if getattr(palette, "shape", ())[:-1] != (3,) or palette.dtype.kind != "u":
-        raise DamagedError("its palette is not a table of colours")
-    return (palette.T >> 8).astype(np.uint8)
-
-
-def _check(page: Any, want: Want) -> None:
-    with samples.decoder_errors():
-        orientation = page.tags.valueof("Orientation", default=1)
-    sizes = (page.imagelength, page.imagewidth, page.samplesperpixel)
-    for number in (orientation, *sizes):
-        if not isinstance(number, int):  # damaged tags hold texts or many numbers
-            raise DamagedError("a tag does not hold a number")
-    samples.check_upright(want, orientation)
-    lossy = page.compression in _LOSSY
-    if want.label and lossy:
-        raise InputError(
-            f"{want.name}: a label map with {page.compression.name} compression, which"
-            " invents class ids; expected a lossless one"
-        )
-    known = page.photometric in _MODES
-    if not known and not (page.photometric == PHOTOMETRIC.YCBCR and lossy):
-        mode = getattr(page.photometric, "name", page.photometric)
-        raise InputError(
-            f"{want.name}: colour mode {mode}; expected grey, palette or RGB(A)"
-        )
-    if page.axes not in ("YX", "YXS", "SYX"):
-        raise InputError(
-            f"{want.name}: axes {page.axes}; expected planes, grey or colour"
-        )
-    samples.check_size(want, *sizes)
-
-
-def _without_alpha(page: Any, pixels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Alpha is what is said to be: other extra samples are channels."""
-    is_rgb = page.photometric == PHOTOMETRIC.RGB
-    basic = pixels.shape[-1] - len(page.extrasamples)
-    if basic < 0:
-        raise DamagedError("it has more extra samples than samples")
-    alpha = [basic + i for i, kind in enumerate(page.extrasamples) if kind > 0]
-    pixels = np.delete(pixels, alpha, axis=-1) if alpha else pixels
-    channels = pixels.shape[-1]
-    if channels == 1:
-        return pixels, 1
-    return pixels, 3 if channels == 3 or (channels == 4 and is_rgb) else 0
-
-
-def _by_pillow(plane: Any, want: Want) -> tuple[np.ndarray, int, np.ndarray | None]:
-    """For the compressions that tifffile leaves to a package we do without."""
-    page, handle = plane.keyframe, plane.parent.filehandle
-    parts = zip(plane.dataoffsets, plane.databytecounts, strict=True)
-    ends = [start + length for start, length in parts]
-    if max(ends) > handle.size:
-        raise DamagedError(f"{max(ends) - handle.size} bytes are missing at its end")
-    _silence_libtiff()
-    with open(handle.path, "rb") as stream:
-        with samples.decoder_errors():
-            file = TiffImageFile(stream)
-            file.seek(plane.index)
-            mode, size = file.mode, file.size
-            # Without this line pillow warns of more than 89 Mpixel.
-            file.im = Image.new(mode, size).im
-            pixels = np.array(file)
-        palette = raster.palette_of(file)
-    if mode == "I" and page.dtype.itemsize < 4:  # pillow widens int16
-        pixels = pixels.astype(page.dtype)
-    if page.bitspersample not in (1, 8 * pixels.dtype.itemsize):
-        raise InputError(
-            f"{want.name}: {page.compression.name} compression of"
-            f" {page.bitspersample}-bit {mode}; expected deflate or none for such"
-            " samples"
-        )
-    if pixels.dtype.kind != "b" and page.bitspersample > 1:
-        pixels = pixels.view(page.dtype)  # pillow knows not all signs
-    if page.photometric == PHOTOMETRIC.MINISWHITE and mode in ("1", "L"):
-        pixels = ~pixels  # pillow has inverted these, tifffile would not
-    return *raster.without_alpha(want, pixels, mode), palette
-
-
-@functools.cache
-def _silence_libtiff() -> None:
-    """Damaged data make libtiff print, besides the error that pillow raises."""
-    path = getattr(Image.core, "__file__", None)  # some builds of pillow hide libtiff
-    set_handler = path and getattr(ctypes.CDLL(path), "TIFFSetErrorHandler", None)
-    if set_handler:
-        set_handler(None)
+    return tiff_planes.decode(plane, want, whole=stack.whole, number=int(number))

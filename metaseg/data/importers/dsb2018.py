@@ -66,7 +66,8 @@ def read_masks(item: ImportItem) -> ImportExample:
     image = image_files.read_image(image_file)
     covered = np.zeros(image.shape[:2], np.int32)
     for path in mask_files:
-        mask = image_files.read_label_values(path)
+        stored = image_files.read_label_values(path)
+        mask = image_files.integers(stored, where=str(path))
         if mask.shape != covered.shape:
             got, expected = (f"{a.shape[0]} x {a.shape[1]}" for a in (mask, covered))
             raise InputError(

@@ -13,6 +13,7 @@ import numpy as np
 
 from metaseg.data import image_files
 from metaseg.data.dataset import SPLITS, VOID
+from metaseg.data.file_options import FileOptions
 from metaseg.data.image_files import some
 from metaseg.errors import InputError
 
@@ -154,8 +155,15 @@ def read_pair(item: ImportItem, channel: int | None = None) -> ImportExample:
     image_file, label_file = item.files
     whole = item.page is None
     return ImportExample(
-        image_files.read_image(image_file, page=item.page, channel=channel),
-        image_files.read_label_values(label_file, page=item.page),
+        image_files.read_image(
+            image_file,
+            page=item.page,
+            options=FileOptions(channels=None if channel is None else (channel,)),
+        ),
+        image_files.integers(
+            image_files.read_label_values(label_file, page=item.page),
+            where=str(label_file),
+        ),
         image_file if whole and channel is None else None,
         label_file if whole else None,
     )
