@@ -9,7 +9,7 @@ from typing import IO, BinaryIO
 import numpy as np
 
 from metaseg.data.image_files import samples, unsupported
-from metaseg.data.image_files.samples import Found, Want
+from metaseg.data.image_files.samples import StoredPage, Want
 from metaseg.errors import InputError
 
 __all__ = [
@@ -170,4 +170,4 @@ def _check_shape(want: Want, shape: tuple[int, ...]) -> None:
 
 
 def _finish(want: Want, pixels: np.ndarray) -> np.ndarray:
-    return samples.finish(want, Found(pixels.reshape(*pixels.shape[:2], -1)))
+    return samples.finish(want, StoredPage(pixels.reshape(*pixels.shape[:2], -1)))

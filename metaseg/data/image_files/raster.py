@@ -16,7 +16,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from metaseg.data.image_files import samples
-from metaseg.data.image_files.samples import DamagedError, Found, Want
+from metaseg.data.image_files.samples import DamagedError, StoredPage, Want
 from metaseg.errors import InputError
 
 __all__ = ["count_gif", "decode_bmp", "decode_gif", "decode_jpeg", "decode_png"]
@@ -211,13 +211,13 @@ def decode_gif(stream: BinaryIO, want: Want) -> np.ndarray:
         file.load()  # which may change the mode
         pixels = np.array(file if file.mode in ("L", "P") else file.convert("RGB"))
     if pixels.ndim == 2:
-        return samples.finish(want, Found(pixels[..., None], palette))
+        return samples.finish(want, StoredPage(pixels[..., None], palette))
     if want.label and first == "P":
         assert palette is not None
         indices = _indices_of(pixels, palette)
         if indices is not None:
-            return samples.finish(want, Found(indices[..., None], palette))
-    return samples.finish(want, Found(pixels))
+            return samples.finish(want, StoredPage(indices[..., None], palette))
+    return samples.finish(want, StoredPage(pixels))
 
 
 def count_gif(stream: BinaryIO) -> int:
@@ -248,17 +248,17 @@ def _codes(colours: np.ndarray) -> np.ndarray:
     return red << 16 | green << 8 | blue
 
 
-def _found(want: Want, pixels: np.ndarray, mode: str) -> Found:
+def _found(want: Want, pixels: np.ndarray, mode: str) -> StoredPage:
     """Pixels in a mode of pillow, and their alpha."""
     if pixels.ndim == 2:
-        return Found(pixels[..., None])
+        return StoredPage(pixels[..., None])
     if mode not in _COLOURS:
         raise InputError(
             f"{want.name}: colour mode {mode}; expected grey, palette or RGB(A)"
         )
     colours = _COLOURS[mode]
     alpha = pixels[..., colours] if pixels.shape[-1] > colours else None
-    return Found(pixels[..., :colours], alpha=alpha)
+    return StoredPage(pixels[..., :colours], alpha=alpha)
 
 
 def _palette(file: Image.Image) -> np.ndarray | None:

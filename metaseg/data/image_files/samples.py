@@ -20,7 +20,7 @@ from metaseg.errors import InputError
 __all__ = [
     "MAX_PIXELS",
     "DamagedError",
-    "Found",
+    "StoredPage",
     "Want",
     "check_size",
     "check_upright",
@@ -56,7 +56,7 @@ class Want(NamedTuple):
     label: bool
 
 
-class Found(NamedTuple):
+class StoredPage(NamedTuple):
     """What a decoder found on a page.
 
     Attributes:
@@ -227,7 +227,7 @@ def chosen_channels(
     return picked
 
 
-def finish(want: Want, found: Found) -> np.ndarray:
+def finish(want: Want, found: StoredPage) -> np.ndarray:
     """Selects what is wanted of a page, and turns it upright if asked to.
 
     Args:
@@ -245,7 +245,7 @@ def finish(want: Want, found: Found) -> np.ndarray:
     return upright(want, select(want, found), found.orientation)
 
 
-def _image_samples(want: Want, found: Found) -> np.ndarray:
+def _image_samples(want: Want, found: StoredPage) -> np.ndarray:
     pixels = found.pixels
     if found.palette is not None:
         pixels = found.palette[_indices(found)]
@@ -253,7 +253,7 @@ def _image_samples(want: Want, found: Found) -> np.ndarray:
     return pixels if picked is None else pixels[..., list(picked)]
 
 
-def _label_samples(want: Want, found: Found) -> np.ndarray:
+def _label_samples(want: Want, found: StoredPage) -> np.ndarray:
     alpha = found.alpha
     if want.options.from_alpha:
         if alpha is None:
@@ -278,7 +278,7 @@ def _label_samples(want: Want, found: Found) -> np.ndarray:
     return _black_or_white(found, found.palette)
 
 
-def _black_or_white(found: Found, palette: np.ndarray) -> np.ndarray:
+def _black_or_white(found: StoredPage, palette: np.ndarray) -> np.ndarray:
     """0 and 255 where a palette holds just black and white, else its indices."""
     grey = palette[:, 0]
     pure = (palette == grey[:, None]).all() and np.isin(grey, (0, 255)).all()
@@ -291,7 +291,7 @@ def _black_or_white(found: Found, palette: np.ndarray) -> np.ndarray:
     return grey[indices][..., None]
 
 
-def _indices(found: Found) -> np.ndarray:
+def _indices(found: StoredPage) -> np.ndarray:
     """Indices `[H, W]` that the palette has."""
     assert found.palette is not None
     indices = found.pixels[..., 0]

@@ -13,7 +13,7 @@ import tifffile
 from tifffile import TIFF
 
 from metaseg.data.image_files import samples, tiff_planes
-from metaseg.data.image_files.samples import DamagedError, Found, Want
+from metaseg.data.image_files.samples import DamagedError, StoredPage, Want
 from metaseg.errors import InputError
 
 __all__ = ["channel_names", "count", "decode"]
@@ -61,7 +61,9 @@ def decode(stream: BinaryIO, want: Want) -> np.ndarray:
         if len({found.pixels.shape for found in planes}) > 1:
             raise DamagedError("the channels of a page differ in shape")
         pixels = np.concatenate([found.pixels for found in planes], axis=-1)
-        return samples.finish(want, Found(pixels, orientation=planes[0].orientation))
+        return samples.finish(
+            want, StoredPage(pixels, orientation=planes[0].orientation)
+        )
 
 
 def channel_names(stream: BinaryIO, want: Want) -> tuple[str, ...]:
@@ -220,7 +222,7 @@ def _squeezed(series: Any) -> tuple[str, tuple[int, ...]]:
     return "".join(axis for axis, _ in kept), tuple(size for _, size in kept)
 
 
-def _plane(stack: _Stack, number: int, want: Want) -> Found:
+def _plane(stack: _Stack, number: int, want: Want) -> StoredPage:
     with samples.decoder_errors():
         plane = stack.planes[0 if stack.whole else int(number)]
     if plane is None:

@@ -10,7 +10,7 @@ import numpy as np
 from tifffile import COMPRESSION, PHOTOMETRIC, TIFF
 
 from metaseg.data.image_files import samples
-from metaseg.data.image_files.samples import DamagedError, Found, Want
+from metaseg.data.image_files.samples import DamagedError, StoredPage, Want
 from metaseg.errors import InputError
 
 __all__ = ["decode"]
@@ -40,7 +40,7 @@ _MODES = (
 )
 
 
-def decode(plane: Any, want: Want, *, whole: Any = None, number: int = 0) -> Found:
+def decode(plane: Any, want: Want, *, whole: Any = None, number: int = 0) -> StoredPage:
     """Reads a plane.
 
     Args:
@@ -70,7 +70,7 @@ def decode(plane: Any, want: Want, *, whole: Any = None, number: int = 0) -> Fou
     pixels = pixels[..., None] if page.axes == "YX" else pixels
     pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
     pixels, alpha = _without_alpha(page, _black_is_zero(page, pixels, want))
-    return Found(pixels, _palette(page), alpha, orientation)
+    return StoredPage(pixels, _palette(page), alpha, orientation)
 
 
 def _of_series(series: Any, number: int) -> np.ndarray:
