@@ -117,7 +117,7 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
 
     Args:
       path: File to write; its folder is created if it is missing.
-      pixels: uint8 `[H, W]` grey levels or `[H, W, 3]` RGB.
+      pixels: uint8 `[H, W]` grey levels or `[H, W, 3]` RGB; or uint16 `[H, W]`.
 
     Raises:
       OSError: If the file cannot be written.

@@ -54,8 +54,8 @@ flags.DEFINE_alias("reading", "decision_rule", flag_values=FLAGS)
 _VALUES = flags.DEFINE_enum(
     "values",
     "ids",
-    ["ids", "mask"],
-    "Write class ids, or 0 and 255 of two classes.",
+    ["ids", "mask", "instances"],
+    "Write class ids; or 0 and 255 of two classes; or a number for each object.",
     flag_values=FLAGS,
 )
 _SCORES = flags.DEFINE_bool(

@@ -11,12 +11,18 @@ result does not depend on the tiles; see docs/predict.md. May import everything 
     network.py      compiled programs; how far from a pixel the network looks
     tiles.py        sides of an image -> tiles and their weights
     scores.py       images -> scores, strip by strip; labels
-    objects.py      connected components, strip by strip
+    objects.py      connected components, strip by strip; instance maps
     score_file.py   scores, strip by strip -> a TIFF file
     stablehlo.py    predictor -> one file that runs without metaseg
 """
 
-from metaseg.prediction.objects import Objects, add_strip, no_objects
+from metaseg.prediction.objects import (
+    Objects,
+    add_strip,
+    has_instances,
+    instance_ids,
+    no_objects,
+)
 from metaseg.prediction.predictor import (
     PREDICTION_RULES,
     Predictor,
@@ -43,6 +49,8 @@ __all__ = [
     "fingerprint",
     "fit_channels",
     "from_results",
+    "has_instances",
+    "instance_ids",
     "load",
     "load_export",
     "no_objects",

@@ -1,13 +1,17 @@
-"""Counts connected components of a label map that arrives strip by strip. Host side."""
+"""Objects of label maps: counted strip by strip, or numbered. Host side."""
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Int32, Integer
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
-__all__ = ["Objects", "add_strip", "no_objects"]
+from metaseg import instances
+from metaseg.errors import InputError
+from metaseg.prediction.predictor import Predictor
+
+__all__ = ["Objects", "add_strip", "has_instances", "instance_ids", "no_objects"]
 
 _TOUCHING = np.ones((3, 3), bool)  # corners connect
 
@@ -90,3 +94,38 @@ def _compact(row: np.ndarray) -> np.ndarray:
     numbers = np.zeros(len(row), np.int64)
     numbers[inside] = np.unique(row[inside], return_inverse=True)[1] + 1
     return numbers
+
+
+def has_instances(predictor: Predictor) -> bool:
+    """Returns whether class 1 of a network stands for objects, see `instance_ids`.
+
+    Args:
+      predictor: The predictor.
+    """
+    return predictor.num_classes == 2 or predictor.border is not None
+
+
+def instance_ids(
+    predictor: Predictor, labels: Integer[np.ndarray, "H W"]
+) -> Int32[np.ndarray, "H W"]:
+    """Numbers the objects of a predicted label map.
+
+    Args:
+      predictor: The predictor, of two classes or with a class for borders.
+      labels: Its label map.
+
+    Returns:
+      Ids 1, 2, ... in raster order, 0 for background: `instances.label_objects`, or
+      `instances.join_borders` if the predictor has a class for borders.
+
+    Raises:
+      InputError: If the predictor has more than two classes and none for borders.
+    """
+    if not has_instances(predictor):
+        raise InputError(
+            f"predictor: got {predictor.num_classes} classes, expected two, or three of"
+            " which the last is the border between objects"
+        )
+    if predictor.border is None:
+        return instances.label_objects(labels)
+    return instances.join_borders(labels, border=predictor.border)

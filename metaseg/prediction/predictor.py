@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +37,7 @@ __all__ = [
     "load",
 ]
 
+BORDER = "border"  # name of the class in prepared data sets
 PREDICTION_RULES = ("analytic", "argmax", "validation")
 _SLAB = 1 << 20  # pixels decoded at a time
 
@@ -57,6 +58,8 @@ class Predictor(NamedTuple):
       validation_threshold: Threshold tuned on the validation split, or None.
       final_threshold: Threshold that training without labels ended with, or None. The
         decision rule "analytic" of such a run uses it.
+      border: Class between objects that touch, if the labels were made of instance maps
+        with such a class; or None.
     """
 
     model: nn.Module
@@ -69,6 +72,7 @@ class Predictor(NamedTuple):
     name: str
     validation_threshold: decoding.Threshold | None = None
     final_threshold: decoding.Threshold | None = None
+    border: int | None = None
 
 
 def load(workdir: str | os.PathLike[str]) -> Predictor:
@@ -145,6 +149,7 @@ def from_results(
         name=f"{data['name']}, {labels}",
         validation_threshold=_validation_threshold(results.get("thresholds") or {}),
         final_threshold=_final_threshold(results.get("threshold")),
+        border=_border(config, class_names),
     )
 
 
@@ -153,6 +158,13 @@ def _names(num_classes: int) -> list[str]:
     if num_classes == 2:
         return ["background", "foreground"]
     return [f"class {index}" for index in range(num_classes)]
+
+
+def _border(config: ConfigDict, class_names: Sequence[str]) -> int | None:
+    """Returns the class between objects that touch, which instance maps may have."""
+    of_files = config.get("files", {}).get("instances") == "border"
+    named = [str(name) for name in class_names[2:]] == [BORDER]
+    return 2 if len(class_names) == 3 and (of_files or named) else None
 
 
 def _weights(path: Path, config: Any, model: nn.Module, channels: int) -> Any:

@@ -24,7 +24,7 @@ from metaseg.runs import prediction_labels, prediction_output
 
 __all__ = ["Predicted", "predict"]
 
-VALUES = ("ids", "mask")
+VALUES = ("ids", "mask", "instances")
 _LINE_EVERY = 10  # seconds between lines of progress if there is no terminal
 
 
@@ -132,7 +132,8 @@ def predict(
         is void.
       decision_rule: Rule from scores to labels: "analytic" (noise-aware), "argmax" or
         "validation".
-      values: "ids" writes class ids, "mask" 0 and 255 for two classes.
+      values: "ids" writes class ids, "mask" 0 and 255 for two classes, "instances"
+        the number of each object, see `prediction.instance_ids`.
       scores: Whether to write the scores, as 32-bit TIFF files.
       channel: Channel of each image to use, or None for all.
       tile: Side in pixels of what the network sees at once, or None.
@@ -186,11 +187,7 @@ def _predict(
     start = time.perf_counter()
     predictor, folder = _loaded(run)
     decode = prediction.decoder(predictor, options["decision_rule"])
-    if options["values"] == "mask" and predictor.num_classes != 2:
-        raise InputError(
-            f"values: got mask, but the run has {predictor.num_classes} classes;"
-            " expected ids"
-        )
+    _check_values(options["values"], predictor)
     items = collect.find(images, field="images", exclude=output)
     prediction_output.check_folder(output)
     partners = {}
@@ -210,6 +207,18 @@ def _predict(
     bad += [(row["name"], row["label_error"]) for row in rows if "label_error" in row]
     facts = {"images": source, "run": f"{predictor.name}{folder}", "rate": rate}
     return _summarise(task, rows, bad, str(labels), {**facts, "start": start})
+
+
+def _check_values(values: str, predictor: prediction.Predictor) -> None:
+    """Refuses values that the classes of the run do not have."""
+    found = f"values: got {values}, but the run has {predictor.num_classes} classes;"
+    if values == "mask" and predictor.num_classes != 2:
+        raise InputError(f"{found} expected ids")
+    if values == "instances" and not prediction.has_instances(predictor):
+        raise InputError(
+            f"{found} expected ids, or a run of two classes, or one that was trained"
+            " with `instances=border`"
+        )
 
 
 def _summarise(
@@ -270,7 +279,10 @@ def _predict_all(
     rows: dict[str, dict[str, Any]] = {}
     for row in journal.earlier():
         paths = prediction_output.paths(
-            task.output, row["name"], scores=task.options["scores"]
+            task.output,
+            row["name"],
+            scores=task.options["scores"],
+            labels=row.get("ending", ".png"),
         )
         there = all(path.is_file() for path in paths.values())
         if there and stamps.get(row["name"]) == row["stamp"]:
@@ -386,6 +398,8 @@ def _one(
     files.write_png(paths["overlays"], report.overlay(pixels, labels, K))
     if task.options["values"] == "mask":
         labels *= 255
-    files.write_png(paths["labels"], labels)
+    elif task.options["values"] == "instances":
+        labels = prediction.instance_ids(task.predictor, labels)
+    row["ending"] = prediction_output.write_labels(paths["labels"], labels)
     row["seconds"] = seconds + time.perf_counter() - began
     return row, next(rest, None)

@@ -7,6 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tifffile
+from jaxtyping import Integer
+
 from metaseg import files
 from metaseg.errors import InputError
 
@@ -18,6 +22,7 @@ __all__ = [
     "paths",
     "remove_stale",
     "say",
+    "write_labels",
     "write_measures",
 ]
 
@@ -50,18 +55,21 @@ def check_folder(output: Path) -> None:
         ) from None
 
 
-def paths(output: Path, name: str, *, scores: bool) -> dict[str, Path]:
+def paths(
+    output: Path, name: str, *, scores: bool, labels: str = ".png"
+) -> dict[str, Path]:
     """Returns where the results of an image go.
 
     Args:
       output: Folder for the results.
       name: Name of the image.
       scores: Whether scores are written.
+      labels: Ending of the label map, see `write_labels`.
 
     Returns:
       Paths by kind: "labels", "overlays" and, if they are written, "scores".
     """
-    wanted = {"labels": ".png", "overlays": ".png"} | (
+    wanted = {"labels": labels, "overlays": ".png"} | (
         {"scores": ".tif"} if scores else {}
     )
     return {kind: output / kind / f"{name}{end}" for kind, end in wanted.items()}
@@ -79,8 +87,44 @@ def remove_stale(output: Path, *, keep: Iterable[str]) -> None:
         path.unlink()
     for row in files.Journal.rows_of(output / RECORDS):
         if row["name"] not in kept:
-            for path in paths(output, row["name"], scores=True).values():
+            known = paths(
+                output, row["name"], scores=True, labels=row.get("ending", ".png")
+            )
+            for path in known.values():
                 path.unlink(missing_ok=True)
+
+
+def write_labels(path: Path, labels: Integer[np.ndarray, "H W"]) -> str:
+    """Writes a label map, or an instance map, which int32 marks.
+
+    Args:
+      path: Path of a PNG file. A map with ids above 65535 becomes a 32-bit TIFF file
+        beside it, compressed by zlib.
+      labels: uint8 class ids, or int32 numbers of objects, which are written as 16 bit.
+
+    Returns:
+      Ending of the file: ".png" or ".tif".
+
+    Raises:
+      OSError: If the file cannot be written.
+    """
+    if labels.dtype == np.uint8:
+        files.write_png(path, labels)
+        return ".png"
+    if labels.max(initial=0) <= np.iinfo(np.uint16).max:
+        files.write_png(path, labels.astype(np.uint16))
+        return ".png"
+    path = path.with_name(f"{path.name.removesuffix('.png')}.tif")
+    draft = files.scratch(path)
+    try:
+        pixels = labels.astype(np.uint32)
+        tifffile.imwrite(
+            draft, pixels, photometric="minisblack", compression="zlib", metadata=None
+        )
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return ".tif"
 
 
 def columns(

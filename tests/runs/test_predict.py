@@ -25,6 +25,7 @@ from metaseg import (
     checkpoint,
     decoding,
     files,
+    instances,
     metrics,
     models,
     optimizers,
@@ -85,14 +86,14 @@ def variables_of(model, channels, seed):
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def write_run(workdir, num_classes=2, channels=1):
+def write_run(workdir, num_classes=2, channels=1, names=("sky", "sea", "soil")):
     """What training leaves of a run, with weights drawn at random."""
     model = models.build(ConfigDict(CONFIG["model"]), num_classes)
     results = {
         "data": {
             "name": "set",
             "num_classes": num_classes,
-            "class_names": None if num_classes == 2 else ["sky", "sea", "soil"],
+            "class_names": None if num_classes == 2 else names,
             "image_shape": [64, 64, channels],
         },
         "noise": {"matrix": (0.5 + 0.5 * np.eye(num_classes)).tolist()},
@@ -135,6 +136,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("predict")
     write_run(root / "run")
     write_run(root / "run3", num_classes=3, channels=3)
+    write_run(root / "bordered", 3, names=["background", "cell", "border"])
     for name, image, label in zip(NAMES, IMAGES, LABELS, strict=True):
         save(root / "images" / f"{name}.png", image)
         save(root / "labels" / f"{name}.png", 255 * label)
@@ -356,6 +358,8 @@ def test_three_classes_have_ids_three_planes_of_scores_and_names(root, tmp_path)
     assert {"pixels sky", "objects sea", "objects soil"} <= set(rows_of(output)[0])
     with pytest.raises(InputError, match=r"^values: got mask, but the run has 3 cl"):
         given(values="mask")
+    with pytest.raises(InputError, match=r"^values: got instances, but the run has 3"):
+        given(values="instances")
 
 
 def test_tiles_masks_and_the_tuned_threshold_come_out_of_the_command(root, tmp_path):
@@ -380,6 +384,56 @@ def test_tiles_masks_and_the_tuned_threshold_come_out_of_the_command(root, tmp_p
     np.testing.assert_array_equal(label_of(tmp_path, "a b"), 255 * found.labels)
     scores = tifffile.imread(tmp_path / "scores" / "a b.tif")
     np.testing.assert_allclose(scores, found.scores[..., 1], atol=1e-6)
+
+
+def test_instance_maps_number_the_components_of_the_whole_map(root, expected, tmp_path):
+    middle = float(np.median(expected[0].scores[..., 1]))
+    run = prediction.load(root / "run")
+    run = run._replace(final_threshold=decoding.Threshold(middle, False))
+    given = partial(predict, root, run=run, scores=False, tile=32)
+    ids, output = tmp_path / "ids", tmp_path / "instances"
+    assert given(output=ids) == given(output=output, values="instances") == 0
+    for name, row in zip(NAMES, rows_of(output), strict=True):
+        found, plain = label_of(output, name), label_of(ids, name)
+        expected, number = ndimage.label(plain, np.ones((3, 3)))
+        assert found.dtype == np.uint16
+        np.testing.assert_array_equal(found, expected)
+        assert int(row["objects foreground"]) == number > 1
+
+
+def test_a_run_with_borders_gives_each_border_pixel_to_an_object(
+    root, tmp_path, monkeypatch
+):
+    run = prediction.load(root / "bordered")
+    assert run.border == 2
+    (first,) = prediction.predict(run, IMAGES[0])
+    edges = np.quantile(first.scores[..., 0], [0.4, 0.9])
+    monkeypatch.setattr(
+        prediction,
+        "decoder",
+        lambda *_: lambda scores: np.uint8(np.digitize(scores[..., 0], edges)),
+    )
+    given = partial(predict, root, run=root / "bordered", labels=None, scores=False)
+    assert given(output=tmp_path / "ids") == 0
+    assert given(output=tmp_path / "instances", values="instances") == 0
+    labels = np.stack([label_of(tmp_path / "ids", name) for name in NAMES])
+    found = np.stack([label_of(tmp_path / "instances", name) for name in NAMES])
+    assert set(np.unique(labels)) == {0, 1, 2}
+    for a, b in zip(labels, found, strict=True):
+        np.testing.assert_array_equal(b, instances.join_borders(a))
+        assert b.max() == ndimage.label(a == 1, np.ones((3, 3)))[1]
+
+
+def test_more_objects_than_16_bits_count_are_written_as_32_bit_tiff(tmp_path):
+    ids = np.arange(70_000, dtype=np.int32).reshape(200, 350)
+    path = prediction_output.paths(tmp_path, "a.b", scores=False)["labels"]
+    assert prediction_output.write_labels(path, ids) == ".tif"
+    written = prediction_output.paths(tmp_path, "a.b", scores=False, labels=".tif")
+    found = tifffile.imread(written["labels"])
+    assert found.dtype == np.uint32
+    np.testing.assert_array_equal(found, ids)
+    assert prediction_output.write_labels(path, np.minimum(ids, 65535)) == ".png"
+    np.testing.assert_array_equal(np.array(Image.open(path)), np.minimum(ids, 65535))
 
 
 def test_the_best_validated_weights_are_taken_and_without_scores_the_newest(
