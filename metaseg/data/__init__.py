@@ -10,6 +10,7 @@
 - importers: published data sets -> prepared ones
 - image_files: files -> pixels
 - collect: folder, file, pattern, paths or arrays -> items, read ahead
+- label_encoding: stored values of label maps -> their encoding, class ids
 - label_files: label maps of a folder -> class ids, read by worker processes
 - normalize, augment: what happens to images
 - dataset, pipeline: splits; batches of splits
@@ -35,6 +36,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "folder",
         "image_files",
         "importers",
+        "label_encoding",
         "label_files",
         "normalize",
         "pipeline",
