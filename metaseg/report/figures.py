@@ -21,6 +21,7 @@ __all__ = [
     "boundary_profile",
     "learning_curves",
     "member_charts",
+    "precision_curve",
     "round_curves",
     "score_histogram",
 ]
@@ -236,6 +237,30 @@ def _rounds_chart(
         _legend_above(figure, axes, None, ncols=3)
         uri = _encode(figure)
     return Chart(title, uri, f"{title} against round: {'; '.join(alts)}.")
+
+
+def precision_curve(curve: Mapping[str, Any]) -> Chart:
+    """Draws the average precision of objects against the threshold of the IoU.
+
+    Args:
+      curve: Average precision by threshold, as of `instances.measure`; values that are
+        not finite are not drawn.
+
+    Returns:
+      The chart.
+    """
+    at = np.array([float(threshold) for threshold in curve])
+    values = np.array(
+        [float(v) if wording.is_number(v) else math.nan for v in curve.values()]
+    )
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure()
+        axes.plot(at, values, color=VALIDATION, marker="o", ms=4, clip_on=False)
+        axes.set(xlabel="IoU threshold", ylabel="average precision")
+        axes.set(ylim=(0, 1.0), xticks=at[::2])
+        uri = _encode(figure)
+    alt = f"Average precision against the threshold of the IoU: {_course(values)}."
+    return Chart("Average precision by IoU threshold", uri, alt)
 
 
 def score_histogram(

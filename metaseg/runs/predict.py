@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -391,15 +392,20 @@ def _one(
             score_file.finish()
     row: dict[str, Any] = {"name": item.name, "height": height, "width": width}
     row |= {"pixels": counts.tolist(), "objects": objects.counts.tolist()}
+    numbered = cache(partial(prediction.instance_ids, task.predictor, labels))
     if item.name in task.partners:
         row |= prediction_labels.compared(
-            labels, task.partners[item.name], K, task.label_values
+            labels,
+            task.partners[item.name],
+            K,
+            task.label_values,
+            numbered if prediction.has_instances(task.predictor) else None,
         )
     files.write_png(paths["overlays"], report.overlay(pixels, labels, K))
     if task.options["values"] == "mask":
         labels *= 255
     elif task.options["values"] == "instances":
-        labels = prediction.instance_ids(task.predictor, labels)
+        labels = numbered()
     row["ending"] = prediction_output.write_labels(paths["labels"], labels)
     row["seconds"] = seconds + time.perf_counter() - began
     return row, next(rest, None)

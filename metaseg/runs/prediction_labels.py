@@ -1,20 +1,33 @@
 """Predicted against true label maps: what a map says is true, and measures."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from metaseg import decoding
+from metaseg import decoding, files, instances
 from metaseg.data import image_files, label_files
 from metaseg.data.collect import Item
 from metaseg.data.dataset import VOID
 from metaseg.errors import InputError
 
-__all__ = ["compared", "confusion", "measures"]
+__all__ = ["compared", "confusion", "measures", "why_null"]
 
 _SLAB = 1 << 22  # pixels that are compared with labels at a time
+_NO_OBJECT = "there is no object, true or predicted"
+_NO_MATCH = "no predicted object matches a true one"
+_NO_PIXEL = "there is no labelled pixel"
+_NO_FOREGROUND = "no pixel is foreground, labelled or predicted"
+_PIXEL_REASONS = {
+    "iou": _NO_FOREGROUND,
+    "dice": _NO_FOREGROUND,
+    "mean_image_iou": _NO_FOREGROUND,
+    "mean_image_dice": _NO_FOREGROUND,
+    "precision": "no pixel is predicted as foreground",
+    "recall": "no pixel is labelled as foreground",
+}
 
 
 def compared(
@@ -22,6 +35,7 @@ def compared(
     truth: Item,
     num_classes: int,
     values: Mapping[int, int] | None,
+    objects: Callable[[], np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Compares a prediction with its true label map.
 
@@ -30,12 +44,15 @@ def compared(
       truth: The true label map.
       num_classes: Number of classes K.
       values: Class ids by stored value, or None.
+      objects: Returns the predicted instance map; None if the run has none.
 
     Returns:
-      "confusion", int `[K, K]` as lists, or "label_error": what is wrong with the map.
+      "confusion", int `[K, K]` as lists, and, if the true map has ids of objects,
+      "object_counts", the fields of `instances.ObjectCounts`; or "label_error": what is
+      wrong with the map.
     """
     try:
-        true = _true_labels(truth, num_classes, values)
+        true, ids = _true_labels(truth, num_classes, values)
     except InputError as error:
         return {"label_error": str(error)}
     if true.shape != labels.shape:
@@ -44,18 +61,21 @@ def compared(
             "label_error": f"{truth.where}: {height} x {width}, expected"
             f" {expected[0]} x {expected[1]} as its image"
         }
-    return {"confusion": confusion(labels, true, num_classes).tolist()}
+    row = {"confusion": confusion(labels, true, num_classes).tolist()}
+    if ids is not None and objects is not None:
+        row["object_counts"] = files.plain(instances.count(ids, objects())._asdict())
+    return row
 
 
 def _true_labels(
     truth: Item, num_classes: int, values: Mapping[int, int] | None
-) -> np.ndarray:
-    """Returns uint8 `[H, W]` class ids, 255 for void, of stored values."""
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns uint8 `[H, W]` class ids, 255 for void, and int32 ids of objects."""
     stored = label_files.read_values(truth)
     if values is None:
         found = image_files.class_ids(stored, num_classes, where=truth.where)
         # Two classes may be stored as 0 and 255.
-        return (found > 0).astype(np.uint8) if num_classes == 2 else found
+        return ((found > 0).astype(np.uint8) if num_classes == 2 else found), None
     found = np.full(stored.shape, VOID, np.uint8)
     known = np.zeros(stored.shape, bool)
     ids = {i: i for i in range(num_classes)} | {VOID: VOID} | dict(values)
@@ -69,7 +89,7 @@ def _true_labels(
             f"{truth.where}: stored value {wrong} in {np.count_nonzero(~known)}"
             f" pixels; expected 0 to {num_classes - 1}, 255, or those of label_values"
         )
-    return found
+    return found, None
 
 
 def confusion(
@@ -102,6 +122,48 @@ def measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
       rows: Rows of the journal that have a "confusion".
 
     Returns:
-      As `decoding.measure`.
+      As `decoding.measure`, and "objects" as `instances.measure` if rows have counts of
+      objects.
     """
-    return decoding.measure(np.array([row["confusion"] for row in rows]))
+    found: dict[str, Any] = decoding.measure(
+        np.array([row["confusion"] for row in rows])
+    )
+    counts = [_counts(row["object_counts"]) for row in rows if "object_counts" in row]
+    return found | ({"objects": instances.measure(counts)} if counts else {})
+
+
+def _counts(row: Mapping[str, Any]) -> instances.ObjectCounts:
+    """Returns counts of objects from a row of the journal."""
+    arrays = {name: np.array(row[name]) for name in ("matched", "unmatched", "iou_sum")}
+    thresholds = tuple(row["thresholds"])
+    return instances.ObjectCounts(**{**row, **arrays, "thresholds": thresholds})
+
+
+def why_null(measures: Mapping[str, Any]) -> dict[str, str]:
+    """Says why measures are undefined.
+
+    Args:
+      measures: Result of `measures`.
+
+    Returns:
+      A reason for each measure that is NaN, by its name; "objects.sq" is "sq" in
+      "objects". Empty if there is none.
+    """
+    found = {}
+    for name, value in measures.items():
+        if name == "class_iou":
+            for index, iou in enumerate(value):
+                if math.isnan(iou):
+                    found[f"class_iou.{index}"] = (
+                        f"class {index} is in no label and not predicted"
+                    )
+        elif name != "objects" and math.isnan(value):
+            found[name] = _PIXEL_REASONS.get(name, _NO_PIXEL)
+    objects = measures.get("objects", {})
+    for name in ("ap", "ap50", "ap75", "pq", "rq", "sq", "mean_image_ap"):
+        if name in objects and math.isnan(objects[name]):
+            some = objects["true_objects"] or objects["predicted_objects"]
+            found[f"objects.{name}"] = _NO_MATCH if some else _NO_OBJECT
+    if "objects.ap" in found:
+        found["objects.curve"] = _NO_OBJECT
+    return found

@@ -13,6 +13,7 @@ from jaxtyping import Integer
 
 from metaseg import files
 from metaseg.errors import InputError
+from metaseg.runs import prediction_labels
 
 __all__ = [
     "RECORDS",
@@ -28,6 +29,7 @@ __all__ = [
 
 RECORDS = "records.jsonl"
 _SINGLE = ("iou", "miou", "dice", "precision", "recall", "accuracy")  # of the table
+_OBJECT_SCORES = ("ap", "ap50", "ap75", "pq", "sq", "rq")  # of the table
 
 
 def check_folder(output: Path) -> None:
@@ -148,7 +150,14 @@ def columns(
     }
     found |= {f"objects {n}": p for n, p in zip(names[1:], row["objects"], strict=True)}
     found["seconds"] = row["seconds"]
-    return found | {k: measures[k] for k in _SINGLE if measures and k in measures}
+    measures = measures or {}
+    found |= {k: measures[k] for k in _SINGLE if k in measures}
+    if "objects" in measures:
+        objects = measures["objects"]
+        found["true objects"] = objects["true_objects"]
+        found["found objects"] = objects["predicted_objects"]
+        found |= {k: objects[k] for k in _OBJECT_SCORES}
+    return found
 
 
 def csv_text(table: Sequence[Mapping[str, Any]]) -> str:
@@ -196,10 +205,16 @@ def write_measures(
         "decision_rule": decision_rule,
         "labels": labels,
         "images": len(each),
-        "pooled": pooled,
-        "per_image": each,
+        "pooled": _explained(pooled),
+        "per_image": {name: _explained(found) for name, found in each.items()},
     }
     files.write_json(path, facts)
+
+
+def _explained(measures: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the reasons of measures that become null."""
+    reasons = prediction_labels.why_null(measures)
+    return {**measures, **({"why_null": reasons} if reasons else {})}
 
 
 def say(
@@ -229,5 +244,15 @@ def say(
         shown = ("iou", "miou", "dice", "accuracy")
         values = [f"{k} {pooled[k]:.4f}" for k in shown if k in pooled]
         print(f"{measured} images with labels: {'  '.join(values)}")
+        if "objects" in pooled:
+            print(_objects_line(pooled["objects"]))
     print(", ".join(part for part in (f"{images} images", rate) if part))
     print(f"report: {report}")
+
+
+def _objects_line(objects: Mapping[str, Any]) -> str:
+    """Returns the scores of objects in a line."""
+    shown = {"AP 0.5-0.95": "ap", "AP 0.5": "ap50", "AP 0.75": "ap75", "PQ": "pq"}
+    values = [f"{name} {objects[key]:.4f}" for name, key in shown.items()]
+    counts = f"{objects['true_objects']} true, {objects['predicted_objects']} found"
+    return f"objects: {counts}  {'  '.join(values)}"

@@ -436,6 +436,72 @@ def test_more_objects_than_16_bits_count_are_written_as_32_bit_tiff(tmp_path):
     np.testing.assert_array_equal(np.array(Image.open(path)), np.minimum(ids, 65535))
 
 
+def row_of(true, predicted):
+    """A row of the journal, as it is read back."""
+    a, b = (np.array([ids]) for ids in (true, predicted))
+    counts = files.plain(instances.count(a, b)._asdict())
+    matrix = prediction_labels.confusion(np.uint8(b > 0), np.uint8(a > 0), 2)
+    return json.loads(
+        json.dumps({"confusion": matrix.tolist(), "object_counts": counts})
+    )
+
+
+def test_scores_of_objects_are_those_of_the_pooled_counts():
+    pairs = [([1, 1, 1, 0, 2], [1, 1, 0, 0, 0]), ([7, 7, 0, 8, 8], [3, 3, 0, 4, 4])]
+    found = prediction_labels.measures([row_of(*pair) for pair in pairs])
+    maps = [[np.array([side]) for side in sides] for sides in zip(*pairs, strict=True)]
+    assert list(found["objects"]["curve"].values()) == pytest.approx(
+        instances.average_precision(*maps)
+    )
+    assert found["objects"]["pq"] == instances.panoptic_quality(*maps).pq
+    assert found["objects"]["true_objects"] == 4
+    assert found["iou"] == 6 / 8
+    assert prediction_labels.why_null(found) == {}
+
+
+def test_each_measure_without_a_value_has_its_reason():
+    nothing = [0, 0, 0]
+    empty = prediction_labels.measures([row_of(nothing, nothing)])
+    reasons = prediction_labels.why_null(empty)
+    plain = files.plain(empty)
+    null = {name for name, value in plain.items() if value is None}
+    null |= {f"objects.{n}" for n, v in plain["objects"].items() if v is None}
+    assert set(reasons) == null | {"objects.curve"}
+    assert reasons["objects.ap"] == "there is no object, true or predicted"
+    missed = prediction_labels.measures([row_of([1, 1, 0], nothing)])
+    assert prediction_labels.why_null(missed) == {
+        "precision": "no pixel is predicted as foreground",
+        "objects.sq": "no predicted object matches a true one",
+    }
+
+
+def test_the_page_shows_scores_and_a_curve_of_objects(root, tmp_path, predicted):
+    (tmp_path / "overlays").mkdir()
+    (tmp_path / "overlays" / "a.png").write_bytes(
+        (predicted / "overlays" / "z.png").read_bytes()
+    )
+    measures = prediction_labels.measures([row_of([1, 1, 0, 2], [1, 1, 0, 0])])
+    row = {"name": "a", "height": 1, "width": 4, "pixels": [2, 2], "objects": [1]}
+    row = prediction_output.columns(row | {"seconds": 1}, ["no", "yes"], measures)
+    assert (row["true objects"], row["found objects"], row["ap"]) == (2, 1, 0.5)
+    report.write_predictions(
+        tmp_path / "index.html",
+        images="x",
+        run="y",
+        rule="argmax",
+        aware=False,
+        class_names=["no", "yes"],
+        rows=[row],
+        pooled=measures,
+        bad=[],
+        seconds=1.0,
+        rate="",
+    )
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "Panoptic quality (PQ)</th><td>0.667<" in page
+    assert "0.500 to 0.500 in 10 points" in page  # of the curve
+
+
 def test_the_best_validated_weights_are_taken_and_without_scores_the_newest(
     root, tmp_path
 ):

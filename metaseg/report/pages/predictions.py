@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from metaseg import files
-from metaseg.report import pictures, template, wording
+from metaseg.report import figures, pictures, template, wording
 
 __all__ = ["MOST_THUMBNAILS", "OVERLAY_SIDE", "overlay", "write_predictions"]
 
@@ -42,6 +42,24 @@ MEASURES = {
     "accuracy": "Accuracy",
     "mean_image_iou": "Mean per-image IoU",
     "mean_image_dice": "Mean per-image Dice",
+}
+OBJECT_SCORES = {
+    "ap": "AP, mean of 0.5 to 0.95",
+    "ap50": "AP at IoU 0.5",
+    "ap75": "AP at IoU 0.75",
+    "mean_image_ap": "Mean per-image AP",
+    "pq": "Panoptic quality (PQ)",
+    "sq": "Segmentation quality (SQ)",
+    "rq": "Recognition quality (RQ)",
+}
+COLUMNS = {  # shorter titles in the table
+    **MEASURES,
+    "ap": "AP",
+    "ap50": "AP 0.5",
+    "ap75": "AP 0.75",
+    "pq": "PQ",
+    "sq": "SQ",
+    "rq": "RQ",
 }
 
 
@@ -155,6 +173,7 @@ def write_predictions(
         colours=_colours(len(class_names)),
         two=len(class_names) == 2,
         measures=_measures(pooled, class_names) if pooled else None,
+        objects=_objects(pooled["objects"]) if pooled and "objects" in pooled else None,
         compared=sum("accuracy" in row for row in rows),
         count=wording.count(len(rows)),
         embedded=wording.count(len(shown)),
@@ -177,11 +196,11 @@ def _allowing_script(text: str) -> str:
 def _titled(field: str, names: Sequence[str]) -> dict[str, Any]:
     """Returns heading and kind of numbers of a column."""
     kind = field.split(" ", 1)[0]
-    title = MEASURES.get(field, field[0].upper() + field[1:])
+    title = COLUMNS.get(field, field[0].upper() + field[1:])
     return {
         "title": title,
         "kind": {"share": "share", "seconds": "seconds"}.get(
-            kind, "measure" if field in MEASURES else "count"
+            kind, "measure" if field in COLUMNS else "count"
         ),
         # The table shows shares, not pixels, and leaves out the share of class 0.
         "column": kind != "pixels" and field != f"share {names[0]}",
@@ -272,3 +291,13 @@ def _measures(
             for name, value in zip(names, each, strict=False)
         ],
     }
+
+
+def _objects(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns counts and scores of objects as text, and the curve."""
+    counts = {"True objects": "true_objects", "Found objects": "predicted_objects"}
+    rows = [(title, wording.count(scores[key])) for title, key in counts.items()]
+    rows += [(title, wording.number(scores[k])) for k, title in OBJECT_SCORES.items()]
+    known = any(map(wording.is_number, scores["curve"].values()))
+    chart = figures.precision_curve(scores["curve"]) if known else None
+    return {"rows": rows, "chart": chart}
