@@ -4,7 +4,7 @@ Every function takes `where`, the name of the argument, with which the message s
 Traced values pass, because they are not known yet. May import `errors` and `labels`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from metaseg.errors import InputError
-from metaseg.labels import VOID
+from metaseg.labels import VOID, check_ids
 
 __all__ = [
     "choice",
@@ -20,6 +20,7 @@ __all__ = [
     "fill",
     "flag",
     "integer",
+    "integers",
     "is_integer",
     "is_traced",
     "label_maps",
@@ -27,8 +28,10 @@ __all__ = [
     "num_classes",
     "number",
     "prior",
+    "same_shape",
     "shares",
     "shown",
+    "sums_to_one",
 ]
 
 
@@ -159,7 +162,8 @@ def prior(where: str, value: Any, num_classes: int | None) -> None:
 
     Args:
       where: Name of the argument, for the message.
-      value: K probabilities that sum to 1, or for K = 2 the foreground's alone.
+      value: K probabilities that sum to 1, to within rounding to 4 digits, or for K = 2
+        the foreground's alone. Classes may have a probability of 0.
       num_classes: Number of classes K; None if it is not known.
 
     Raises:
@@ -170,8 +174,23 @@ def prior(where: str, value: Any, num_classes: int | None) -> None:
         raise InputError(
             f"{where}: got {shown(value)}, expected {num_classes} values, one per class"
         )
-    if numbers is not None and numbers.ndim == 1 and abs(numbers.sum() - 1) > 1e-5:
+    if numbers is not None and numbers.ndim == 1 and not sums_to_one(numbers):
         raise InputError(f"{where}: sums to {numbers.sum():g}, expected 1")
+
+
+def sums_to_one(numbers: np.ndarray) -> bool:
+    """Returns whether probabilities sum to 1, to within rounding.
+
+    Rounding to four digits changes a sum by up to 0.00005 for each number, and rounding
+    to float16 by up to 0.0005.
+
+    Args:
+      numbers: Probabilities `[K]`.
+
+    Returns:
+      Whether the sum differs from 1 by at most these.
+    """
+    return bool(abs(numbers.sum() - 1) <= max(6e-4, 5.1e-5 * len(numbers)))
 
 
 def num_classes(where: str, value: Any) -> None:
@@ -275,12 +294,15 @@ def masks(where: str, value: Any) -> None:
     _arrays(where, value, "b", "booleans")
 
 
-def label_maps(where: str, value: Any) -> None:
-    """Checks for an integer array `[..., H, W]` whose type can hold 255, void.
+def label_maps(where: str, value: Any, num_classes: int | None = None) -> None:
+    """Checks that a value is an integer array `[..., H, W]` of class ids.
+
+    Its type must hold 255, void. Ids are 0 to K - 1, or void: 255 and negative numbers.
 
     Args:
       where: Name of the argument, for the message.
-      value: Value to check.
+      value: Value to check. The ids of a traced one are not known and pass.
+      num_classes: Number of classes K; None if it is not known.
 
     Raises:
       InputError: If the check fails; the message starts with `where`.
@@ -289,6 +311,39 @@ def label_maps(where: str, value: Any) -> None:
     if np.iinfo(value.dtype).max < VOID:
         raise InputError(
             f"{where}: got dtype {value.dtype}, expected one that holds {VOID}"
+        )
+    check_ids(value, num_classes, where=where)
+
+
+def integers(where: str, value: Any) -> None:
+    """Checks that a value is an integer array `[..., H, W]`.
+
+    Args:
+      where: Name of the argument, for the message.
+      value: Value to check.
+
+    Raises:
+      InputError: If the check fails; the message starts with `where`.
+    """
+    _arrays(where, value, "iu", "integers")
+
+
+def same_shape(where: str, value: Any, expected: Sequence[int], as_what: str) -> None:
+    """Checks that an array has the shape that another argument gives it.
+
+    Args:
+      where: Name of the argument, for the message.
+      value: Array to check; it may be traced.
+      expected: Shape that is expected.
+      as_what: The other argument, for the message.
+
+    Raises:
+      InputError: If the shapes differ; names both.
+    """
+    if np.shape(value) != tuple(expected):
+        raise InputError(
+            f"{where}: got shape {np.shape(value)}, expected {tuple(expected)}, "
+            f"as {as_what}"
         )
 
 

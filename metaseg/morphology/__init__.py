@@ -2,8 +2,7 @@
 
 Every function is pure and has static shapes. Leading axes are a batch. Results have the
 same bits whether a function is called eagerly, under `jax.jit` or under `jax.vmap`.
-May
-import `checks`, `errors` and `typing`.
+May import `labels`, `checks`, `errors` and `typing`.
 """
 
 from metaseg.morphology.components import components, fill_holes, roots

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Int32
 
 from metaseg import checks
 from metaseg.errors import InputError
+from metaseg.labels import replace_void
 from metaseg.typing import AnyArray, Labels, Masks
 
 __all__ = ["components", "fill_holes", "roots"]
@@ -89,13 +90,14 @@ def roots(classes: Labels, *, connectivity: int = 2) -> Int32[jax.Array, "*batch
     A component consists of connected pixels of one class.
 
     Args:
-      classes: Integer class ids `[..., H, W]`. Class 0 belongs to no component.
+      classes: Integer class ids `[..., H, W]`. Class 0 and void, which is 255 and
+        negative numbers, belong to no component.
       connectivity: 1 if neighbours share an edge, 2 if they share an edge or a corner;
         static.
 
     Returns:
       int32 `[..., H, W]`: the index `row * W + column` of the component's first pixel
-      in raster order, or -1 where the class is 0.
+      in raster order, or -1 in class 0 and void.
 
     Raises:
       InputError: If `classes` is not an integer array `[..., H, W]`, or `connectivity`
@@ -105,7 +107,7 @@ def roots(classes: Labels, *, connectivity: int = 2) -> Int32[jax.Array, "*batch
     if not checks.is_integer(connectivity) or connectivity not in (1, 2):
         raise InputError(f"connectivity: got {connectivity!r}, expected 1 or 2")
     *batch, height, width = classes.shape
-    maps = classes.reshape(math.prod(batch), height, width)
+    maps = replace_void(classes, by=0).reshape(math.prod(batch), height, width)
     return _settle(maps, connectivity).reshape(classes.shape)
 
 

@@ -138,7 +138,7 @@ def maximum(
     Equal to `scipy.ndimage.maximum_filter` with the same footprint, `mode="constant"`.
 
     Args:
-      values: Integers >= 0 `[..., H, W]`, of a dtype that holds 255.
+      values: Integers >= 0 `[..., H, W]`.
       radius: Radius of the neighbourhood in pixels, static.
       shape: Shape of the neighbourhood, as in `dilate`.
 
@@ -149,7 +149,7 @@ def maximum(
       InputError: If `values` is not such an array, `radius` is not an integer >= 0, or
         `shape` is unknown.
     """
-    checks.label_maps("values", values)
+    checks.integers("values", values)
     checks.integer("radius", radius, 0, "pixels")
     checks.choice("shape", shape, SHAPES)
     height, width = values.shape[-2:]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool
 
 from metaseg import checks
+from metaseg.labels import replace_void
 from metaseg.typing import AnyArray, Labels, Masks
 
 __all__ = ["skeletonize", "skeletonize_classes"]
@@ -45,7 +46,8 @@ def skeletonize_classes(classes: Labels) -> Bool[jax.Array, "*batch H W"]:
     class. All classes are thinned at once.
 
     Args:
-      classes: Integer class ids `[..., H, W]`. Class 0 has no skeleton.
+      classes: Integer class ids `[..., H, W]`. Class 0 and void, which is 255 and
+        negative numbers, have no skeleton.
 
     Returns:
       Boolean array of the shape of `classes`, true on the skeletons.
@@ -54,6 +56,7 @@ def skeletonize_classes(classes: Labels) -> Bool[jax.Array, "*batch H W"]:
       InputError: If `classes` is not an integer array `[..., H, W]`.
     """
     checks.label_maps("classes", classes)
+    classes = replace_void(classes, by=0)
     height, width = classes.shape[-2:]
     framed = _pad(classes, (1, 1), (1, 1))
     same = [

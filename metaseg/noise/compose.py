@@ -135,6 +135,7 @@ def choose(
         parameters.check({"noises": noise_fns, "weights": weights}, None)
 
     def chosen(key: PRNGKey, labels: Labels) -> Integer[jax.Array, "*batch H W"]:
+        parameters.check_labels(labels, *noise_fns)
         pick, inner = jax.random.split(key)
         odds = _odds(weights, len(noise_fns))
         index = draw.categorical(pick, jnp.int32(0), odds[None])
@@ -165,6 +166,7 @@ def only(classes: Sequence[int], noise_fn: NoiseFn) -> NoiseFn:
     parameters.check({"classes": classes}, None)
 
     def restricted(key: PRNGKey, labels: Labels) -> Integer[jax.Array, "*batch H W"]:
+        parameters.check_labels(labels, noise_fn)
         labels = jnp.asarray(labels)
         seen = reduce(jnp.logical_or, [labels == class_id for class_id in classes])
         noisy = noise_fn(key, jnp.where(seen, labels, jnp.full_like(labels, VOID)))
@@ -194,7 +196,17 @@ def per_example(
     ) -> Integer[jax.Array, "H W"]:
         return noise_fn(jax.random.fold_in(key, example_id), jnp.asarray(labels))
 
-    return jax.vmap(one, in_axes=(None, 0, 0))
+    each = jax.vmap(one, in_axes=(None, 0, 0))
+
+    def batched(
+        key: PRNGKey,
+        labels: Integer[AnyArray, "B H W"],
+        ids: Integer[AnyArray, "B"],
+    ) -> Integer[jax.Array, "B H W"]:
+        parameters.check_labels(labels, noise_fn)
+        return each(key, labels, ids)
+
+    return batched
 
 
 def _flip_matrix(num_classes: int, *, rate: Any, exact: bool = False) -> jax.Array:

@@ -247,7 +247,8 @@ def scribbles(
 
     def one(classes: jax.Array, bits: jax.Array) -> jax.Array:
         owner = _owners(classes)
-        kinds = jnp.where(is_void(classes), 0, classes.astype(jnp.int32) + 1)
+        ids = classes.astype(jnp.int32)
+        kinds = jnp.where(is_void(ids), 0, jnp.where(ids == 0, draw.IDS, ids))
         lines = morphology.skeletonize_classes(kinds)
         marks = _marks(lines, owner, bits, (1, background), length)
         return _only(_thicken(marks, owner, radius), classes)

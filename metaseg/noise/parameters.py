@@ -14,8 +14,9 @@ import numpy as np
 
 from metaseg import checks, morphology, ntm
 from metaseg.errors import InputError
+from metaseg.labels import check_ids, replace_void
 
-__all__ = ["CHECKS", "check", "checked", "keyword_only"]
+__all__ = ["CHECKS", "check", "check_labels", "checked", "keyword_only"]
 
 P = ParamSpec("P")
 
@@ -27,7 +28,8 @@ def checked(noise: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
       noise: Function `(key, labels, *, parameters) -> labels`.
 
     Returns:
-      The same function with the checks, which raise an `InputError`.
+      The same function with the checks, which raise an `InputError`. It gets 255 for
+      void that has another number.
     """
     signature = inspect.signature(noise)
 
@@ -40,14 +42,54 @@ def checked(noise: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
             for name, value in bound.arguments.items()
             if value is not None or signature.parameters[name].default is not None
         }
-        checks.label_maps("labels", given["labels"])
         num_classes = given.get("num_classes")
         if num_classes is not None:
             checks.num_classes("num_classes", num_classes)
         check(given, num_classes)
-        return noise(*args, **kwargs)
+        bound.arguments["labels"] = _only_classes(given["labels"], _classes_of(given))
+        return noise(*bound.args, **bound.kwargs)
 
     return call
+
+
+def _classes_of(given: Mapping[str, Any]) -> int | None:
+    """Returns the number of classes that the parameters are for, if they tell."""
+    if given.get("num_classes") is not None:
+        return int(given["num_classes"])
+    for name in ("matrix", "rate"):  # a row, or a number, for each class
+        value: Any = given.get(name)
+        if isinstance(value, tuple | list) or getattr(value, "ndim", 0):
+            return len(value)
+    return None
+
+
+def _only_classes(labels: Any, num_classes: int | None) -> Any:
+    """Checks label maps; returns them with 255 for all that is void."""
+    checks.label_maps("labels", labels, num_classes)
+    traced, signed = checks.is_traced(labels), np.dtype(labels.dtype).kind == "i"
+    if traced and (signed or num_classes is not None):
+        return replace_void(labels, num_classes)
+    if not traced and signed and labels.size and labels.min() < 0:
+        return replace_void(labels)
+    return labels
+
+
+def check_labels(labels: Any, *noise_fns: Callable[..., Any]) -> None:
+    """Checks the ids of label maps before a transformation hides them from noises.
+
+    Args:
+      labels: Class ids, or soft targets, which pass.
+      *noise_fns: The noises. The number of classes is that of their `num_classes`.
+
+    Raises:
+      InputError: If an id is neither below the number of classes nor void.
+    """
+    if np.dtype(getattr(labels, "dtype", object)).kind not in "iu":
+        return
+    for noise_fn in noise_fns:
+        known = inspect.signature(noise_fn).parameters.get("num_classes")
+        default = None if known is None else known.default
+        check_ids(labels, default if checks.is_integer(default) else None)
 
 
 def check(

@@ -54,8 +54,7 @@ def shuffle(
 
     Args:
       key: PRNG key.
-      labels: Integer class ids `[..., H, W]`; ids that are not below K stay, as
-        void does.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
       num_classes: K, static.
 
     Returns:

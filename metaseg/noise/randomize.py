@@ -80,8 +80,7 @@ def flip(
 
     Args:
       key: PRNG key.
-      labels: Integer class ids `[..., H, W]`; ids that are not below K stay, as
-        void does.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
       rate: Share that is flipped, in [0, 1]; one number, or one per class `[K]`,
         background first. May be traced.
       num_classes: K, static, at least 2.
@@ -124,8 +123,7 @@ def transition(
 
     Args:
       key: PRNG key.
-      labels: Integer class ids `[..., H, W]`; ids that are not below K stay, as
-        void does.
+      labels: Integer class ids `[..., H, W]`; 255 is void.
       matrix: `[K, K]`, `matrix[i, j] = P(noisy = j | clean = i)`; rows sum to 1.
         May be traced.
 

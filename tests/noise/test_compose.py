@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from metaseg import noise, ntm
 from metaseg.errors import InputError
-from metaseg.labels import VOID
+from metaseg.labels import VOID, replace_void
 from metaseg.noise import parameters
 
 KEY = jax.random.key(3)
@@ -83,12 +83,44 @@ def test_void_shape_and_dtype_are_kept(name):
 
 
 @every_noise
-def test_jit_and_vmap_agree_with_eager_and_another_dtype(name):
+def test_jit_and_vmap_agree_with_eager_another_dtype_and_void_of_minus_one(name):
     noise_fn = noise.build(config_of(name), K)
-    wide = jnp.asarray(CLEAN[5], jnp.int32)
+    wide = jnp.where(CLEAN[5] == VOID, -1, jnp.asarray(CLEAN[5], jnp.int32))
     eager = noise_fn(jax.random.fold_in(KEY, IDS[5]), wide)
     assert eager.dtype == jnp.int32
-    np.testing.assert_array_equal(compiled(name)(KEY, CLEAN, IDS)[5], eager)
+    expected = compiled(name)(KEY, CLEAN, IDS)[5]
+    np.testing.assert_array_equal(expected, replace_void(eager))
+
+
+def test_traced_ids_that_are_no_class_become_void():
+    maps = np.array([[[0, 1, 2, 3, -1, 254, VOID]]], np.int32)
+    fn = noise.per_example(partial(noise.flip, rate=0.0, num_classes=3))
+    found = jax.jit(fn)(KEY, maps, IDS[:1])
+    np.testing.assert_array_equal(found, [[[0, 1, 2, *[VOID] * 4]]])
+
+
+@pytest.mark.parametrize(
+    "noise_fn",
+    [
+        partial(noise.flip, rate=0.1),
+        partial(noise.shuffle),
+        partial(noise.coarsen, factor=2),
+        partial(noise.transition, matrix=np.eye(2)),
+        partial(noise.omit, rate=(0.0, 0.5)),
+        noise.choose(partial(noise.flip, rate=0.1)),
+        noise.only((1,), partial(noise.boxes)),
+    ],
+)
+def test_ids_beyond_the_classes_of_a_noise_are_named(noise_fn):
+    with pytest.raises(InputError, match=r"^labels: class id 3, expected 0..1 or 255"):
+        noise_fn(KEY, np.array([[0, 1, 3]]))
+    with pytest.raises(InputError, match=r"^labels: class id 256, expected 0..254 or"):
+        noise.dilate(KEY, np.array([[0, 256]]), radius=1)
+
+
+def test_per_example_names_ids_beyond_the_classes_of_its_noise():
+    with pytest.raises(InputError, match=r"^labels: class id 2, expected 0..1 or 255"):
+        noise.per_example(partial(noise.flip, rate=0.1))(KEY, CLEAN, IDS)
 
 
 @every_noise
