@@ -58,7 +58,7 @@ def _classes_of(given: Mapping[str, Any]) -> int | None:
         return int(given["num_classes"])
     for name in ("matrix", "rate"):  # a row, or a number, for each class
         value: Any = given.get(name)
-        if isinstance(value, tuple | list) or getattr(value, "ndim", 0):
+        if isinstance(value, tuple | list) or (hasattr(value, "ndim") and value.ndim):
             return len(value)
     return None
 
