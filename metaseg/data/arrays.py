@@ -1,16 +1,19 @@
 """Arrays in memory -> a data set.
 
-Host-side NumPy. Imports `checks`, `dataset` and `normalize`.
+Host-side NumPy. Imports `checks`, `dataset`, `file_options`, `label_encoding` and
+`normalize`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from metaseg import checks
+from metaseg.data import label_encoding
 from metaseg.data import normalize as normalize_lib
 from metaseg.data.dataset import VOID, Dataset, Example, Split, stack_examples
+from metaseg.data.file_options import FileOptions
 from metaseg.errors import InputError
 
 __all__ = ["from_arrays", "from_images"]
@@ -33,8 +36,15 @@ def from_arrays(
     std: Any = None,
     names: Sequence[str] | None = None,
     name: str = "arrays",
+    label_values: str | Mapping[int, int] | None = None,
+    label_colors: str | Mapping[tuple[int, int, int], int] | None = None,
+    label_threshold: float | None = None,
+    instances: str = "",
 ) -> Dataset:
     """Makes a data set of images and label maps that are in memory.
+
+    Label maps are read as those of files, by the rules of docs/data.md ("How labels are
+    read"): class ids, masks of 0 and 255, and others by option.
 
     Images of different sizes are padded at the bottom and right to the largest height
     and width. If some images are grey and the others have C channels, the grey ones are
@@ -43,8 +53,8 @@ def from_arrays(
     Args:
       images: Numbers `[N, H, W]` or `[N, H, W, C]`, or a sequence of N arrays `[H, W]`
         or `[H, W, C]` of any sizes.
-      labels: Class ids `[N, H, W]`, or a sequence of N arrays `[H, W]`: integers or
-        bool. 255 is void. In masks that hold 0 and 255 alone, 255 is class 1.
+      labels: Class ids `[N, H, W]`, or a sequence of N arrays `[H, W]`: integers, whole
+        floats or bool. 255 is void. In masks that hold 0 and 255 alone, 255 is class 1.
       val: Validation split: a share of `images` in (0, 1), or its own
         `(images, labels)`.
       test: Test split: likewise.
@@ -58,6 +68,12 @@ def from_arrays(
       names: N names of the examples, each once; by default their indices. The noise of
         an example follows from its name and its split.
       name: Name of the data set, for reports.
+      label_values: Class ids of stored values, such as "1-65535=1,*=255", or a mapping.
+      label_colors: Class ids of colours, for `labels` `[N, H, W, 3]`: path of a file,
+        "#dc143c=1,0:0:0=0", or a mapping.
+      label_threshold: Values of at least this are class 1, smaller ones class 0.
+      instances: Of ids of objects: "union": each object is class 1; "border": the same,
+        and class 2 where objects touch; "void": those are void.
 
     Returns:
       The data set, with images float32 `[n, H, W, C]` and labels uint8 `[n, H, W]` in
@@ -65,7 +81,7 @@ def from_arrays(
       examples a split gets follows from `seed` and N alone.
 
     Raises:
-      InputError: If an argument is wrong.
+      InputError: If an argument is wrong, or it is not clear what labels mean.
 
     Example:
       >>> images = np.random.default_rng(0).random((10, 8, 8))
@@ -75,6 +91,13 @@ def from_arrays(
     """
     normalizer = normalize_lib.build(normalize, mean=mean, std=std)
     checks.integer("seed", seed, 0)
+    options = FileOptions(
+        label_values=label_values,
+        label_colors=label_colors,
+        label_threshold=label_threshold,
+        instances=instances,
+    )
+    label_encoding.check(options)
     given = {"train": _examples("", images, labels)}
     for split, part in (("val", val), ("test", test)):
         if isinstance(part, tuple | list):
@@ -83,7 +106,7 @@ def from_arrays(
     known = _names(names, count)
     rows = _rows(count, seed, {"val": val, "test": test})
     every = [example for part in given.values() for example in part]
-    num_classes = _unify_labels(given, num_classes)
+    num_classes = _decode_labels(given, num_classes, options)
     if class_names is not None and len(class_names) != num_classes:
         raise InputError(
             f"class_names: got {len(class_names)} names, expected {num_classes}"
@@ -162,8 +185,8 @@ def _two(split: str, part: Sequence[Any]) -> tuple[Arrays, Arrays]:
 def _examples(
     split: str, images: Iterable[Any], labels: Iterable[Any]
 ) -> list[Example]:
-    """Checks arrays one by one; returns images `[h, w, C]` and integers `[h, w]`."""
-    prefix = f"{split}." if split else ""
+    """Checks arrays one by one; returns images `[h, w, C]` and labels as stored."""
+    prefix = _prefix(split)
     pixels = [np.asarray(image) for image in images]
     maps = [np.asarray(label) for label in labels]
     if len(pixels) != len(maps) or not pixels:
@@ -175,18 +198,23 @@ def _examples(
     for i, (image, label) in enumerate(zip(pixels, maps, strict=True)):
         image = _image(f"{prefix}images[{i}]", image)
         where = f"{prefix}labels[{i}]"
-        if label.dtype.kind not in "bui" or label.ndim != 2:
+        colors = label.ndim == 3 and label.shape[2] == 3 and label.dtype.kind in "ui"
+        if label.dtype.kind not in "buif" or not (label.ndim == 2 or colors):
             raise InputError(
                 f"{where}: got {label.dtype} of shape {list(label.shape)}, expected "
-                "integer class ids [H, W]"
+                "class ids [H, W]"
             )
-        if label.shape != image.shape[:2]:
+        if label.shape[:2] != image.shape[:2]:
             raise InputError(
                 f"{where}: got shape {list(label.shape)}, expected "
                 f"{list(image.shape[:2])}, the size of its image"
             )
         examples.append((image, label))
     return examples
+
+
+def _prefix(split: str) -> str:
+    return f"{split}." if split in ("val", "test") else ""
 
 
 def _image(where: str, image: np.ndarray) -> np.ndarray:
@@ -239,30 +267,30 @@ def _rows(count: int, seed: int, parts: dict[str, Part]) -> dict[str, np.ndarray
     return rows | {"train": np.sort(order[first:])}
 
 
-def _unify_labels(given: dict[str, list[Example]], num_classes: int | None) -> int:
-    """Turns labels into uint8 class ids in place; returns K."""
-    seen: set[int] = set()
-    for examples in given.values():
-        for _, label in examples:
-            seen.update(np.unique(label).tolist())
-    ids = {int(value) for value in seen} - {VOID}
-    masks = not ids - {0} and VOID in seen and num_classes in (None, 2)
-    if num_classes is None:
-        num_classes = max(2, max(ids, default=1) + 1)
-    else:
+def _decode_labels(
+    given: dict[str, list[Example]], num_classes: int | None, options: FileOptions
+) -> int:
+    """Turns stored values into uint8 class ids in place; returns K."""
+    if num_classes is not None:
         checks.num_classes("num_classes", num_classes)
-    wrong = sorted(value for value in ids if not 0 <= value < min(num_classes, VOID))
-    if wrong:
-        raise InputError(
-            f"labels: got class id {wrong[0]}, expected "
-            f"0..{min(num_classes, VOID) - 1} or {VOID} (void)"
-        )
+    names = {
+        split: [f"{_prefix(split)}labels[{i}]" for i in range(len(examples))]
+        for split, examples in given.items()
+    }
+    surveys = [
+        (where, label_encoding.survey(label, options=options))
+        for split, examples in given.items()
+        for where, (_, label) in zip(names[split], examples, strict=True)
+    ]
+    encoding = label_encoding.recognise(
+        surveys, options=options, num_classes=num_classes or 0
+    )
     for split, examples in given.items():
         given[split] = [
-            (image, (label > 0).astype(np.uint8) if masks else label.astype(np.uint8))
-            for image, label in examples
+            (image, label_encoding.decode(label, encoding, where=where))
+            for where, (image, label) in zip(names[split], examples, strict=True)
         ]
-    return num_classes
+    return encoding.num_classes
 
 
 def _common_size(examples: Iterable[Example]) -> tuple[int, int, int]:

@@ -58,13 +58,40 @@ def test_two_classes_are_0_and_1_however_masks_are_stored(foreground):
 
 @pytest.mark.parametrize("top", [1, 4])
 def test_255_is_void_beside_class_ids(top):
-    labels = LABELS.astype(np.int64) * top
+    labels = LABELS.astype(np.int64) * RNG.integers(1, top + 1, LABELS.shape)
     labels[:, 0, 0] = 255
     found = from_arrays(IMAGES, labels, class_names=[f"c{i}" for i in range(top + 1)])
     assert found.num_classes == top + 1
     assert found.class_names[-1] == f"c{top}"
     assert (found.train.labels[:, 0, 0] == 255).all()
-    assert set(np.unique(found.train.labels)) == {0, top, 255}
+    assert set(np.unique(found.train.labels)) == {*range(top + 1), 255}
+
+
+@pytest.mark.parametrize(
+    ("stored", "options"),
+    [
+        (LABELS.astype(np.float64), {}),
+        (LABELS * np.uint16(65535), {}),
+        (LABELS * 0.75, {"label_threshold": 0.5}),
+        (np.where(LABELS == 1, np.arange(48).reshape(6, 8) + 1, 0),
+         {"instances": "union"}),
+        (LABELS * 7, {"label_values": "1-9=1"}),
+        (np.uint8([[0, 0, 0], [220, 20, 60]])[LABELS],
+         {"label_colors": "#000000=0,#dc143c=1"}),
+    ],
+)  # fmt: skip
+def test_labels_are_read_as_those_of_files(stored, options):
+    found = from_arrays(IMAGES, stored, test=(IMAGES, stored), **options)
+    np.testing.assert_array_equal(found.test.labels, LABELS)
+    assert found.num_classes == 2
+    if options:
+        with pytest.raises(InputError, match=r"labels\[\d+\]: .*`\w+="):
+            from_arrays(IMAGES, stored)
+
+
+def test_the_encoding_is_that_of_all_splits_together():
+    with pytest.raises(InputError, match=r"labels\[0\]: mixed .*\(test\.labels\[0\]"):
+        from_arrays(IMAGES, LABELS, val=0.1, test=(IMAGES, LABELS * 255))
 
 
 def test_images_of_different_sizes_and_channels_are_padded_and_repeated():
@@ -100,10 +127,12 @@ def test_names_set_the_ids():
     ("changes", "message"),
     [
         ({"labels": LABELS[:5]}, r"labels: got 5 maps for 20 images"),
-        ({"labels": LABELS / 2}, r"labels\[0\]: got float64 of shape \[6, 8\]"),
+        ({"labels": LABELS[..., None]}, r"labels\[0\]: got uint8 of shape \[6, 8, 1\]"),
+        ({"labels": LABELS.astype("datetime64[s]")}, r"labels\[0\]: got datetime64"),
+        ({"labels": LABELS / 2}, r"labels\[0\]: fractions .*`label_threshold=0.25`"),
         ({"labels": LABELS[:, :5]}, r"labels\[0\]: got shape \[5, 8\], .*\[6, 8\]"),
-        ({"labels": LABELS * 7, "num_classes": 3}, r"labels: got class id 7, .*0\.\.2"),
-        ({"labels": LABELS - np.int8(1)}, r"labels: got class id -1"),
+        ({"labels": LABELS * 7, "num_classes": 3}, r"labels\[0\]: .* 7 \(.*es=3"),
+        ({"labels": LABELS - 1.0}, r"labels\[0\]: negative values -1 .*`label_val"),
         ({"num_classes": 1}, r"num_classes: got 1, expected"),
         ({"images": IMAGES[0]}, r"labels: got 20 maps for 6 images"),
         ({"images": [np.full((6, 8), np.nan)] * 20}, r"images\[0\]: NaN"),

@@ -16,7 +16,7 @@ KEPT = 512  # values of a map whose pixels are told; more than any class ids hav
 _CHUNK = 1 << 20  # values counted at once, which bounds memory
 _TABLE = 1 << 22  # longest table of values
 _SAMPLED = 48  # ids of a map whose pieces are counted
-_BOX_PIXELS = 1 << 24  # most pixels in which pieces are counted
+_BOX = 256  # longest side of a box in which pieces are counted
 _FIRST = 8  # ids after which the count stops if most are in pieces
 
 
@@ -210,7 +210,9 @@ def lookup(values: np.ndarray, find: Callable[[np.ndarray], np.ndarray]) -> np.n
         return find(values)
     low, high = int(values.min()), int(values.max())
     if high - low >= min(_TABLE, 4 * values.size):
-        return find(values)
+        flat = values.reshape(-1)
+        starts, lengths = _runs(flat)
+        return np.repeat(find(flat[starts]), lengths).reshape(values.shape)
     table = find(np.arange(low, high + 1))
     if 0 <= low < _TABLE:
         return np.concatenate([np.zeros(low, table.dtype), table])[values]
@@ -232,13 +234,17 @@ def _count(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return found + low, total[found]
     found, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for part in _chunks(values):
-        # Neighbours are mostly equal: runs are sorted, not pixels.
-        starts = np.flatnonzero(np.append(True, part[1:] != part[:-1]))
-        lengths = np.diff(np.append(starts, part.size))
+        starts, lengths = _runs(part)
         found, counts = _merged(
             np.append(found, part[starts].astype(np.int64)), np.append(counts, lengths)
         )
     return found, counts
+
+
+def _runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns starts and lengths of runs of equal values; neighbours mostly are."""
+    starts = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+    return starts, np.diff(np.append(starts, values.size))
 
 
 def _merged(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -271,7 +277,7 @@ def _sums(class_ids: np.ndarray, counts: np.ndarray) -> dict[int, int]:
 def _pieces(values: np.ndarray, ids: np.ndarray) -> tuple[int, int]:
     """Counts how many ids were looked at, and how many of those are in one piece.
 
-    Time is bounded: some ids stand for all, and large boxes are left out.
+    Time is bounded: some ids stand for all, and large ones are looked at coarsely.
     """
     from scipy import ndimage  # late: it takes as long as reading a hundred files
 
@@ -284,14 +290,14 @@ def _pieces(values: np.ndarray, ids: np.ndarray) -> tuple[int, int]:
 
     numbered = lookup(values, order)
     boxes = ndimage.find_objects(numbered, max_label=ids.size)
-    looked = single = area = 0
+    looked = single = 0
     for number, box in enumerate(boxes, 1):
         if box is None:
             continue
-        inside = numbered[box] == number
-        area += inside.size
-        if area > _BOX_PIXELS or (looked >= _FIRST and 2 * single < looked):
+        if looked >= _FIRST and 2 * single < looked:
             break
+        step = max(1, -(-max(side.stop - side.start for side in box) // _BOX))
+        inside = numbered[box][::step, ::step] == number
         looked += 1
-        single += ndimage.label(inside, np.ones((3, 3)))[1] == 1
+        single += ndimage.label(inside, np.ones((3, 3)))[1] <= 1
     return looked, single
