@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import ndimage
 
+from metaseg.data import image_files
 from metaseg.data.file_options import FileOptions
 from metaseg.data.label_encoding import (
     ValueTable,
@@ -305,6 +307,25 @@ def test_colours_have_their_class_and_others_are_refused_in_hex():
     deep = [table[noise].astype(np.uint16) * 257 for noise in NOISE]
     np.testing.assert_array_equal(decoded(deep, label_colors=given)[1], found[1])
     assert "colours of 8 bit" in refusal([deep[0] + 1], label_colors=given)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "gif"])
+def test_a_palette_is_read_by_index_and_by_colour_if_colours_are_given(
+    tmp_path, ending
+):
+    ids = NOISE[0].astype(np.uint8)
+    table = np.uint8([[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]])
+    image = Image.fromarray(ids)
+    image.putpalette(table.ravel().tolist())
+    path = tmp_path / f"map.{ending}"
+    image.save(path)
+    read = image_files.read_label_values
+    np.testing.assert_array_equal(read(path), ids)
+    given = FileOptions(label_colors="#800000=2,#000000=0,#008000=1,#808000=255")
+    values = read(path, options=given)
+    encoding = recognise([("map", survey(values, options=given))], options=given)
+    expected = np.array([0, 2, 1, VOID])[ids]
+    np.testing.assert_array_equal(decode(values, encoding, where="map"), expected)
 
 
 def test_instances_are_one_class_with_borders_on_request():

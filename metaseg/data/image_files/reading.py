@@ -157,13 +157,15 @@ def read_label_values(
 ) -> Real[np.ndarray, "..."]:
     """Reads a label map as stored, whatever its values.
 
-    A palette of pure black and white is read by colour, as 0 and 255; of other palettes
-    the indices are read. Three equal channels are one.
+    A palette of pure black and white is read by colour, as 0 and 255, and every palette
+    is if the options give colours their class ids; of other palettes the indices are
+    read. Three equal channels are one.
 
     Args:
       path: PNG, BMP, GIF, TIFF, .npy or .npz.
       page: Which of several pages, from 0, as for `read_image`; None: `options.page`.
-      options: Whether pixels are turned upright, and whether the map is the alpha.
+      options: Whether pixels are turned upright, whether the map is the alpha, and
+        whether palettes are read by colour.
       max_pixels: of the page; a header that promises more is refused.
 
     Returns:

@@ -275,6 +275,8 @@ def _label_samples(want: Want, found: StoredPage) -> np.ndarray:
         )
     if found.palette is None:
         return found.pixels
+    if want.options.label_colors is not None:
+        return found.palette[_indices(found)]
     return _black_or_white(found, found.palette)
 
 

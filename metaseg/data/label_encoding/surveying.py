@@ -213,7 +213,7 @@ def lookup(values: np.ndarray, find: Callable[[np.ndarray], np.ndarray]) -> np.n
         flat = values.reshape(-1)
         starts, lengths = _runs(flat)
         return np.repeat(find(flat[starts]), lengths).reshape(values.shape)
-    table = find(np.arange(low, high + 1))
+    table = find(np.arange(high - low + 1) + low)
     if 0 <= low < _TABLE:
         return np.concatenate([np.zeros(low, table.dtype), table])[values]
     return table[values.astype(np.int64) - low]
