@@ -1,6 +1,6 @@
 """Training losses: logits and label maps to one number.
 
-May import `labels`, `registry`, `typing` and `errors`.
+May import `labels`, `checks`, `registry`, `typing` and `errors`.
 
 A loss is `(logits, labels) -> scalar`, a mean over the labelled pixels or images; void
 pixels never count. A training step takes the mean as two sums,
@@ -9,7 +9,8 @@ different devices or are computed one after the other. To add a loss, write the 
 of the sums and its line in `LOSSES`.
 
 With one logit, labels may be soft: floats in [0, 1], the share of the foreground in
-each pixel, where 255 is void too.
+each pixel, where 255 and negative numbers are void too. Labels that are neither void
+nor a class, or above 1 if soft, are an `InputError`, and void where they are traced.
 """
 
 import functools
@@ -18,11 +19,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Float, Float32, Real
 
+from metaseg import checks, registry
 from metaseg import labels as labels_lib
-from metaseg import registry
 from metaseg.errors import InputError
 from metaseg.typing import AnyArray
 
@@ -71,13 +73,14 @@ def cross_entropy(logits: Logits, labels: Targets) -> Float32[jax.Array, ""]:
 
     Args:
       logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      labels: Integer `[..., H, W]`, or soft; void (255 or negative) does not count.
 
     Returns:
       float32 scalar in nats; 0 if every pixel is void.
 
     Raises:
-      InputError: If labels are soft and there is more than one logit.
+      InputError: If shapes differ, labels are no classes of the logits, or are soft
+        and there is more than one logit.
     """
     return cross_entropy_sums(logits, labels).mean()
 
@@ -87,18 +90,16 @@ def cross_entropy_sums(logits: Logits, labels: Targets) -> Sums:
 
     Args:
       logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      labels: Integer `[..., H, W]`, or soft; void (255 or negative) does not count.
 
     Returns:
       The sum of the terms and their number.
 
     Raises:
-      InputError: If labels are soft and there is more than one logit.
+      InputError: If shapes differ, labels are no classes of the logits, or are soft
+        and there is more than one logit.
     """
-    _check_soft(logits, labels)
-    labels = jnp.asarray(labels)
-    labelled = ~labels_lib.is_void(labels)
-    target = jnp.where(labelled, labels, 0)
+    target, labelled = _targets(logits, labels)
     logits = logits.astype(jnp.float32)
     if logits.shape[-1] == 1:
         loss = optax.sigmoid_binary_cross_entropy(
@@ -122,13 +123,14 @@ def soft_iou(logits: Logits, labels: Targets) -> Float32[jax.Array, ""]:
 
     Args:
       logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      labels: Integer `[..., H, W]`, or soft; void (255 or negative) does not count.
 
     Returns:
       float32 scalar in [0, 1]; 0 if every pixel is void.
 
     Raises:
-      InputError: If labels are soft and there is more than one logit.
+      InputError: If shapes differ, labels are no classes of the logits, or are soft
+        and there is more than one logit.
     """
     return soft_iou_sums(logits, labels).mean()
 
@@ -138,13 +140,14 @@ def soft_iou_sums(logits: Logits, labels: Targets) -> Sums:
 
     Args:
       logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      labels: Integer `[..., H, W]`, or soft; void (255 or negative) does not count.
 
     Returns:
       The sum of the terms and their number.
 
     Raises:
-      InputError: If labels are soft and there is more than one logit.
+      InputError: If shapes differ, labels are no classes of the logits, or are soft
+        and there is more than one logit.
     """
     p, q, labelled = _planes(logits, labels)
     shared = _over_image(p * q)
@@ -167,13 +170,14 @@ def dmi(logits: Logits, labels: Targets) -> Float32[jax.Array, ""]:
 
     Args:
       logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      labels: Integer `[..., H, W]`, or soft; void (255 or negative) does not count.
 
     Returns:
       float32 scalar; 0 if every pixel is void.
 
     Raises:
-      InputError: If labels are soft and there is more than one logit.
+      InputError: If shapes differ, labels are no classes of the logits, or are soft
+        and there is more than one logit.
     """
     return dmi_sums(logits, labels).mean()
 
@@ -183,13 +187,14 @@ def dmi_sums(logits: Logits, labels: Targets) -> Sums:
 
     Args:
       logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      labels: Integer `[..., H, W]`, or soft; void (255 or negative) does not count.
 
     Returns:
       The sum of the terms and their number.
 
     Raises:
-      InputError: If labels are soft and there is more than one logit.
+      InputError: If shapes differ, labels are no classes of the logits, or are soft
+        and there is more than one logit.
     """
     p, q, labelled = _planes(logits, labels)
     count = _over_image(labelled)[..., None].astype(jnp.float32)
@@ -206,13 +211,14 @@ def dmi_iou(logits: Logits, labels: Targets) -> Float32[jax.Array, ""]:
 
     Args:
       logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      labels: Integer `[..., H, W]`, or soft; void (255 or negative) does not count.
 
     Returns:
       float32 scalar; 0 if every pixel is void.
 
     Raises:
-      InputError: If labels are soft and there is more than one logit.
+      InputError: If shapes differ, labels are no classes of the logits, or are soft
+        and there is more than one logit.
     """
     return dmi_iou_sums(logits, labels).mean()
 
@@ -222,13 +228,14 @@ def dmi_iou_sums(logits: Logits, labels: Targets) -> Sums:
 
     Args:
       logits: Float `[..., H, W, 1]` (binary) or `[..., H, W, K]`.
-      labels: Integer `[..., H, W]`, or soft; pixels with 255 (void) do not count.
+      labels: Integer `[..., H, W]`, or soft; void (255 or negative) does not count.
 
     Returns:
       The sum of the terms and their number.
 
     Raises:
-      InputError: If labels are soft and there is more than one logit.
+      InputError: If shapes differ, labels are no classes of the logits, or are soft
+        and there is more than one logit.
     """
     information, overlap = dmi_sums(logits, labels), soft_iou_sums(logits, labels)
     return Sums(information.total + overlap.total, information.weight)
@@ -246,9 +253,7 @@ def _planes(
       `(p, q, labelled)`: float32 `[..., C, H, W]` twice, 0 where void, with C = 1 (the
       foreground) for one logit, else K; boolean `[..., H, W]`.
     """
-    _check_soft(logits, labels)
-    labels = jnp.asarray(labels)
-    labelled = ~labels_lib.is_void(labels)
+    labels, labelled = _targets(logits, labels)
     logits = jnp.moveaxis(jnp.asarray(logits, jnp.float32), -1, -3)
     num_classes = logits.shape[-3]
     if num_classes == 1:
@@ -271,11 +276,41 @@ def _of_images(terms: jax.Array, labelled: jax.Array) -> Sums:
     return Sums(jnp.sum(jnp.where(counts, terms.mean(axis=-1), 0.0)), jnp.sum(counts))
 
 
+_ROUNDING = 1e-3  # by which soft labels may lie outside [0, 1]
+
+
+def _targets(logits: AnyArray, labels: AnyArray) -> tuple[jax.Array, jax.Array]:
+    """Checks labels; returns them with 0 for void, and where they are not void."""
+    if logits.ndim < 2 or not logits.shape[-1]:
+        raise InputError(f"logits: got shape {logits.shape}, expected [..., H, W, C]")
+    as_what = f"logits {tuple(logits.shape)}"
+    checks.same_shape("labels", labels, logits.shape[:-1], as_what)
+    if not jnp.issubdtype(labels.dtype, jnp.floating):
+        num_classes = max(logits.shape[-1], 2)
+        labels_lib.check_ids(labels, num_classes)
+        labels = jnp.asarray(labels)
+        labelled = ~labels_lib.is_void(labels, num_classes)
+    else:
+        _check_soft(logits, labels)
+        labels = jnp.asarray(labels)
+        labelled = ~((labels < -_ROUNDING) | (labels > 1 + _ROUNDING))
+    return jnp.where(labelled, labels, 0), labelled
+
+
 def _check_soft(logits: AnyArray, labels: AnyArray) -> None:
-    if logits.shape[-1] > 1 and jnp.issubdtype(labels.dtype, jnp.floating):
+    if logits.shape[-1] > 1:
         raise InputError(
             f"labels: dtype {labels.dtype} with {logits.shape[-1]} logits a pixel, "
             "expected integer class ids, or one logit"
+        )
+    if checks.is_traced(labels):
+        return
+    values = np.asarray(labels, np.float32)
+    wrong = ~((values <= 1 + _ROUNDING) | (values == labels_lib.VOID))  # NaN too
+    if wrong.any():
+        raise InputError(
+            f"labels: got {values[wrong][0]:g}, expected soft labels in [0, 1] or "
+            f"{labels_lib.VOID} (void)"
         )
 
 

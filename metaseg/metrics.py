@@ -3,9 +3,10 @@
 Two statistics are sufficient for a whole evaluation, so that no score map has to leave
 the device: the confusion matrix of a prediction and, for two classes, the histogram of
 the foreground score per class. The counts at every threshold follow from the histogram.
-May import `labels` and `typing`.
+May import `labels`, `checks`, `errors` and `typing`.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float64, Int32, Integer, Real
 
+from metaseg import checks
 from metaseg import labels as labels_lib
+from metaseg.errors import InputError
 from metaseg.typing import AnyArray, Labels, Masks
 
 __all__ = [
@@ -33,20 +36,38 @@ def confusion_matrix(
     """Counts pixels by true and predicted class.
 
     Args:
-      prediction: Integer or bool `[..., H, W]`, class ids.
-      labels: Integer `[..., H, W]`; void pixels do not count.
+      prediction: Integer or bool `[..., H, W]`, class ids; void pixels do not count.
+      labels: Integer `[..., H, W]`; void (255 or negative) pixels do not count.
       num_classes: Number of classes K.
 
     Returns:
       int32 `[..., K, K]`; row = label, column = prediction.
+
+    Raises:
+      InputError: If shapes differ, or an array is no label map of K classes.
     """
-    shape = labels.shape[:-2]
-    label = jnp.asarray(labels).reshape(-1, labels.shape[-2] * labels.shape[-1])
-    guess = prediction.reshape(label.shape).astype(jnp.int32)
-    cell = label.astype(jnp.int32) * num_classes + guess
-    cell = jnp.where(labels_lib.is_void(label), num_classes**2, cell)
-    count = jax.vmap(lambda c: jnp.bincount(c, length=num_classes**2 + 1))(cell)
-    return count[:, :-1].reshape(*shape, num_classes, num_classes).astype(jnp.int32)
+    checks.num_classes("num_classes", num_classes)
+    if prediction.dtype != bool:
+        labels_lib.validate(prediction, num_classes, where="prediction")
+    labels_lib.validate(labels, num_classes)
+    checks.same_shape("prediction", prediction, labels.shape, "labels")
+    label, guess = _flat(jnp.asarray(labels)), _flat(jnp.asarray(prediction))
+    void = labels_lib.is_void(label, num_classes)
+    void |= labels_lib.is_void(guess, num_classes)
+    cell = label.astype(jnp.int32) * num_classes + guess.astype(jnp.int32)
+    count = _histogram(jnp.where(void, num_classes**2, cell), num_classes**2)
+    return count.reshape(*labels.shape[:-2], num_classes, num_classes)
+
+
+def _flat(maps: jax.Array) -> jax.Array:
+    """Reshapes `[..., H, W]` to `[N, H * W]`, where N may be 0."""
+    return maps.reshape(math.prod(maps.shape[:-2]), math.prod(maps.shape[-2:]))
+
+
+def _histogram(cell: jax.Array, size: int) -> jax.Array:
+    """Counts cells `[N, pixels]`, int32 `[N, size]`; cell `size` is void."""
+    count = jax.vmap(lambda c: jnp.bincount(c, length=size + 1))(cell)
+    return count[:, :-1].astype(jnp.int32)
 
 
 def score_histogram(
@@ -56,21 +77,26 @@ def score_histogram(
 
     Args:
       scores: Float `[..., H, W]` in [0, 1].
-      labels: Integer `[..., H, W]` of 0 and 1; void pixels do not count.
+      labels: Integer `[..., H, W]` of 0 and 1; void (255 or negative) pixels do not
+        count.
       num_bins: Number of equal bins on [0, 1]; bin i holds `[i, i + 1) / num_bins`, and
         the last one holds 1 too.
 
     Returns:
       int32 `[..., 2, num_bins]`.
+
+    Raises:
+      InputError: If shapes differ, or `labels` is no label map of two classes.
     """
-    shape = labels.shape[:-2]
-    label = jnp.asarray(labels, jnp.int32)
-    label = label.reshape(-1, labels.shape[-2] * labels.shape[-1])
-    score = scores.reshape(label.shape)
+    labels_lib.validate(labels, 2)
+    checks.same_shape("scores", scores, labels.shape, "labels")
+    checks.integer("num_bins", num_bins, 1)
+    label, score = _flat(jnp.asarray(labels)), _flat(jnp.asarray(scores))
     cell = jnp.clip((score * num_bins).astype(jnp.int32), 0, num_bins - 1)
-    cell = jnp.where(labels_lib.is_void(label), 2 * num_bins, label * num_bins + cell)
-    count = jax.vmap(lambda c: jnp.bincount(c, length=2 * num_bins + 1))(cell)
-    return count[:, :-1].reshape(*shape, 2, num_bins).astype(jnp.int32)
+    cell += label.astype(jnp.int32) * num_bins
+    cell = jnp.where(labels_lib.is_void(label, 2), 2 * num_bins, cell)
+    count = _histogram(cell, 2 * num_bins)
+    return count.reshape(*labels.shape[:-2], 2, num_bins)
 
 
 class Counts(NamedTuple):
@@ -107,8 +133,11 @@ def counts_above(histogram: Integer[AnyArray, "*batch 2 bins"]) -> Counts:
     Returns:
       int64 counts `[..., num_bins + 1]`. At the first threshold all pixels are
       foreground, at the last one none; a score of 1 lies in the last bin.
+
+    Raises:
+      InputError: If `histogram` is not `[..., 2, num_bins]`.
     """
-    histogram = np.asarray(histogram, np.int64)
+    histogram = _two_rows(histogram).astype(np.int64)
     zero = np.zeros((*histogram.shape[:-1], 1), np.int64)
     below = np.concatenate([zero, np.cumsum(histogram, axis=-1)], axis=-1)
     above = below[..., -1:] - below
@@ -118,6 +147,15 @@ def counts_above(histogram: Integer[AnyArray, "*batch 2 bins"]) -> Counts:
         fn=below[..., 1, :],
         tn=below[..., 0, :],
     )
+
+
+def _two_rows(histogram: AnyArray, *, batched: bool = True) -> np.ndarray:
+    """Checks a histogram `[2, num_bins]`, or `[..., 2, num_bins]`."""
+    rows = np.asarray(histogram)
+    if rows.shape[-2:-1] != (2,) or not (batched or rows.ndim == 2):
+        axes = "..., 2, num_bins" if batched else "2, num_bins"
+        raise InputError(f"histogram: got shape {rows.shape}, expected [{axes}]")
+    return rows
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -136,9 +174,12 @@ def best_threshold(histogram: Integer[AnyArray, "2 bins"]) -> tuple[float, bool]
       `(threshold, inverted)`: the foreground is `score >= threshold`, or
       `score < threshold` if inverted scores reach a higher IoU. Of several best
       thresholds, the middle one. It is below 1, where no score lies above.
+
+    Raises:
+      InputError: If `histogram` is not `[2, num_bins]`.
     """
+    num_bins = _two_rows(histogram, batched=False).shape[-1]
     counts = counts_above(histogram)
-    num_bins = histogram.shape[-1]
 
     def iou(c: Counts) -> np.ndarray:
         return np.nan_to_num(_ratio(c.tp, c.tp + c.fp + c.fn))
@@ -161,8 +202,12 @@ def auc(histogram: Integer[AnyArray, "2 bins"]) -> float:
 
     Returns:
       The area; NaN if one of the classes is absent.
+
+    Raises:
+      InputError: If `histogram` is not `[2, num_bins]`.
     """
-    background, foreground = np.asarray(histogram, np.float64)
+    rows = _two_rows(histogram, batched=False)
+    background, foreground = rows.astype(np.float64)
     pairs = background.sum() * foreground.sum()
     if pairs == 0:
         return float("nan")
@@ -183,11 +228,16 @@ def from_confusion(
       `[...]`. A class that is in neither label nor prediction is NaN, so that a mean
       over the classes can leave it out.
 
+    Raises:
+      InputError: If `matrix` is not `[..., K, K]`.
+
     Example:
       >>> from_confusion(np.array([[6, 2], [0, 2]]))["iou"]
       array([0.75, 0.5 ])
     """
     matrix = np.asarray(matrix, np.float64)
+    if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
+        raise InputError(f"matrix: got shape {matrix.shape}, expected [..., K, K]")
     hit = np.diagonal(matrix, axis1=-2, axis2=-1)
     labelled, predicted = matrix.sum(axis=-1), matrix.sum(axis=-2)
     return {

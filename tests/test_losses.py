@@ -205,3 +205,59 @@ def test_a_plugin_that_is_no_loss_is_named():
     loss = losses.build(f"{__name__}:scalar")
     with pytest.raises(InputError, match=r"^loss: .*returns .*, expected .*Sums"):
         loss(jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 2, 2), jnp.uint8))
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_negative_labels_are_void_in_every_loss(name, channels):
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(2, 5, 7, channels)).astype(np.float32)
+    labels = rng.choice([0, 1, 255], (2, 5, 7))
+    expected = losses.LOSSES[name](logits, labels.astype(np.uint8))
+    for dtype in (np.int8, np.int32, np.int64):
+        marked = np.where(labels == 255, -1, labels).astype(dtype)
+        found = losses.LOSSES[name](logits, marked)
+        np.testing.assert_array_equal(found, expected)
+    if channels == 1:
+        soft = np.where(labels == 255, -1, labels).astype(np.float32)
+        np.testing.assert_array_equal(losses.LOSSES[name](logits, soft), expected)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_labels_that_are_no_class_are_named_and_void_where_traced(name):
+    loss, logits = losses.LOSSES[name], jnp.ones((1, 2, 2, 3))
+    labels = np.array([[[0, 1], [2, 3]]])
+    with pytest.raises(InputError, match=r"^labels: class id 3, expected 0..2 or 255"):
+        loss(logits, labels)
+    with pytest.raises(InputError, match=r"^labels: class id 2, expected 0..1 or 255"):
+        loss(logits[..., :1], labels)
+    traced = jax.jit(loss)(logits, labels)
+    np.testing.assert_array_equal(
+        traced, loss(logits, np.where(labels > 2, 255, labels))
+    )
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+@pytest.mark.parametrize("value", [1.5, 254.0, np.nan])
+def test_soft_labels_above_one_are_named(name, value):
+    labels = np.array([[[0.0, value]]], np.float32)
+    with pytest.raises(InputError, match=r"^labels: got .*, expected soft labels in"):
+        losses.LOSSES[name](jnp.ones((1, 1, 2, 1)), labels)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_shapes_that_differ_are_both_named(name, channels):
+    logits = jnp.ones((1, 8, 8, channels))
+    for shape in ((1, 8, 8, 1), (8, 8), (1, 8, 7)):
+        message = rf"^labels: got shape \({', '.join(map(str, shape))}\), expected "
+        message += rf"\(1, 8, 8\), as logits \(1, 8, 8, {channels}\)$"
+        with pytest.raises(InputError, match=message):
+            losses.LOSSES[name](logits, np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+@pytest.mark.parametrize("shape", [(0, 4, 5), (2, 0, 5)])
+def test_a_batch_without_pixels_has_no_term(name, shape):
+    sums = losses.LOSSES[name](jnp.ones((*shape, 1)), np.zeros(shape, np.uint8))
+    assert (float(sums.total), int(sums.weight), float(sums.mean())) == (0, 0, 0)

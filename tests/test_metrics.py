@@ -1,8 +1,10 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from metaseg import metrics
+from metaseg.errors import InputError
 
 
 def _scored(seed=0, void=0.1):
@@ -94,3 +96,54 @@ def test_a_class_that_never_occurs_is_nan():
     found = metrics.from_confusion(np.array([[4, 1, 0], [0, 5, 0], [0, 0, 0]]))
     assert np.isnan(found["iou"][2])
     assert not np.isnan(found["iou"][:2]).any()
+
+
+def test_void_in_any_number_and_other_ids_do_not_count():
+    labels = np.array([[0, 1, -1, 255, 1, 0]], np.int32)
+    guess = np.array([[0, 1, 1, 1, -1, 255]], np.int32)
+    found = metrics.confusion_matrix(guess, labels, 2)
+    np.testing.assert_array_equal(found, [[1, 0], [0, 1]])
+    histogram = metrics.score_histogram(guess / 255, labels, num_bins=2)
+    np.testing.assert_array_equal(histogram, [[1, 1], [2, 0]])
+    # Within a transformation ids that are no class do not count either.
+    traced = jax.jit(metrics.confusion_matrix, static_argnums=2)
+    np.testing.assert_array_equal(traced(guess + 1, labels, 2), [[0, 1], [1, 0]])
+    np.testing.assert_array_equal(traced(guess, labels + 3, 2), np.zeros((2, 2)))
+
+
+def test_ids_that_are_no_class_are_named():
+    maps = np.array([[0, 1, 2]])
+    with pytest.raises(InputError, match=r"^labels: class id 2, expected 0..1 or 255"):
+        metrics.confusion_matrix(maps * 0, maps, 2)
+    with pytest.raises(InputError, match=r"^prediction: class id 2, expected 0..1"):
+        metrics.confusion_matrix(maps, maps * 0, 2)
+    with pytest.raises(InputError, match=r"^labels: class id 2, expected 0..1 or 255"):
+        metrics.score_histogram(maps / 2, maps, num_bins=4)
+
+
+def test_shapes_that_differ_are_both_named():
+    labels = np.zeros((6, 10), int)
+    with pytest.raises(
+        InputError,
+        match=r"^prediction: got shape \(10, 6\), expected \(6, 10\), as labels$",
+    ):
+        metrics.confusion_matrix(labels.T, labels, 2)
+    with pytest.raises(InputError, match=r"^scores: got shape \(10, 6\), expected \(6"):
+        metrics.score_histogram(np.zeros((10, 6), np.float32), labels, num_bins=4)
+    for measure in (metrics.counts_above, metrics.best_threshold, metrics.auc):
+        with pytest.raises(
+            InputError, match=r"^histogram: got shape \(3, 4\), expected"
+        ):
+            measure(np.zeros((3, 4), int))
+    with pytest.raises(InputError, match=r"^matrix: got shape \(2, 3\), expected"):
+        metrics.from_confusion(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 5), (3, 0, 5)])
+def test_batches_without_pixels_count_nothing(shape):
+    labels = np.zeros(shape, np.uint8)
+    found = metrics.confusion_matrix(labels, labels, 3)
+    np.testing.assert_array_equal(found, np.zeros((shape[0], 3, 3)))
+    scores = np.zeros(shape, np.float32)
+    histogram = metrics.score_histogram(scores, labels, num_bins=4)
+    np.testing.assert_array_equal(histogram, np.zeros((shape[0], 2, 4)))
