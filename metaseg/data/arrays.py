@@ -106,7 +106,10 @@ def from_arrays(
     known = _names(names, count)
     rows = _rows(count, seed, {"val": val, "test": test})
     every = [example for part in given.values() for example in part]
-    num_classes = _decode_labels(given, num_classes, options)
+    encoding = _decode_labels(given, num_classes, options)
+    num_classes = encoding.num_classes
+    if class_names is None:
+        class_names = encoding.class_names()
     if class_names is not None and len(class_names) != num_classes:
         raise InputError(
             f"class_names: got {len(class_names)} names, expected {num_classes}"
@@ -269,8 +272,8 @@ def _rows(count: int, seed: int, parts: dict[str, Part]) -> dict[str, np.ndarray
 
 def _decode_labels(
     given: dict[str, list[Example]], num_classes: int | None, options: FileOptions
-) -> int:
-    """Turns stored values into uint8 class ids in place; returns K."""
+) -> label_encoding.Encoding:
+    """Turns stored values into uint8 class ids in place; returns what they meant."""
     if num_classes is not None:
         checks.num_classes("num_classes", num_classes)
     names = {
@@ -290,7 +293,7 @@ def _decode_labels(
             (image, label_encoding.decode(label, encoding, where=where))
             for where, (image, label) in zip(names[split], examples, strict=True)
         ]
-    return encoding.num_classes
+    return encoding
 
 
 def _common_size(examples: Iterable[Example]) -> tuple[int, int, int]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metaseg import data
+from metaseg import data, instances
 from metaseg.data import from_arrays
 from metaseg.data.dataset import example_ids
 from metaseg.errors import InputError
@@ -121,6 +121,18 @@ def test_names_set_the_ids():
     assert found.name == "cells"
     assert set(found.test.names) <= set(names)
     np.testing.assert_array_equal(found.val.ids, example_ids("val", found.val.names))
+
+
+def test_borders_of_instance_maps_are_a_class_with_a_name():
+    ids = np.zeros((20, 6, 8), np.uint16)
+    ids[:, 1:5, 1:4], ids[:, 1:5, 4:7] = 3, 70
+    found = from_arrays(IMAGES, ids, instances="border")
+    assert found.class_names == ("background", "inside", "border")
+    expected = np.uint8(ids[0] > 0) + instances.borders(ids[0])
+    np.testing.assert_array_equal(found.train.labels[0], expected)
+    own = from_arrays(IMAGES, ids, instances="border", class_names=["a", "b", "c"])
+    assert own.class_names == ("a", "b", "c")
+    assert from_arrays(IMAGES, ids, instances="union").class_names is None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from metaseg.errors import InputError
 
 __all__ = ["Encoding", "decode", "instance_ids"]
 
+BORDER_CLASSES = ("background", "inside", "border")
 _SHOWN = 5  # values that a message names
 
 
@@ -38,6 +39,11 @@ class Encoding(NamedTuple):
     def describe(self) -> str:
         """Returns one sentence that says how label maps are read."""
         return self.text
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """Returns names of the K classes where the encoding gives them, else None."""
+        own = self.instances == "border" and self.num_classes == len(BORDER_CLASSES)
+        return BORDER_CLASSES if own else None
 
 
 def decode(
