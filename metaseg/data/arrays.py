@@ -107,13 +107,7 @@ def from_arrays(
     rows = _rows(count, seed, {"val": val, "test": test})
     every = [example for part in given.values() for example in part]
     encoding = _decode_labels(given, num_classes, options)
-    num_classes = encoding.num_classes
-    if class_names is None:
-        class_names = encoding.class_names()
-    if class_names is not None and len(class_names) != num_classes:
-        raise InputError(
-            f"class_names: got {len(class_names)} names, expected {num_classes}"
-        )
+    called_classes = _class_names(class_names, encoding)
     size = _common_size(every)
 
     def stack(split: str) -> Split:
@@ -129,8 +123,8 @@ def from_arrays(
         train=stack("train"),
         val=stack("val"),
         test=stack("test"),
-        num_classes=num_classes,
-        class_names=None if class_names is None else tuple(map(str, class_names)),
+        num_classes=encoding.num_classes,
+        class_names=called_classes,
     )
 
 
@@ -294,6 +288,19 @@ def _decode_labels(
             for where, (image, label) in zip(names[split], examples, strict=True)
         ]
     return encoding
+
+
+def _class_names(
+    given: Sequence[str] | None, encoding: label_encoding.Encoding
+) -> tuple[str, ...] | None:
+    """Checks names of classes; returns those of the encoding if none are given."""
+    if given is None:
+        return encoding.class_names()
+    if len(given) != encoding.num_classes:
+        raise InputError(
+            f"class_names: got {len(given)} names, expected {encoding.num_classes}"
+        )
+    return tuple(map(str, given))
 
 
 def _common_size(examples: Iterable[Example]) -> tuple[int, int, int]:
