@@ -20,6 +20,7 @@ from metaseg.errors import InputError
 __all__ = ["recognise"]
 
 _TRACE = 0.01  # a smaller share of class pixels, of those of 255, is no class
+_SPARSE = 0.9  # a larger share of void is that of points and scribbles
 _OBJECTS = {
     "union": "each object is class 1",
     "border": "each object is class 1, and class 2 where objects touch",
@@ -137,8 +138,10 @@ def _void(maps: LabelMaps, num_classes: int, told: int) -> str:
     if masks and classed and not both:
         refusing.mixed(maps, masks, classed)
     counts = maps.counts()
-    pixels = sum(counts[value] for value in maps.ids())
-    if both and told in (0, 2) and pixels < _TRACE * counts[VOID]:
+    of_classes = sum(counts[value] for value in maps.ids())
+    pixels = sum(one.pixels for _, one in marked.surveys)
+    trace = both and told in (0, 2) and of_classes < _TRACE * counts[VOID]
+    if trace and counts[VOID] < _SPARSE * pixels:
         refusing.trace(maps, both, marked)
     return _void_share(maps, {VOID})
 
