@@ -1,13 +1,15 @@
-"""PNG, JPEG, BMP and GIF, decoded by pillow after a look at their parts.
+"""PNG, JPEG, BMP and GIF, decoded after a look at their parts.
 
-The parts that hold no pixels do not reach pillow, which would warn of damaged ones.
+The parts that hold no pixels do not reach the decoders, which would warn of damaged
+ones.
 Host-side NumPy; imports no jax.
 """
 
 import io
 import zlib
-from typing import Any, BinaryIO
+from typing import BinaryIO, NamedTuple
 
+import imagecodecs
 import numpy as np
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
@@ -21,9 +23,27 @@ from metaseg.errors import InputError
 
 __all__ = ["count_gif", "decode_bmp", "decode_gif", "decode_jpeg", "decode_png"]
 
-_PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
+_PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_PALETTE = 3  # colour type of PNG
 _COLOURS = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3}  # the channel after them is alpha
+
+
+class _PngParts(NamedTuple):
+    """Chunks of a PNG file.
+
+    Attributes:
+      data: The file less what is no pixel.
+      depth: Bits of a sample.
+      colour_type: Number of grey, colour, palette, with or without alpha.
+      orientation: Orientation tag.
+      transparency: Values or indices that are transparent, or None.
+    """
+
+    data: bytes
+    depth: int
+    colour_type: int
+    orientation: int
+    transparency: bytes | None
 
 
 def decode_png(stream: BinaryIO, want: Want) -> np.ndarray:
@@ -37,49 +57,46 @@ def decode_png(stream: BinaryIO, want: Want) -> np.ndarray:
       Pixels `[H, W, C]`.
     """
     samples.page_index(want, 1)
-    data, orientation = _png_pixels(stream.read(), want)
+    parts = _png_parts(stream.read(), want)
+    palette = None
     with samples.decoder_errors():
-        file = PngImageFile(io.BytesIO(data))
-        layout, mode = file.tile[0][3], file.mode
-        pixels = np.array(file)
+        if parts.depth < 8 or parts.colour_type == _PALETTE:
+            file = PngImageFile(io.BytesIO(parts.data))
+            layout = file.tile[0][3]
+            pixels, palette = np.array(file), _palette(file)
+        else:
+            pixels, layout = imagecodecs.png_decode(parts.data), ""
     if layout in ("L;2", "L;4"):  # pillow stretches these to 0..255; ids must not be
         pixels //= 85 if layout == "L;2" else 17
-    if layout in _LOW_BYTES:  # 16-bit colour, of which pillow keeps the high bytes
-        with samples.decoder_errors():
-            again = PngImageFile(io.BytesIO(data))
-            tiles: list[Any] = [(*tile[:3], _LOW_BYTES[layout]) for tile in again.tile]
-            again.tile = tiles
-            low = np.array(again)
-        if layout == "LA;16B":  # read as four bytes: grey high, low, alpha high, low
-            pixels, low, mode = low[..., ::2], low[..., 1::2], "LA"
-        pixels = pixels.astype(np.uint16) << 8 | low
-    found = _found(want, pixels, mode)
-    alpha = _transparency(file, found.pixels) if found.alpha is None else found.alpha
-    if not want.options.from_alpha and found.alpha is None:
-        alpha = None  # each stored value has one alpha, so nothing is lost without it
-    found = found._replace(palette=_palette(file), alpha=alpha, orientation=orientation)
-    return samples.finish(want, found)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    alpha = None
+    if pixels.shape[-1] in (2, 4):
+        pixels, alpha = pixels[..., :-1], pixels[..., -1]
+    elif want.options.from_alpha:  # else left out: each stored value has one alpha
+        alpha = _transparency(parts, pixels)
+    return samples.finish(want, StoredPage(pixels, palette, alpha, parts.orientation))
 
 
-def _transparency(file: PngImageFile, pixels: np.ndarray) -> np.ndarray | None:
+def _transparency(parts: _PngParts, pixels: np.ndarray) -> np.ndarray | None:
     """Alpha `[H, W]` of a PNG file that gives some of its values or indices one."""
-    key = file.info.get("transparency")
-    if key is None:
+    if parts.transparency is None:
         return None
-    if isinstance(key, bytes):
+    if parts.colour_type == _PALETTE:
+        stored = np.frombuffer(parts.transparency, np.uint8)[:256]
         table = np.full(256, 255, np.uint8)
-        table[: len(key)] = np.frombuffer(key, np.uint8)
+        table[: len(stored)] = stored
         return table[pixels[..., 0].astype(np.uint8)]
+    key = samples.unpack(f">{pixels.shape[-1]}H", parts.transparency)
     return np.where((pixels == np.array(key)).all(axis=-1), 0, 255).astype(np.uint8)
 
 
-def _png_pixels(data: bytes, want: Want) -> tuple[bytes, int]:
-    """The file less what is no pixel, sums checked, and the orientation."""
-    width, height = samples.unpack(">II", data, 16)
+def _png_parts(data: bytes, want: Want) -> _PngParts:
+    """Reads the chunks; sums are checked, which decoding does not look at."""
+    width, height, depth, colour_type = samples.unpack(">IIBB", data, 16)
     samples.check_size(want, height, width)
     view = memoryview(data)
     kept, kind, start = [view[:8]], b"", 8
-    orientation = 1
+    orientation, transparency = 1, None
     while kind != b"IEND":
         length, kind = samples.unpack(">I4s", data, start)
         end = start + 12 + length
@@ -88,13 +105,15 @@ def _png_pixels(data: bytes, want: Want) -> tuple[bytes, int]:
             raise DamagedError(f"wrong checksum in {kind!r}")
         if kind in _PNG_PIXELS:
             kept.append(view[start:end])
+        if kind == b"tRNS":
+            transparency = data[start + 8 : end - 4]
         if kind == b"eXIf":
             orientation = _orientation(data[start + 8 : end - 4])
             samples.check_upright(want, orientation)
         if kind == b"acTL":
             _check_still(want, samples.unpack(">I", data, start + 8)[0])
         start = end
-    return b"".join(kept), orientation
+    return _PngParts(b"".join(kept), depth, colour_type, orientation, transparency)
 
 
 def _check_still(want: Want, frames: int) -> None:

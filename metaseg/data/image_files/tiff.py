@@ -3,16 +3,14 @@
 tifffile reads the structure. Host-side NumPy; imports no jax.
 """
 
-import struct
 from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
-from tifffile import TIFF
 
-from metaseg.data.image_files import samples, tiff_planes
+from metaseg.data.image_files import samples, tiff_chain, tiff_plain, tiff_planes
 from metaseg.data.image_files.samples import DamagedError, StoredPage, Want
 from metaseg.errors import InputError
 
@@ -20,7 +18,6 @@ __all__ = ["channel_names", "count", "decode"]
 
 _DESCRIBED = ("shaped", "imagej", "ome")  # by metadata that name each axis
 _NO_IMAGE = 0b101  # bits of NewSubfileType: reduced resolution, transparency mask
-_TAG_BYTES = {kind: struct.calcsize(form) for kind, form in TIFF.DATA_FORMATS.items()}
 
 
 class _Stack(NamedTuple):
@@ -47,8 +44,14 @@ def decode(stream: BinaryIO, want: Want) -> np.ndarray:
     Returns:
       Pixels `[H, W, C]`.
     """
+    if not _asks_for_names(want):
+        plain = tiff_plain.decode(stream, want)
+        if plain is not None:
+            samples.page_index(want, 1)
+            return samples.finish(want, plain)
+        stream.seek(0)
     with _opened(stream) as file:
-        stack, numbers = _page(_stacks(file), want)
+        stack, numbers = _page(_stacks(stream, file), want)
         names = _names(file) if _asks_for_names(want) else ()
         if len(numbers) == 1:
             found = _plane(stack, numbers[0], want)
@@ -77,7 +80,7 @@ def channel_names(stream: BinaryIO, want: Want) -> tuple[str, ...]:
       Names, one for each channel; empty if the file names none.
     """
     with _opened(stream) as file:
-        stack, numbers = _page(_stacks(file), want)
+        stack, numbers = _page(_stacks(stream, file), want)
         plane = stack.planes[0 if stack.whole else int(numbers[0])]
         count = len(numbers) if len(numbers) > 1 else plane.keyframe.samplesperpixel
         names = _names(file)
@@ -132,7 +135,7 @@ def count(stream: BinaryIO) -> int:
       Number of pages.
     """
     with _opened(stream) as file:
-        return sum(len(one.numbers) for one in _stacks(file))
+        return sum(len(one.numbers) for one in _stacks(stream, file))
 
 
 def _opened(stream: BinaryIO) -> tifffile.TiffFile:
@@ -140,15 +143,17 @@ def _opened(stream: BinaryIO) -> tifffile.TiffFile:
         return tifffile.TiffFile(stream)
 
 
-def _stacks(file: tifffile.TiffFile) -> list[_Stack]:
-    """By the axes that metadata name, else a page for each plane of the file."""
+def _stacks(stream: BinaryIO, file: tifffile.TiffFile) -> list[_Stack]:
+    """By the axes that metadata name, else a page for each plane that is an image."""
+    chain = tiff_chain.chain(stream, file)
     with samples.decoder_errors():
-        named = file.is_shaped or file.is_imagej or file.is_ome
-        number, first, last = len(file.pages), file.pages.first, file.pages[-1]
-    _check_end(file, first, last)
-    if number == 1:  # a single plane, unless these words promise more
-        words = ("truncated", "images=")
-        named = named and any(word in first.description for word in words)
+        first = file.pages.first
+        named = bool(first.description) and (
+            first.is_shaped or first.is_imagej or first.is_ome
+        )
+    if len(chain) == 1:
+        more = any(word in first.description for word in tiff_plain.MORE_PLANES)
+        named = named and more
     with samples.decoder_errors():
         every = list(file.series) if named else []
     usable = [
@@ -160,42 +165,9 @@ def _stacks(file: tifffile.TiffFile) -> list[_Stack]:
     if usable and all(usable):
         full = [one for one in every if not one.keyframe.subfiletype & _NO_IMAGE]
         return [_described(series) for series in full or every]
-    return [_Stack(file.pages, _full_planes(file, number)[:, None])]
-
-
-def _full_planes(file: tifffile.TiffFile, number: int) -> np.ndarray:
-    """Places of the planes that are images, not smaller copies or masks of others."""
-    if number == 1:
-        return np.arange(1)
-    with samples.decoder_errors():
-        pages: list[Any] = list(file.pages)
-    full = np.flatnonzero([not page.subfiletype & _NO_IMAGE for page in pages])
-    return full if len(full) else np.arange(number)
-
-
-def _check_end(file: tifffile.TiffFile, first: Any, last: Any) -> None:
-    """Planes lie in a chain; tifffile ends it where it leads back or beyond the end."""
-    if first.offset != last.offset:
-        _check_tags(first)
-    _check_tags(last)
-    layout, handle = file.tiff, file.filehandle
-    (following,) = samples.unpack(layout.offsetformat, handle.read(layout.offsetsize))
-    if following:
-        raise DamagedError(f"plane {len(file.pages)} is not where it should be")
-
-
-def _check_tags(plane: Any) -> None:
-    """Refuses those beyond the end of the file, which tifffile would leave out."""
-    layout, handle = plane.parent.tiff, plane.parent.filehandle
-    handle.seek(plane.offset)
-    (tags,) = samples.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
-    entry = f"{layout.byteorder}HH{'QQ' if layout.offsetsize == 8 else 'II'}"
-    block = handle.read(tags * layout.tagsize)
-    for start in range(0, tags * layout.tagsize, layout.tagsize):
-        _, kind, number, offset = samples.unpack(entry, block, start)
-        size = number * _TAG_BYTES.get(kind, 0)
-        if size > layout.offsetsize and offset + size > handle.size:
-            raise DamagedError("tags lie beyond its end")
+    images = np.flatnonzero([one.is_image for one in chain])
+    images = images if len(images) else np.arange(len(chain))
+    return [_Stack(file.pages, images[:, None])]
 
 
 def _described(series: Any) -> _Stack:

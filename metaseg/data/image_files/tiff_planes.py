@@ -23,11 +23,11 @@ _JPEG_2000 = (
     COMPRESSION.JPEG2000,
     COMPRESSION.JPEG_2000_LOSSY,
 )
+_JPEG_XL = (COMPRESSION.JPEGXL, COMPRESSION.JPEGXL_DNG)
 _LOSSY = (  # or perhaps lossy, which their tags do not tell
     *_JPEG,
     COMPRESSION.JPEG_LOSSY,
-    COMPRESSION.JPEGXL,
-    COMPRESSION.JPEGXL_DNG,
+    *_JPEG_XL,
     COMPRESSION.JPEGXR,
     COMPRESSION.JPEGXR_NDPI,
     COMPRESSION.LERC,
@@ -60,6 +60,7 @@ def decode(plane: Any, want: Want, *, whole: Any = None, number: int = 0) -> Sto
     if whole is not None:
         pixels = _of_series(whole, number)
     else:
+        _check_codestream(plane)
         try:
             with samples.decoder_errors():
                 pixels = plane.asarray()
@@ -135,6 +136,19 @@ def _check_coding(page: Any, want: Want) -> None:
         raise _unread(want, page, f"predictor {page.predictor}")
     if page.dtype is None:
         raise _unread(want, page, f"sample format {_name(page.sampleformat)}")
+    predictor = f"predictor {_name(page.predictor)}"
+    if page.bitspersample == 1:
+        if page.predictor != 1:
+            raise _unread(want, page, predictor)
+        if page.axes == "YXS" and page.samplesperpixel > 1:
+            # Programs differ in the order of such bits.
+            raise _unread(want, page, f"{page.samplesperpixel} of them in a pixel")
+    if page.compression == COMPRESSION.LERC and page.predictor > 2:
+        raise _unread(want, page, predictor)
+    if page.compression in _JPEG_2000 and page.dtype.itemsize > 2:
+        raise _unread(want, page)  # decoders give other values
+    if page.compression in _JPEG_XL and page.dtype == np.float16:
+        raise _unread(want, page, "floats")  # the smallest come out as others
     if page.is_subsampled and page.compression not in (*_JPEG, *_WEBP):
         raise _unread(want, page, "subsampled colours")
 
@@ -143,8 +157,8 @@ def _unread(want: Want, page: Any, why: str = "") -> InputError:
     because = f" ({why})" if why else ""
     return InputError(
         f"{want.name}: compression {_name(page.compression)} of"
-        f" {page.bitspersample}-bit samples{because}, for which there is no decoder;"
-        " expected a common one, such as LZW or deflate of 8, 16 or 32 bits"
+        f" {page.bitspersample}-bit samples{because}, which cannot be read; expected a"
+        " common one, such as LZW or deflate of 8, 16 or 32 bits"
     )
 
 
@@ -157,18 +171,44 @@ def _may_be_lossy(plane: Any) -> bool:
     compression = plane.keyframe.compression
     if compression in _LOSSY:
         return True
-    if compression not in (*_WEBP, *_JPEG_2000):
-        return False
-    with samples.decoder_errors():
-        handle = plane.parent.filehandle
-        handle.seek(plane.dataoffsets[0])
-        start = handle.read(min(plane.databytecounts[0], 4096))
     if compression in _WEBP:
-        return b"VP8L" not in start[:64]
+        return b"VP8L" not in _segment_start(plane, 0, 64)
+    if compression not in _JPEG_2000:
+        return False
     # The marker COD: 2 bytes, length 2, style 1, progression and layers 4, and of the
     # wavelet levels 1, block 2, block style 1, kind 1: the last is 1 if reversible.
+    start = _segment_start(plane, 0, 4096)
     at = start.find(b"\xff\x52")
     return at < 0 or start[at + 13 : at + 14] != b"\1"
+
+
+def _segment_start(plane: Any, index: int, count: int) -> bytes:
+    """First bytes of a strip or tile."""
+    with samples.decoder_errors():
+        handle = plane.parent.filehandle
+        handle.seek(plane.dataoffsets[index])
+        return handle.read(min(plane.databytecounts[index], count))
+
+
+def _check_codestream(plane: Any) -> None:
+    """Refuses a last strip of JPEG 2000 whose axes are in another order than told.
+
+    Some writers take a strip `[4, W, C]` for four planes `[4, H, W]`.
+    """
+    page = plane.keyframe
+    if page.compression not in _JPEG_2000 or page.is_tiled:
+        return
+    start = _segment_start(plane, -1, 4096)
+    at = start.find(b"\xff\x51")  # SIZ: 2 bytes, length 2, profile 2, then sizes
+    if at < 0:
+        return
+    right, bottom, left, top = samples.unpack(">IIII", start, at + 6)
+    (channels,) = samples.unpack(">H", start, at + 38)
+    rows = page.imagelength % page.rowsperstrip or page.rowsperstrip
+    expected = (rows, page.imagewidth, 1 if page.planarconfig == 2 else page.shaped[-1])
+    found = (bottom - top, right - left, channels)
+    if found != expected:
+        raise DamagedError(f"a strip {list(found)} where {list(expected)} should be")
 
 
 def _black_is_zero(page: Any, pixels: np.ndarray, want: Want) -> np.ndarray:
