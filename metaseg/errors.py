@@ -2,9 +2,10 @@
 
 import contextlib
 import re
+import unicodedata
 from collections.abc import Iterator
 
-__all__ = ["InputError", "prefixed"]
+__all__ = ["InputError", "escaped", "prefixed"]
 
 _OPTION = r"`([a-z_]+(?:\.[a-z_]+)*)(?==[^`]*`|`)"
 
@@ -15,7 +16,44 @@ class InputError(ValueError):
     The message is one line: `FIELD: got X, expected Y`, or `FILE: ...`. Entry points
     print it without a traceback and exit with status 2. An option that helps is named
     in backquotes, with a value that can be pasted into a shell: `label_threshold=128`.
+    Bytes of file names that are not UTF-8 become escapes, so that any terminal shows
+    the message.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_SURROGATES.sub(_escape, message))
+
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def escaped(text: str) -> str:
+    r"""Returns a name with escapes for what no name can show.
+
+    Args:
+      text: A name, perhaps of a file.
+
+    Returns:
+      The text with escapes for control characters, and for bytes that are not UTF-8,
+      which Python keeps as lone surrogates. File systems of other encodings have such
+      names.
+
+    Example:
+      >>> print(escaped(b"Zelle_\xfc".decode("utf-8", "surrogateescape")))
+      Zelle_\xfc
+    """
+    return "".join(
+        _escape(letter) if unicodedata.category(letter) in ("Cc", "Cs") else letter
+        for letter in text
+    )
+
+
+def _escape(letter: str | re.Match[str]) -> str:
+    if not isinstance(letter, str):
+        letter = letter[0]
+    if "\udc80" <= letter <= "\udcff":  # a byte that surrogateescape kept
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()
 
 
 @contextlib.contextmanager

@@ -5,12 +5,24 @@ section `config.files` of a run, and the keyword arguments of the Python functio
 Imports neither jax nor NumPy.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
 
-__all__ = ["DEFAULT", "INSTANCES", "FileOptions"]
+from metaseg.errors import InputError
+
+__all__ = [
+    "DEFAULT",
+    "INSTANCES",
+    "Channels",
+    "FileKeywords",
+    "FileOptions",
+    "build",
+    "changed",
+    "of_config",
+]
 
 INSTANCES = ("", "union", "border", "void")
+Channels = int | str | Sequence[int | str] | None
 
 
 class FileOptions(NamedTuple):
@@ -50,3 +62,95 @@ class FileOptions(NamedTuple):
 
 
 DEFAULT = FileOptions()
+
+
+class FileKeywords(TypedDict, total=False):
+    """Fields of `FileOptions` as keyword arguments; `channels` may be one of them."""
+
+    channels: Channels
+    page: int | None
+    apply_orientation: bool
+    image_suffix: str | None
+    label_suffix: str | None
+    label_values: str | Mapping[int, int] | None
+    label_colors: str | Mapping[tuple[int, int, int], int] | None
+    label_threshold: float | None
+    from_alpha: bool
+    instances: str
+
+
+def build(**fields: Any) -> FileOptions:
+    """Returns the options of keyword arguments, as `FileKeywords` has them.
+
+    Args:
+      **fields: Fields of `FileOptions`. `channels` may also be one index or name, or
+        text such as "0,2" or "DAPI,actin".
+
+    Returns:
+      The options.
+
+    Raises:
+      InputError: If a channel or page is wrong.
+
+    Example:
+      >>> build(channels="0,DAPI").channels
+      (0, 'DAPI')
+    """
+    options = FileOptions(**fields)
+    page = options.page
+    if page is not None and (not _is_index(page) or page < 0):
+        raise InputError(f"page: got {page!r}, expected a number from 0")
+    return options._replace(channels=_channels(options.channels))
+
+
+def of_config(section: Any) -> FileOptions:
+    """Returns the options of a section `files` of a config.
+
+    Args:
+      section: Mapping or config with fields of `FileOptions`; fields that it lacks have
+        their defaults.
+
+    Raises:
+      InputError: If a channel or page is wrong.
+    """
+    known = {name: section[name] for name in FileOptions._fields if name in section}
+    return build(**known)
+
+
+def changed(options: FileOptions) -> dict[str, Any]:
+    """Returns the fields that differ from their defaults.
+
+    Args:
+      options: The options.
+    """
+    return {
+        name: value
+        for name, value in options._asdict().items()
+        if value != getattr(DEFAULT, name)
+    }
+
+
+def _channels(given: Channels) -> tuple[int | str, ...] | None:
+    if given is None:
+        return None
+    parts = given.split(",") if isinstance(given, str) else given
+    each = [parts] if isinstance(parts, int) else list(parts)
+    chosen = tuple(_channel(part) for part in each)
+    if not chosen or any(part is None for part in chosen):
+        raise InputError(
+            f"channels: got {given!r}, expected indices from 0 or names, such as"
+            " `channels=0,2`"
+        )
+    return tuple(part for part in chosen if part is not None)
+
+
+def _channel(part: Any) -> int | str | None:
+    """Returns an index or a name; None if it is neither."""
+    if isinstance(part, str):
+        part = part.strip()
+        return int(part) if part.isdecimal() else part or None
+    return part if _is_index(part) and part >= 0 else None
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -67,6 +67,20 @@ def get_config() -> ConfigDict:
     config.data.memory_gb = 1.0  # larger data sets are streamed to the device
     config.data.workers = 0  # processes that read from disk; 0: threads
 
+    # How image and label files are read ("folder", "images"); the same fields are flags
+    # of `metaseg prepare`, `predict` and `audit`. docs/data.md describes them.
+    config.files = ConfigDict()
+    config.files.channels = config_dict.placeholder(object)  # 0, "DAPI", (0, 2); all
+    config.files.page = config_dict.placeholder(int)  # of files with several; all
+    config.files.apply_orientation = False  # True: turn images as their tag says
+    config.files.image_suffix = config_dict.placeholder(str)  # of names: "_img"
+    config.files.label_suffix = config_dict.placeholder(str)  # "_mask" etc. are known
+    config.files.label_values = config_dict.placeholder(object)  # "1-65535=1,*=255"
+    config.files.label_colors = config_dict.placeholder(object)  # "#dc143c=1" or file
+    config.files.label_threshold = config_dict.placeholder(float)  # soft masks: 128
+    config.files.from_alpha = False  # True: label maps are in the alpha channel
+    config.files.instances = ""  # foreground of ids 1..N: "union", "border", "void"
+
     # `metaseg noise` lists every noise with its parameters and their defaults. A
     # parameter that is None here is not passed to the noise.
     config.noise = ConfigDict()

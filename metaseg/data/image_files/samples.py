@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metaseg.data.file_options import FileOptions
-from metaseg.errors import InputError
+from metaseg.errors import InputError, escaped
 
 __all__ = [
     "MAX_PIXELS",
@@ -337,15 +337,7 @@ def shown(path: Path) -> str:
     Returns:
       The path as text.
     """
-    text = str(path)
-    if text.isprintable():
-        return text
-    return "".join(
-        letter
-        if letter.isprintable()
-        else letter.encode("unicode_escape", "backslashreplace").decode()
-        for letter in text
-    )
+    return escaped(str(path))
 
 
 def some(names: Sequence[str], count: int = 3) -> str:
