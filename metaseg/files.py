@@ -8,7 +8,6 @@ import importlib.util
 import json
 import math
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +23,6 @@ __all__ = [
     "bucket",
     "in_bucket",
     "plain",
-    "printable",
     "read_run",
     "scratch",
     "upload",
@@ -151,25 +149,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def printable(path: Path) -> str:
-    """Returns a relative path as a name for results and messages.
-
-    Args:
-      path: Relative path of a file.
-
-    Returns:
-      The path with `/` between folders, in Unicode's composed form (NFC), since macOS
-      stores names decomposed.
-
-    Raises:
-      InputError: If the name has control characters or bytes that are not UTF-8.
-    """
-    name = unicodedata.normalize("NFC", path.as_posix())
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
-        raise InputError(f"{str(path)!a}: expected a name of printable characters")
-    return name
 
 
 def in_bucket(path: str | os.PathLike[str]) -> bool:

@@ -1,7 +1,7 @@
 """The `metaseg` command: one subcommand for each kind of job.
 
 Jax is imported once the flags are known to be right. May import `cli`, `errors`,
-`host`, `runs`, `version`, and `noise` for its list.
+`host`, `runs`, `version`, `noise` for its list, and `data.file_options` for its fields.
 """
 
 import importlib

@@ -5,7 +5,7 @@ from typing import Any
 from absl import flags
 
 from metaseg.data import file_options
-from metaseg.data.file_options import FileOptions
+from metaseg.data.file_options import FileKeywords, FileOptions
 
 __all__ = ["define", "given"]
 
@@ -82,10 +82,11 @@ def define(own: flags.FlagValues, **aliases: str) -> None:
         flags.DEFINE_alias(other, name, flag_values=own)
 
 
-def given(own: flags.FlagValues) -> dict[str, Any]:
+def given(own: flags.FlagValues) -> FileKeywords:
     """Returns the parsed flags as keyword arguments, see `file_options.build`.
 
     Args:
       own: Flags of the command.
     """
-    return {name: own[name].value for name in FileOptions._fields}
+    fields: Any = {name: own[name].value for name in FileOptions._fields}
+    return fields

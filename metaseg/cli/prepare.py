@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from metaseg.cli import parsing
+from metaseg.cli import file_flags, parsing
 from metaseg.errors import InputError
 
 FLAGS = flags.FlagValues()
@@ -58,20 +58,12 @@ _NAME = flags.DEFINE_string(
 _SHARES = flags.DEFINE_list(
     "shares",
     None,
-    "folder, dsb2018: shares of train, val and test; by default 0.7,0.1,0.2.",
+    "folder, dsb2018: shares of train, val and test; by default 0.7,0.1,0.2; 0 leaves "
+    "val or test empty.",
     flag_values=FLAGS,
 )
 _SEED = flags.DEFINE_integer(
     "seed", None, "Seed of the draw of splits; by default 0.", flag_values=FLAGS
-)
-_PAGE = flags.DEFINE_integer(
-    "page",
-    None,
-    "Page to take of files with many, from 0; by default all of them.",
-    flag_values=FLAGS,
-)
-_CHANNEL = flags.DEFINE_integer(
-    "channel", None, "Channel of images to take, from 0.", flag_values=FLAGS
 )
 _NUM_CLASSES = flags.DEFINE_integer(
     "num_classes",
@@ -82,18 +74,13 @@ _NUM_CLASSES = flags.DEFINE_integer(
 _CLASS_NAMES = flags.DEFINE_list(
     "class_names", None, "Names of the classes, separated by commas.", flag_values=FLAGS
 )
-_VALUES = flags.DEFINE_list(
-    "values",
-    None,
-    "Class id of each stored value, 255 for void: 1=1,2=0,3=255.",
-    flag_values=FLAGS,
-)
 _FEATURES = flags.DEFINE_list(
     "features",
     None,
     "tfds: names of its features: image=image,label=mask.",
     flag_values=FLAGS,
 )
+file_flags.define(FLAGS, label_values="values", channels="channel")
 
 
 def run() -> int:
@@ -101,7 +88,6 @@ def run() -> int:
     if not _SOURCE.value:
         raise InputError("source: not given, expected one that --help lists")
     path, data_dir = (parsing.given_folder(flag) for flag in (_PATH, _DATA_DIR))
-    values = _each(_VALUES, _integer_pair, "STORED=ID,STORED=ID,...")
     features = _each(_FEATURES, _pair, "image=NAME,label=NAME")
     shares = _each(_SHARES, float, "three numbers")
     from metaseg.runs import prepare  # late: TFDS takes a second
@@ -116,12 +102,10 @@ def run() -> int:
         name=_NAME.value,
         shares=shares,
         seed=_SEED.value,
-        page=_PAGE.value,
-        channel=_CHANNEL.value,
         num_classes=_NUM_CLASSES.value,
         class_names=_each(_CLASS_NAMES, str, "names"),
-        values=None if values is None else dict(values),
         features=None if features is None else dict(features),
+        **file_flags.given(FLAGS),
     )
     print(prepare.describe(prepared, data_dir))
     return 0
@@ -144,8 +128,3 @@ def _each(
 def _pair(text: str) -> tuple[str, str]:
     first, second = text.split("=")
     return first, second
-
-
-def _integer_pair(text: str) -> tuple[int, int]:
-    first, second = _pair(text)
-    return int(first), int(second)

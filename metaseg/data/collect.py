@@ -1,9 +1,10 @@
 """Folder, file, pattern, paths or arrays -> items with names, which are read ahead.
 
 An item is one image or one label map: a file, a page of a file, or an array. Its name
-is the path below the folder without the ending; `#PAGE` follows for a page of a TIFF or
-.npy file that has several, `#ARRAY` for an array of a .npz file. Images, label maps
-and references belong together if their names are equal.
+is the path below the folder without the ending; `#PAGE` follows for a page of a file
+that has several, `#ARRAY` for an array of a .npz file. Images, label maps and
+references belong together if their names are equal, but for the suffix that names of
+label maps may have, see `image_files.finding`.
 
 Imports no jax, so that worker processes start fast.
 """
@@ -12,9 +13,8 @@ import collections
 import glob
 import itertools
 import os
-import unicodedata
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -22,17 +22,21 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Real
 
-from metaseg import files
 from metaseg.data import image_files
-from metaseg.data.file_options import FileOptions
-from metaseg.errors import InputError
+from metaseg.data.file_options import DEFAULT, FileOptions
+from metaseg.data.image_files import finding
+from metaseg.data.image_files.finding import FilePairs, Listing, NamedFiles
+from metaseg.errors import InputError, count, escaped
 
 __all__ = [
     "Item",
     "Loaded",
     "Source",
+    "described",
     "find",
+    "find_pairs",
     "find_partners",
+    "pages",
     "read_ahead",
     "read_image",
     "stream",
@@ -41,8 +45,8 @@ __all__ = [
 
 Source = str | os.PathLike[str] | np.ndarray | Sequence[Any]
 T = TypeVar("T")
+Say = Callable[[str], object]
 
-PAGED = (".tif", ".tiff", ".npy")  # formats that may hold several pages
 KINDS = {False: "image", True: "label map"}
 _READERS = 2
 _AHEAD = 32  # most images that are read ahead
@@ -61,6 +65,7 @@ class Item(NamedTuple):
       pixels: The array, or None for a file.
       where: What messages name.
       error: What is wrong with the file, if its pages could not be counted.
+      stem: Name of the file, without the page.
     """
 
     name: str
@@ -70,6 +75,7 @@ class Item(NamedTuple):
     pixels: np.ndarray | None = None
     where: str = ""
     error: str = ""
+    stem: str = ""
 
 
 class Loaded(NamedTuple, Generic[T]):
@@ -91,6 +97,8 @@ def find(
     labels: bool = False,
     exclude: Path | None = None,
     unique: bool = False,
+    options: FileOptions = DEFAULT,
+    say: Say | None = None,
 ) -> list[Item]:
     """Finds images or label maps.
 
@@ -102,6 +110,8 @@ def find(
       exclude: Folder whose files are left out.
       unique: Whether two files that differ in their ending alone are an error.
         Otherwise such files keep their endings in their names.
+      options: Suffixes and the page to take.
+      say: Gets a line about files that were left out, and about the suffix of names.
 
     Returns:
       The items, sorted by path; arrays in their order, named by their index. Damaged
@@ -110,33 +120,26 @@ def find(
     Raises:
       InputError: If there is no item, or `unique` is violated.
     """
-    if isinstance(source, str | os.PathLike):
-        suffixes = image_files.LABEL_SUFFIXES if labels else image_files.IMAGE_SUFFIXES
-        paths, root = _expand(Path(source).expanduser(), suffixes)
-        expected = f"a folder, file or pattern of {', '.join(suffixes)}"
-        where = f" at '{source}'"
+    given = _arrays(source, field, labels)
+    if given is not None:
+        return given
+    found, loose = _listed(source, field, exclude)
+    if labels:
+        files = finding.labels_of(found, options=options)
     else:
-        given = _separate(source, labels)
-        if not all(isinstance(one, str | os.PathLike) for one in given):
-            return [_array_item(i, x, field) for i, x in enumerate(given)]
-        paths = [Path(one).expanduser().absolute() for one in given]
-        for path in paths:
-            if not path.is_file():
-                raise InputError(f"{field}: no file '{path}'")
-        common = os.path.commonpath([path.parent for path in paths]) if paths else ""
-        root = Path(common)
-        expected, where = "files or arrays", ""
-    if exclude is not None:
-        folder = exclude.resolve()
-        paths = [path for path in paths if folder not in path.resolve().parents]
-    if not paths:
-        raise InputError(f"{field}: no {KINDS[labels]}{where}; expected {expected}")
-    names = _names(paths, root, field if unique else "")
-    return [item for path, name in names.items() for item in _pages(path, name)]
+        files = finding.images_of(found, options=options, beside=not loose)
+    return _items(source, found, files, field, labels, unique, options, say)
 
 
 def find_partners(
-    source: Source, items: Sequence[Item], *, field: str, labels: bool = True
+    source: Source,
+    items: Sequence[Item],
+    *,
+    field: str,
+    labels: bool = True,
+    beside: bool = False,
+    options: FileOptions = DEFAULT,
+    say: Say | None = None,
 ) -> dict[str, Item]:
     """Finds what belongs to items, such as the true label maps of images.
 
@@ -145,6 +148,10 @@ def find_partners(
       items: The items, at least one.
       field: Name of the argument, for messages.
       labels: Whether label maps are looked for.
+      beside: Whether the partners may lie in the folder of the items, whose own files
+        are no partners.
+      options: As in `find`.
+      say: As in `find`.
 
     Returns:
       Partners by the names of `items`; items without a partner are left out.
@@ -152,30 +159,74 @@ def find_partners(
     Raises:
       InputError: If no item has a partner, or there is not one array for each item.
     """
-    found = find(source, field=field, labels=labels)
-    if found[0].pixels is not None:
-        if len(found) != len(items):
+    given = _arrays(source, field, labels)
+    if given is not None:
+        if len(given) != len(items):
             raise InputError(
-                f"{field}: got {len(found)} arrays, expected one for each of"
+                f"{field}: got {len(given)} arrays, expected one for each of"
                 f" {len(items)}"
             )
-        return {a.name: b for a, b in zip(items, found, strict=True)}
-    known = {item.name: item for item in found}
-    partners = {item.name: known[item.name] for item in items if item.name in known}
-    if not partners:
+        return {a.name: b for a, b in zip(items, given, strict=True)}
+    found, _ = _listed(source, field, None)
+    if beside:
+        own = {os.path.abspath(item.path) for item in items if item.path is not None}
+        rest = tuple(p for p in found.files if os.path.abspath(p) not in own)
+        found = found._replace(files=rest)
+    names = [item.stem for item in items]
+    if labels:
+        files = finding.labels_of(found, names, options=options)
+    else:
+        files = finding.images_of(found, options=options, beside=False)
+    partners = _items(source, found, files, field, labels, False, options, say)
+    known = {item.name: item for item in partners}
+    matched = {item.name: known[item.name] for item in items if item.name in known}
+    if not matched:
+        help_ = finding.hint(names, files.files) if labels else ""
         raise InputError(
-            f"{field}: no {KINDS[labels]} in '{source}' has a name like"
-            f" '{items[0].name}'; expected equal names"
+            f"{field}: no {KINDS[labels]} in '{described(source)}' has a name like"
+            f" '{items[0].name}'; expected equal names{help_}"
         )
-    return partners
+    return matched
 
 
-def stream(items: Iterable[Item], channel: int | None) -> Iterator[Loaded[np.ndarray]]:
+def find_pairs(found: FilePairs, options: FileOptions) -> list[tuple[Item, Item]]:
+    """Returns the items of pairs of files: each page is a pair.
+
+    Args:
+      found: Pairs of image and label map.
+      options: The page to take.
+
+    Returns:
+      Items of image and label map, in the order of the pairs. The item of a label map
+      whose pages are not those of its image has an error.
+    """
+    pairs = []
+    for name, (image_file, label_file) in found.both.items():
+        images = pages(image_file, name, options.page)
+        labels = pages(label_file, name, options.page)
+        if len(images) == len(labels):
+            pairs += zip(images, labels, strict=True)
+            continue
+        error = (
+            images[0].error
+            or labels[0].error
+            or (
+                f"{escaped(str(label_file))}: {count(len(labels), 'page')}; expected"
+                f" {len(images)}, as {escaped(image_file.name)} has"
+            )
+        )
+        pairs.append((images[0], labels[0]._replace(error=error)))
+    return pairs
+
+
+def stream(
+    items: Iterable[Item], options: FileOptions = DEFAULT
+) -> Iterator[Loaded[np.ndarray]]:
     """Reads images in order, some ahead of the caller, in bounded memory.
 
     Args:
       items: The images.
-      channel: Channel to take, or None.
+      options: Channels to take, and how files are read.
 
     Yields:
       For each item, in order, its pixels `[H, W, C]` as stored or what is wrong.
@@ -187,7 +238,7 @@ def stream(items: Iterable[Item], channel: int | None) -> Iterator[Loaded[np.nda
         return max(1, min(_AHEAD, _AHEAD_PIXELS // last.content.size))
 
     with ThreadPoolExecutor(_READERS) as pool:
-        yield from read_ahead(pool, _load, ((item, channel) for item in items), limit)
+        yield from read_ahead(pool, _load, ((item, options) for item in items), limit)
 
 
 def read_ahead(
@@ -222,42 +273,43 @@ def read_ahead(
             future.cancel()
 
 
-def _load(item: Item, channel: int | None) -> Loaded[np.ndarray]:
+def _load(item: Item, options: FileOptions) -> Loaded[np.ndarray]:
     try:
-        return Loaded(read_image(item, channel=channel))
+        return Loaded(read_image(item, options))
     except InputError as error:
         return Loaded(None, str(error))
 
 
-def read_image(item: Item, *, channel: int | None = None) -> Real[np.ndarray, "H W C"]:
+def read_image(item: Item, options: FileOptions = DEFAULT) -> Real[np.ndarray, "H W C"]:
     """Reads one image as stored.
 
     Args:
       item: The image.
-      channel: Channel to take, or None.
+      options: Channels to take, and how files are read.
 
     Returns:
       `[H, W, C]`, see `image_files.read_image`.
 
     Raises:
-      InputError: If the image cannot be read or lacks the channel.
+      InputError: If the image cannot be read or lacks a channel.
     """
     if item.error:
         raise InputError(item.error)
     if item.path is not None:
-        chosen = None if channel is None else (channel,)
-        options = FileOptions(channels=chosen)
+        options = options._replace(page=None)  # the item says which page
         return image_files.read_image(item.path, page=item.page, options=options)
     assert item.pixels is not None
     pixels = item.pixels[..., None] if item.pixels.ndim == 2 else item.pixels
-    if channel is None:
+    if options.channels is None:
         return pixels
-    if not 0 <= channel < pixels.shape[-1]:
-        raise InputError(
-            f"{item.where}: {pixels.shape[-1]} channels, expected one that has channel"
-            f" {channel}"
-        )
-    return pixels[..., channel : channel + 1]
+    most = pixels.shape[-1]
+    for channel in options.channels:
+        if isinstance(channel, str) or channel >= most:
+            raise InputError(
+                f"{item.where}: {count(most, 'channel')}, expected one that has channel"
+                f" {channel}"
+            )
+    return pixels[..., list(options.channels)]
 
 
 def unstacked(images: Any, *, field: str = "images") -> list[np.ndarray]:
@@ -310,75 +362,115 @@ def _array_item(index: int, value: Any, field: str) -> Item:
     where = f"{field}[{index}]"
     array = checked(value, where)
     stamp = (array.nbytes, zlib.crc32(np.ascontiguousarray(array).tobytes()))
-    return Item(f"{index:06d}", None, None, stamp, array, where)
+    name = f"{index:06d}"
+    return Item(name, None, None, stamp, array, where, stem=name)
 
 
-def _expand(root: Path, suffixes: Collection[str]) -> tuple[list[Path], Path]:
-    """Files of a folder, file or pattern, and the folder that names start from."""
+def _arrays(source: Source, field: str, labels: bool) -> list[Item] | None:
+    """Items of arrays; None if the source is files."""
+    if isinstance(source, str | os.PathLike):
+        return None
+    given = _separate(source, labels)
+    if all(isinstance(one, str | os.PathLike) for one in given):
+        return None
+    return [_array_item(i, x, field) for i, x in enumerate(given)]
+
+
+def _listed(source: Source, field: str, exclude: Path | None) -> tuple[Listing, bool]:
+    """Files of a source, and whether the user listed them one by one."""
+    if not isinstance(source, str | os.PathLike):
+        paths = [Path(one).expanduser().absolute() for one in source]
+        for path in paths:
+            if not path.is_file():
+                raise InputError(f"{field}: no file '{path}'")
+        common = os.path.commonpath([path.parent for path in paths]) if paths else ""
+        return Listing(Path(common), tuple(paths), collections.Counter()), True
+    root = Path(source).expanduser()
     if root.is_dir():
-        return image_files.walk(root, tuple(suffixes)), root
+        return finding.listing(root, exclude=exclude), False
     if root.is_file():
-        return [root], root.parent
-    paths = (Path(path) for path in sorted(glob.glob(str(root), recursive=True)))
+        return Listing(root.parent, (root,), collections.Counter()), True
+    matched = [Path(path) for path in sorted(glob.glob(str(root), recursive=True))]
+    if exclude is not None:
+        folder = exclude.resolve()
+        matched = [path for path in matched if folder not in path.resolve().parents]
     fixed = itertools.takewhile(lambda part: not glob.has_magic(part), root.parts)
-    return [
-        path for path in paths if path.is_file() and path.suffix.lower() in suffixes
-    ], Path(*fixed)
+    return finding.known_files(matched, Path(*fixed)), False
 
 
-def _names(paths: Sequence[Path], root: Path, unique: str) -> dict[Path, str]:
-    """Paths below the root, with their endings only where others differ in them."""
-    below = {path: path.relative_to(root) for path in paths}
-    groups: dict[str, list[Path]] = collections.defaultdict(list)
-    for path, part in below.items():
-        groups[_composed(part.with_suffix(""))].append(path)
+def _items(
+    source: Source,
+    found: Listing,
+    files: NamedFiles,
+    field: str,
+    labels: bool,
+    unique: bool,
+    options: FileOptions,
+    say: Say | None,
+) -> list[Item]:
+    """Items of named files, sorted by path."""
+    left_out = finding.describe_left_out(files.left_out)
+    endings = image_files.LABEL_SUFFIXES if labels else image_files.IMAGE_SUFFIXES
+    if not files.files:
+        raise InputError(
+            f"{field}: no {KINDS[labels]} at '{described(source)}'"
+            + (f" ({left_out})" if left_out else "")
+            + "; expected a folder, file or pattern of"
+            f" {', '.join(endings)}"
+        )
+    if say is not None:
+        for line in (finding.describe_suffix(files.suffix, field), left_out):
+            if line:
+                say(line)
+    twice = finding.same_names(files.files, found.root)
+    if unique and twice:
+        raise InputError(f"{field}: {twice[0]}")
     names = {}
-    for name, group in groups.items():
-        if unique and len(group) > 1:
-            raise InputError(
-                f"{unique}: '{group[0]}' and '{group[1]}' have the same name, expected"
-                " one file per name"
-            )
-        for path in group:
-            names[path] = name if len(group) == 1 else _composed(below[path])
-    return {path: names[path] for path in paths}
-
-
-def _composed(path: Path) -> str:
-    """The path with `/`, and each letter as one code: macOS stores them decomposed."""
-    return unicodedata.normalize("NFC", path.as_posix())
-
-
-def _pages(path: Path, name: str) -> list[Item]:
-    """Items of one file."""
-    item = Item(name, path, None, (0, 0), None, str(path))
-    try:
-        files.printable(Path(name))
-        status = path.stat()
-        item = item._replace(stamp=(status.st_size, status.st_mtime_ns))
-        parts = _parts(path)
-    except (InputError, OSError) as error:
-        return [item._replace(name=_escaped(name), error=str(error))]
-    if len(parts) < 2:
-        return [item]
+    for name, paths in files.files.items():
+        for path in paths:
+            names[path] = name if len(paths) == 1 else f"{name}{path.suffix}"
     return [
-        item._replace(name=f"{name}#{part}", page=page)
-        for page, part in enumerate(parts)
+        item
+        for path in found.files
+        if path in names
+        for item in pages(path, names[path], options.page)
     ]
 
 
-def _parts(path: Path) -> list[str]:
-    """What the pages of a file are called."""
-    suffix = path.suffix.lower()
-    if suffix == ".npz":
-        arrays = image_files.array_names(path)
-        plain = all(name.isprintable() and not set(name) & {*"/\\"} for name in arrays)
-        if plain and len(set(arrays)) == len(arrays):
-            return arrays
-        return [str(page) for page in range(len(arrays))]
-    count = image_files.count_pages(path) if suffix in PAGED else 1
-    return [str(page) for page in range(count)]
+def described(source: Source) -> str:
+    """Returns where items come from, for messages and results.
+
+    Args:
+      source: As in `find`.
+    """
+    if isinstance(source, str | os.PathLike):
+        return escaped(os.fspath(source))
+    files = isinstance(source[0], str | os.PathLike)
+    return "a list of files" if files else "arrays"
 
 
-def _escaped(name: str) -> str:
-    return name if name.isprintable() else ascii(name)[1:-1]
+def pages(path: Path, name: str, page: int | None) -> list[Item]:
+    """Returns the items of one file: of each of its pages, or of the one to take.
+
+    Args:
+      path: The file.
+      name: Name of the file, for results.
+      page: The page to take of a file with several; None: all of them.
+    """
+    item = Item(name, path, None, (0, 0), None, escaped(str(path)), stem=name)
+    try:
+        status = path.stat()
+        item = item._replace(stamp=(status.st_size, status.st_mtime_ns))
+        parts = finding.page_names(path)
+    except InputError as error:
+        return [item._replace(error=str(error))]
+    except OSError as error:
+        return [item._replace(error=f"{item.where}: {error.strerror}")]
+    if len(parts) < 2:
+        return [item]
+    if page is not None:
+        return [item._replace(page=page)]
+    return [
+        item._replace(name=f"{name}#{part}", page=index)
+        for index, part in enumerate(parts)
+    ]

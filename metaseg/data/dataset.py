@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from metaseg.data.file_options import DEFAULT, FileOptions
 from metaseg.data.normalize import Normalizer
 
 __all__ = [
@@ -104,6 +105,9 @@ class Dataset:
       test: Test split.
       num_classes: Number of classes K.
       class_names: K names, or None.
+      channel_names: Names of the channels of images, or None.
+      files: How the files were read.
+      notes: Lines on what was found and left out, for the user.
     """
 
     name: str
@@ -112,6 +116,9 @@ class Dataset:
     test: Examples
     num_classes: int
     class_names: tuple[str, ...] | None = None
+    channel_names: tuple[str, ...] | None = None
+    files: FileOptions = DEFAULT
+    notes: tuple[str, ...] = ()
 
     def splits(self) -> Iterator[tuple[str, Examples]]:
         """Yields `(name, split)` for train, val and test."""

@@ -1,13 +1,14 @@
 """A folder of images and labels, `DIR/{train,val,test}/{images,labels}/NAME.png`.
 
-Host-side NumPy; imports no jax. Finds the pairs and reads them with `image_files`.
+Host-side NumPy; imports no jax. Finds the pairs, reads them, and decodes the label maps
+by the encoding that all of them share.
 """
 
+import functools
 import itertools
 import os
 import sys
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,106 +16,210 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from metaseg.data import image_files, normalize
+from metaseg.data import (
+    collect,
+    image_files,
+    label_encoding,
+    label_files,
+    normalize,
+)
+from metaseg.data.collect import Item
 from metaseg.data.dataset import SPLITS, VOID, Dataset, Example, Split, stack_examples
-from metaseg.data.image_files import some
-from metaseg.errors import InputError
+from metaseg.data.file_options import DEFAULT, FileOptions
+from metaseg.data.image_files import finding, some
+from metaseg.data.image_files.finding import FilePairs
+from metaseg.data.image_files.samples import shown
+from metaseg.data.label_encoding import Survey
+from metaseg.errors import InputError, count, escaped
 
-__all__ = ["FilePair", "load", "match_pairs"]
+__all__ = [
+    "FilePair",
+    "common_channels",
+    "load",
+    "match_pairs",
+    "unpaired",
+]
 
-SUFFIXES = image_files.IMAGE_SUFFIXES  # labels too: a JPEG is refused with the reason
-ENDINGS = ", ".join(SUFFIXES)
+ENDINGS = ", ".join(image_files.IMAGE_SUFFIXES)
 PROGRESS_FROM = 200  # pairs; fewer take no time
 
 
 class FilePair(NamedTuple):
-    """The two files of an example.
+    """The files of an example.
 
     Attributes:
-      name: Name that the files share.
-      image: File of the image.
-      label: File of the label map.
+      name: Name of the example: that of its image.
+      image: The image.
+      label: The label map; None in a split without labels.
     """
 
     name: str
-    image: Path
-    label: Path
+    image: Item
+    label: Item | None
 
 
-def load(config: Any) -> Dataset:
+class _Stored(NamedTuple):
+    """A pair as stored; the last two are None without a label map."""
+
+    image: np.ndarray
+    values: np.ndarray | None
+    survey: Survey | None
+
+
+def load(config: Any, options: FileOptions = DEFAULT) -> Dataset:
     """Reads a folder of images and labels.
 
     Grey and colour files may be mixed: then grey images are repeated into three
     channels in all splits. Images of different sizes are padded at the bottom and right
     to the largest height and width of the data set (image 0 after normalisation, label
-    255).
+    255). The validation and the test split may be missing, or have images alone, whose
+    labels are void.
 
     Args:
       config: Has the attributes `dir`, `num_classes` (2 if missing), `normalize`,
         `mean` and `std`, see `normalize.build`.
+      options: How the files are read.
 
     Returns:
-      The data set, named like its folder, each split sorted by name. With two classes
-      the foreground is 255 or 1, the same in all files; with more, 255 is void.
+      The data set, named like its folder, each split sorted by name. Its notes say what
+      was left out and how the labels are encoded.
 
     Raises:
-      InputError: If a field, the layout or a file is wrong.
+      InputError: If a field, the layout or a file is wrong, or the encoding of the
+        labels is not clear.
     """
     root, num_classes, normalizer = _settings(config)
-    pairs = {split: match_pairs(root / split) for split in SPLITS}
-    every_pair = list(itertools.chain(*pairs.values()))
-    examples = _read_all(every_pair, num_classes)
-    if num_classes == 2:
-        _check_one_foreground(every_pair, [label for _, label in examples])
-        examples = [(image, (label > 0).astype(np.uint8)) for image, label in examples]
-    size = np.max([image.shape for image, _ in examples], axis=0).tolist()
-    example_of = dict(zip(every_pair, examples, strict=True))
+    notes: list[str] = []
+    pairs = {split: _split_pairs(root, split, options, notes) for split in SPLITS}
+    every = list(itertools.chain(*pairs.values()))
+    stored = _read_all(every, options)
+    surveys = [
+        (pair.label.where, one.survey)
+        for pair, one in zip(every, stored, strict=True)
+        if pair.label is not None and one.survey is not None
+    ]
+    encoding = None
+    if surveys:
+        encoding = label_encoding.recognise(
+            surveys, options=options, num_classes=num_classes
+        )
+        num_classes = encoding.num_classes
+        notes.append(f"labels: {encoding.describe()}")
+    channels = common_channels(
+        (pair.image.where, one.image.shape[-1])
+        for pair, one in zip(every, stored, strict=True)
+    )
+    examples = iter(
+        [_decoded(*pair, encoding) for pair in zip(every, stored, strict=True)]
+    )
+    size = np.max([one.image.shape for one in stored], axis=0).tolist()
+    size = (*size[:2], channels)
 
     def stack(split: str) -> Split:
-        own = [example_of[pair] for pair in pairs[split]]
         names = [pair.name for pair in pairs[split]]
+        own = list(itertools.islice(examples, len(names)))
         return stack_examples(split, names, own, size=size, normalizer=normalizer)
 
     return Dataset(
-        name=root.name,
+        name=escaped(root.name),
         train=stack("train"),
         val=stack("val"),
         test=stack("test"),
         num_classes=num_classes,
+        channel_names=channel_names(every[0].image, options, channels),
+        files=options,
+        notes=tuple(notes),
     )
 
 
-def match_pairs(folder: Path) -> list[FilePair]:
-    """Pairs the files of `folder/images` and `folder/labels` by name without ending.
+def match_pairs(
+    folder: Path, options: FileOptions = DEFAULT, *, notes: list[str] | None = None
+) -> list[FilePair]:
+    """Pairs the images and label maps of one split by name.
 
-    Hidden files, sub-folders and files with other endings are ignored.
+    They are in `folder/images` and `folder/labels`, or both in `folder`, where a suffix
+    tells them apart. Sub-folders are searched too; `finding` says which files count.
 
     Args:
       folder: Folder of one split.
+      options: Suffixes, and the page to take.
+      notes: Gets lines on what was left out and on the suffix of names.
 
     Returns:
-      Pairs sorted by name, at least one.
+      Pairs sorted by name, at least one. Without label maps (no folder `labels`, or one
+      without files) no pair has a label.
 
     Raises:
       InputError: If a folder is missing or empty, two files of one folder share a
-        name, or a file has no partner.
+        name, or some files have no partner.
     """
-    images = _files_by_name(folder / "images")
-    labels = _files_by_name(folder / "labels")
-    unpaired = [
-        f"{len(alone)} without a {other} of the same name ({some(alone)})"
-        for alone, other in (
-            ([images[name].name for name in sorted(images.keys() - labels)], "label"),
-            ([labels[name].name for name in sorted(labels.keys() - images)], "image"),
-        )
-        if alone
-    ]
-    if unpaired:
+    images, labels = finding.split_folders(folder)
+    found = finding.pair(images, labels, options=options)
+    _note(folder, found.suffix, found.left_out, notes)
+    if found.problems:
+        raise InputError(found.problems[0])
+    if found.no_label and not found.both and not found.no_image:
+        return _without_labels(found.no_label, options)
+    if found.no_label or found.no_image:
+        raise InputError(f"{shown(folder)}: {unpaired(found)}")
+    if not found.both:
+        left_out = finding.describe_left_out(found.left_out)
         raise InputError(
-            f"{folder}: {' and '.join(unpaired)}; expected labels/NAME"
-            f" ({ENDINGS}) for each images/NAME and the reverse"
+            f"{shown(images)}: no image"
+            + (f" ({left_out})" if left_out else "")
+            + f"; expected {ENDINGS}"
         )
-    return [FilePair(name, images[name], labels[name]) for name in sorted(images)]
+    items = collect.find_pairs(found, options)
+    return [FilePair(image.name, image, label) for image, label in items]
+
+
+def unpaired(found: FilePairs) -> str:
+    """Says which files have no partner, and which option would pair them.
+
+    Args:
+      found: Files of one split, some of them without a partner.
+
+    Returns:
+      Text such as "2 images without a label map (a.png, b.png); expected ...".
+    """
+    alone = [
+        f"{count(len(files), noun)} without {other}"
+        f" ({some([escaped(path.name) for path in files.values()])})"
+        for files, noun, other in (
+            (found.no_label, "image", "a label map"),
+            (found.no_image, "label map", "an image"),
+        )
+        if files
+    ]
+    return (
+        f"{' and '.join(alone)}; expected an image and a label map of each name"
+        + finding.hint(found.no_label, found.no_image)
+    )
+
+
+def _note(
+    folder: Path, suffix: str, left_out: Mapping[str, int], notes: list[str] | None
+) -> None:
+    lines = (finding.describe_suffix(suffix), finding.describe_left_out(left_out))
+    if notes is not None:
+        notes += [f"{escaped(folder.name)}: {line}" for line in lines if line]
+
+
+def _without_labels(files: Mapping[str, Path], options: FileOptions) -> list[FilePair]:
+    return [
+        FilePair(item.name, item, None)
+        for name, path in sorted(files.items())
+        for item in collect.pages(path, name, options.page)
+    ]
+
+
+def _split_pairs(
+    root: Path, split: str, options: FileOptions, notes: list[str]
+) -> list[FilePair]:
+    """Pairs of a split; none if it is missing, unless it is the training split."""
+    if split != "train" and not (root / split).exists():
+        return []
+    return match_pairs(root / split, options, notes=notes)
 
 
 def _settings(config: Any) -> tuple[Path, int, normalize.Normalizer]:
@@ -137,60 +242,31 @@ def _settings(config: Any) -> tuple[Path, int, normalize.Normalizer]:
     return root, int(num_classes), normalize.of_config(config)
 
 
-def _files_by_name(folder: Path) -> dict[str, Path]:
+def _read(pair: FilePair, options: FileOptions) -> _Stored | InputError:
+    """Reads a pair as stored."""
     try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise InputError(
-            f"{folder}: {error.strerror}; expected a folder of {ENDINGS}"
-        ) from error
-    found: dict[str, Path] = {}
-    for path in entries:
-        hidden = path.name.startswith(".")
-        if hidden or path.suffix.lower() not in SUFFIXES or path.is_dir():
-            continue
-        # macOS stores decomposed letters: one name, one id, on every system.
-        name = unicodedata.normalize("NFC", path.stem)
-        if name in found:
+        image = collect.read_image(pair.image, options)
+        if pair.label is None:
+            return _Stored(image, None, None)
+        values = label_files.read_values(pair.label, options=options)
+        if image.shape[:2] != values.shape[:2]:
             raise InputError(
-                f"{folder}: {found[name].name} and {path.name} have the same name;"
-                " expected one file per name"
+                f"{pair.label.where}: {_size(values)} (height x width); expected"
+                f" {_size(image)}, the size of its image {pair.image.where}"
             )
-        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
-            raise InputError(
-                f"{folder}: file name {path.name!a}; expected printable letters"
-            )
-        found[name] = path
-    if not found:
-        others = f" among {some([p.name for p in entries])}" if entries else ""
-        raise InputError(f"{folder}: no file of {ENDINGS}{others}")
-    return found
+        return _Stored(image, values, label_encoding.survey(values, options=options))
+    except InputError as error:
+        return error
 
 
-def _read_all(pairs: Sequence[FilePair], num_classes: int) -> list[Example]:
+def _read_all(pairs: Sequence[FilePair], options: FileOptions) -> list[_Stored]:
     """Reads all pairs; the first error also says how many others there are."""
-
-    def read(pair: FilePair) -> Example | InputError:
-        try:
-            image, label = (
-                image_files.read_image(pair.image),
-                image_files.read_label(pair.label, num_classes),
-            )
-            if image.shape[:2] != label.shape:
-                raise InputError(
-                    f"{pair.label}: {_size(label)} (height x width); expected"
-                    f" {_size(image)}, the size of its image {pair.image.name}"
-                )
-        except InputError as error:
-            return error
-        return image, label
-
-    examples, errors = [], []
+    read, errors = [], []
     quiet = len(pairs) <= PROGRESS_FROM or not sys.stderr.isatty()
     workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         for result in tqdm(
-            pool.map(read, pairs),
+            pool.map(functools.partial(_read, options=options), pairs),
             desc="reading images",
             total=len(pairs),
             unit="pair",
@@ -200,25 +276,65 @@ def _read_all(pairs: Sequence[FilePair], num_classes: int) -> list[Example]:
             if isinstance(result, InputError):
                 errors.append(result)
             else:
-                examples.append(result)
+                read.append(result)
     if errors:
         more = len(errors) - 1
-        noun = "file" if more == 1 else "files"
-        raise InputError(f"{errors[0]}" + (f" (and {more} more {noun})" * bool(more)))
-    return examples
-
-
-def _check_one_foreground(
-    pairs: Sequence[FilePair], labels: Sequence[np.ndarray]
-) -> None:
-    """Refuses 255 in one file and 1 in another: 255 could be foreground or void."""
-    with_one = [p.label for p, label in zip(pairs, labels, strict=True) if 1 in label]
-    with_255 = [p.label for p, label in zip(pairs, labels, strict=True) if 255 in label]
-    if with_one and with_255:
         raise InputError(
-            f"{with_255[0]}: foreground 255, but 1 in {with_one[0]}; expected the same"
-            f" in all labels ({len(with_255)} have 255, {len(with_one)} have 1)"
+            f"{errors[0]}" + (f" (and {count(more, 'more file')})" * bool(more))
         )
+    return read
+
+
+def _decoded(
+    pair: FilePair, stored: _Stored, encoding: label_encoding.Encoding | None
+) -> Example:
+    if pair.label is None or stored.values is None or encoding is None:
+        return stored.image, np.full(stored.image.shape[:2], VOID, np.uint8)
+    where = pair.label.where
+    return stored.image, label_encoding.decode(stored.values, encoding, where=where)
+
+
+def common_channels(images: Iterable[tuple[str, int]]) -> int:
+    """Returns the number of channels that all images of a data set get.
+
+    Args:
+      images: Name and number of channels of each image.
+
+    Returns:
+      The number; 3 if some images are grey and the others have three channels.
+
+    Raises:
+      InputError: If images have different numbers of channels otherwise; names two.
+    """
+    first: dict[int, str] = {}
+    for where, channels in images:
+        first.setdefault(channels, where)
+    numbers = sorted(first)
+    if numbers in ([1, 3], numbers[:1]):
+        return numbers[-1]
+    few, many = numbers[0], numbers[-1]
+    raise InputError(
+        f"{first[few]}: {count(few, 'channel')}, but {first[many]} has {many}; expected"
+        " the same number in all images, or a choice, such as `channels=0`"
+    )
+
+
+def channel_names(
+    item: Item, options: FileOptions, channels: int
+) -> tuple[str, ...] | None:
+    """Returns the names of the channels that were taken of an image, or None.
+
+    Args:
+      item: The image.
+      options: Channels that were taken.
+      channels: Their number.
+    """
+    if item.path is None:
+        return None
+    names = image_files.channel_names(item.path, page=item.page)
+    if names and options.channels is not None:
+        names = tuple(c if isinstance(c, str) else names[c] for c in options.channels)
+    return names if names and len(names) == channels else None
 
 
 def _size(array: np.ndarray) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from metaseg.data import normalize
+from metaseg.data import file_options, normalize
 from metaseg.data.dataset import SPLITS, VOID, Dataset, Shape, Split, example_ids
 from metaseg.errors import InputError
 
@@ -146,12 +146,14 @@ def load(config: Any) -> Dataset:
     splits = {s: _split(path, s, facts["splits"][s], shape, normalizer) for s in SPLITS}
     per_example = height * width * (4 * shape[2] + 1)
     fits = per_example * len(sizes) <= 1e9 * config.memory_gb
-    names = facts["class_names"]
+    names, channels = facts["class_names"], facts.get("channel_names")
     return Dataset(
         name="/".join(path.parts[-3:-1]),
         **({s: _in_memory(x) for s, x in splits.items()} if fits else splits),
         num_classes=facts["num_classes"],
         class_names=tuple(names) if names else None,
+        channel_names=tuple(channels) if channels else None,
+        files=file_options.build(channels=facts.get("files", {}).get("channels")),
     )
 
 
@@ -179,9 +181,12 @@ def _path(config: Any) -> Path:
 def _metadata(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads((path / "metadata.json").read_text(encoding="utf-8"))
-        for split in SPLITS:
-            if not facts["splits"][split]["names"]:
-                raise InputError(f"{path}: split {split} has no example")
+        if not all(
+            facts["splits"][split].keys() >= {"names", "sizes"} for split in SPLITS
+        ):
+            raise KeyError("splits")
+        if not facts["splits"]["train"]["names"]:
+            raise InputError(f"{path}: split train has no example")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected a data set that prepare wrote "

@@ -37,6 +37,7 @@ def check(config: ConfigDict, data: Dataset | None = None) -> None:
     with prefixed("config."):
         if data is None:
             sources.check(config.data)
+            sources.check_files(config)
         _check_numbers(config)
         _check_steps(config)
 
@@ -208,6 +209,8 @@ def _check_igtt_section(c: ConfigDict) -> None:
 def _check_igtt_data(config: ConfigDict, data: Dataset | None) -> None:
     if data is None and config.data.name != sources.IMAGES:
         sources.check(config.data)
+    if data is None:
+        sources.check_files(config)
     if config.data.name == sources.IMAGES and config.igtt.labels != "none":
         raise InputError(
             f"igtt.labels: got '{config.igtt.labels}', but images alone have no "

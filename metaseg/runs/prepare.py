@@ -1,13 +1,18 @@
 """Preparation of a data set: its pairs checked, split and written as shards."""
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Unpack
 
+from metaseg.data import file_options
+from metaseg.data.file_options import FileKeywords
 from metaseg.data.importers import summary
 from metaseg.data.importers.importing import ImportRequest, Prepared
 from metaseg.data.importers.importing import prepare as import_data_set
 from metaseg.data.importers.pairs import ImportOptions
+from metaseg.errors import escaped
 
 __all__ = ["describe", "prepare"]
 
@@ -33,12 +38,10 @@ def prepare(
     name: str | None = None,
     shares: Sequence[float] | None = None,
     seed: int | None = None,
-    page: int | None = None,
-    channel: int | None = None,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
-    values: Mapping[int, int] | None = None,
     features: Mapping[str, str] | None = None,
+    **files: Unpack[FileKeywords],
 ) -> Prepared:
     """Imports a data set, unless its files have been imported and have not changed.
 
@@ -52,14 +55,13 @@ def prepare(
       workers: Number of processes that read files; 0 reads in this one.
       skip_bad: Whether bad files are left out instead of stopping the import.
       name: "folder": name of the data set; by default that of the folder.
-      shares: "folder", "dsb2018": shares of the train, val and test split.
+      shares: "folder", "dsb2018": shares of the train, val and test split; 0 leaves a
+        split empty, but not train.
       seed: Seed of the draw of splits.
-      page: The one page to take of files with many, from 0; by default all of them.
-      channel: The one channel of images to take, from 0.
       num_classes: Number of classes; by default one more than the highest class id.
       class_names: Names of the classes.
-      values: Class id of each stored value of a label map; 255 is void.
       features: "tfds": names of the features "image" and "label".
+      **files: How image and label files are read: fields of `FileOptions`.
 
     Returns:
       Where the data set is and what it holds.
@@ -80,12 +82,10 @@ def prepare(
             name=name,
             shares=None if shares is None else tuple(shares),
             seed=seed,
-            page=page,
-            channel=channel,
             num_classes=num_classes,
             class_names=None if class_names is None else tuple(class_names),
-            values=values,
             features=features,
+            files=file_options.build(**files),
         ),
     )
     return import_data_set(request, _colours)
@@ -109,17 +109,19 @@ def describe(prepared: Prepared, data_dir: str | os.PathLike[str]) -> str:
         )
     lines += summary.lines(prepared.summary)
     name = "/".join(prepared.path.parts[-3:-1])
-    command = f"metaseg train --config={_CONFIGS.get(name, 'default')}"
-    command += f" --config.data.dir={data_dir}"
+    words = ["metaseg", "train", f"--config={_CONFIGS.get(name, 'default')}"]
+    words.append(f"--config.data.dir={os.fspath(data_dir)}")
     if name not in _CONFIGS:
-        command += (
-            f" --config.data.name=prepared --config.data.dataset={name}"
-            f" --config.data.num_classes={len(prepared.summary['classes'])}"
-        )
+        words += [
+            "--config.data.name=prepared",
+            f"--config.data.dataset={name}",
+            f"--config.data.num_classes={len(prepared.summary['classes'])}",
+        ]
+    command = escaped(shlex.join(words))
     lines += [
         "",
-        f"data set: {prepared.path}",
-        f"pictures: {prepared.path / 'contact_sheet.png'}",
+        f"data set: {escaped(str(prepared.path))}",
+        f"pictures: {escaped(str(prepared.path / 'contact_sheet.png'))}",
         f"train on it: {command}",
     ]
     return "\n".join(lines)

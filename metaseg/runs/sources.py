@@ -8,14 +8,24 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from metaseg import registry
-from metaseg.data import collect, folder, normalize, prepared, synthetic
+from metaseg.data import (
+    collect,
+    file_options,
+    folder,
+    label_encoding,
+    normalize,
+    prepared,
+    synthetic,
+)
 from metaseg.data.dataset import VOID, Dataset, stack_examples
-from metaseg.errors import InputError, prefixed
+from metaseg.data.file_options import FileOptions
+from metaseg.errors import InputError, count, escaped, prefixed
 
 __all__ = [
     "IMAGES",
     "SOURCES",
     "check",
+    "check_files",
     "check_window",
     "load",
     "load_images",
@@ -25,24 +35,40 @@ __all__ = [
 IMAGES = "images"  # config.data.name of a folder of images without labels, for iGTT
 
 
-def _load_folder(config: Any) -> Dataset:
-    """Loads a prepared data set if there is one in the folder, else a tree of files."""
-    if (
-        config.dir
-        and config.dataset
-        and prepared.find(Path(config.dir), config.dataset)
-    ):
-        return prepared.load(config)
-    return folder.load(config)
+FOLDER = "folder"
 
 
 # A source takes `config.data` and returns a data set. A plug-in is given in a config by
 # its "package.module:name".
 SOURCES: dict[str, Callable[[Any], Dataset]] = {
-    "folder": _load_folder,
+    FOLDER: folder.load,
     "prepared": prepared.load,
     **dict.fromkeys(synthetic.FAMILIES, synthetic.load),
 }
+
+
+def check_files(config: ConfigDict) -> None:
+    """Checks `config.files` before anything is read.
+
+    Args:
+      config: Settings of a run.
+
+    Raises:
+      InputError: If a field is wrong, or the source has no files of its own.
+    """
+    with prefixed("files.", *FileOptions._fields):
+        options = file_options.of_config(config.files)
+        label_encoding.check(options)
+    given = file_options.changed(options)
+    name = config.data.name
+    if given and name in SOURCES and name != FOLDER:
+        why = (
+            "`metaseg prepare` takes them" if name == "prepared" else "it has no files"
+        )
+        field = next(iter(given))
+        raise InputError(
+            f"files.{field}: got {given[field]!r} for '{name}', expected nothing: {why}"
+        )
 
 
 def check(config: ConfigDict) -> None:
@@ -83,8 +109,19 @@ def load(config: ConfigDict) -> Dataset:
       InputError: If a field or a file is wrong.
     """
     source = registry.lookup(config.data.name, SOURCES, field="config.data.name")
-    with prefixed("config.", "data"):
-        data = source(config.data)
+    c = config.data
+    options = file_options.of_config(config.files)
+    with (
+        prefixed("config.", "data"),
+        prefixed("config.files.", *FileOptions._fields),
+        prefixed("config.data.", "num_classes"),
+    ):
+        if c.name != FOLDER:
+            data = source(c)
+        elif c.dir and c.dataset and prepared.find(Path(c.dir), c.dataset):
+            data = prepared.load(c)  # what prepare made of a folder
+        else:
+            data = folder.load(c, options)
     if not isinstance(data, Dataset):
         raise InputError(
             f"config.data.name: got {config.data.name!r}, which returned a "
@@ -114,15 +151,28 @@ def load_images(config: ConfigDict, exclude: Path | None = None) -> Dataset:
         )
     with prefixed("config."):
         normalizer = normalize.of_config(c)
-    items = collect.find(c.dir, field="config.data.dir", exclude=exclude)
-    loaded = list(collect.stream(items, None))
-    bad = [one.error for one in loaded if one.error]
-    if bad:
-        more = len(bad) - 1
-        others = f" (and {more} more file{'s' * (more > 1)})" * bool(more)
-        raise InputError(bad[0] + others)
-    read = [one.content for one in loaded if one.content is not None]
-    size = np.max([image.shape for image in read], axis=0).tolist()
+    options = file_options.of_config(config.files)
+    notes: list[str] = []
+    with prefixed("config.files.", *FileOptions._fields):
+        items = collect.find(
+            c.dir,
+            field="config.data.dir",
+            exclude=exclude,
+            options=options,
+            say=notes.append,
+        )
+        loaded = list(collect.stream(items, options))
+        bad = [one.error for one in loaded if one.error]
+        if bad:
+            more = len(bad) - 1
+            others = f" (and {count(more, 'more file')})" * bool(more)
+            raise InputError(bad[0] + others)
+        read = [one.content for one in loaded if one.content is not None]
+        channels = folder.common_channels(
+            (item.where, image.shape[-1])
+            for item, image in zip(items, read, strict=True)
+        )
+    size = np.max([image.shape[:2] for image in read], axis=0).tolist() + [channels]
     gigabytes = len(read) * size[0] * size[1] * (4 * size[2] + 1) / 1e9
     if gigabytes > c.memory_gb:
         raise InputError(
@@ -132,8 +182,16 @@ def load_images(config: ConfigDict, exclude: Path | None = None) -> Dataset:
     names = [item.name for item in items]
     void = [(image, np.full(image.shape[:2], VOID, np.uint8)) for image in read]
     every = stack_examples("train", names, void, size=size, normalizer=normalizer)
-    name = Path(c.dir).expanduser().resolve().name
-    return Dataset(name, every, every.take(np.arange(0)), every, num_classes=2)
+    return Dataset(
+        escaped(Path(c.dir).expanduser().resolve().name),
+        train=every,
+        val=every.take(np.arange(0)),
+        test=every,
+        num_classes=2,
+        channel_names=folder.channel_names(items[0], options, channels),
+        files=options,
+        notes=tuple(notes),
+    )
 
 
 def check_window(config: ConfigDict, data: Dataset) -> None:

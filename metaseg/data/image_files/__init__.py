@@ -7,7 +7,6 @@ Host-side NumPy; imports no jax.
 """
 
 from metaseg.data.image_files.arrays import is_stack
-from metaseg.data.image_files.finding import walk
 from metaseg.data.image_files.reading import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
@@ -39,5 +38,4 @@ __all__ = [
     "read_label_values",
     "some",
     "unsupported",
-    "walk",
 ]

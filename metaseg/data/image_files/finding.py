@@ -14,7 +14,7 @@ from typing import NamedTuple
 from metaseg.data.file_options import DEFAULT, FileOptions
 from metaseg.data.image_files import reading
 from metaseg.data.image_files.samples import shown, some
-from metaseg.errors import InputError, escaped
+from metaseg.errors import InputError, count, escaped
 
 __all__ = [
     "KNOWN_SUFFIXES",
@@ -22,14 +22,17 @@ __all__ = [
     "Listing",
     "NamedFiles",
     "describe_left_out",
+    "describe_suffix",
     "hint",
     "images_of",
+    "known_files",
     "labels_of",
     "listing",
     "name_of",
     "page_names",
     "pair",
     "same_names",
+    "split_folders",
 ]
 
 # What annotation tools put between the name of an image and the ending of its label.
@@ -121,9 +124,11 @@ def listing(root: Path, *, exclude: Path | None = None) -> Listing:
       InputError: If the folder, or one below it, cannot be listed.
     """
     root = Path(root)
-    excluded = None if exclude is None else exclude.resolve()
     found: list[Path] = []
     left_out: collections.Counter[str] = collections.Counter()
+    excluded = None if exclude is None else exclude.resolve()
+    if excluded is not None and root.resolve().is_relative_to(excluded):
+        return Listing(root, (), left_out)
     entered = set()
     waiting = collections.deque([root])
     while waiting:
@@ -158,6 +163,25 @@ def listing(root: Path, *, exclude: Path | None = None) -> Listing:
     return Listing(root, tuple(files), left_out)
 
 
+def known_files(paths: Iterable[Path], root: Path) -> Listing:
+    """Tells which of some paths are files that may hold images or label maps.
+
+    Args:
+      paths: Files and folders; folders are not counted.
+      root: Folder that names start from.
+    """
+    found = []
+    left_out: collections.Counter[str] = collections.Counter()
+    for path in paths:
+        if path.is_file():
+            reason = _other(path)
+            if reason is None:
+                found.append(path)
+            else:
+                left_out[reason] += 1
+    return Listing(root, tuple(found), left_out)
+
+
 def _other(path: Path) -> str | None:
     """Returns None for a file that may be read, else its ending."""
     name = path.name.lower()
@@ -189,16 +213,24 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
     if endings:
         names = [ending or "no ending" for ending in endings]
         total = sum(left_out[ending] for ending in endings)
-        parts.append(f"{_files(total)} of other endings ({some(names, 8)})")
+        parts.append(f"{count(total, 'file')} of other endings ({some(names, 8)})")
     for reason in sorted(left_out.keys() - set(endings)):
         told = _UNSUPPORTED.get(reason)
         what = f"ending in {reason} ({told})" if told else reason
-        parts.append(f"{_files(left_out[reason])} {what}")
+        parts.append(f"{count(left_out[reason], 'file')} {what}")
     return f"left out: {', '.join(parts)}" if parts else ""
 
 
-def _files(count: int) -> str:
-    return f"{count} file{'s' * (count != 1)}"
+def describe_suffix(suffix: str, field: str = "labels") -> str:
+    """Returns a line about the known suffix of names; "" if there is none.
+
+    Args:
+      suffix: As in `NamedFiles`.
+      field: What the line names.
+    """
+    if not suffix:
+        return ""
+    return f"{field}: names of label maps end with {suffix} (`label_suffix={suffix}`)"
 
 
 def name_of(path: Path, root: Path) -> str:
@@ -330,7 +362,9 @@ def _shared_suffix(names: Collection[str]) -> str:
     return ""
 
 
-def pair(images: Path, labels: Path, *, options: FileOptions = DEFAULT) -> FilePairs:
+def pair(
+    images: Path, labels: Path | None, *, options: FileOptions = DEFAULT
+) -> FilePairs:
     """Pairs the images and label maps of two folders, or of one, by their names.
 
     Names of label maps may end with a suffix that those of images lack, see
@@ -338,7 +372,8 @@ def pair(images: Path, labels: Path, *, options: FileOptions = DEFAULT) -> FileP
 
     Args:
       images: Folder of images; its sub-folders are searched too.
-      labels: Folder of label maps in the same sub-folders, or the same folder.
+      labels: Folder of label maps in the same sub-folders, or the same folder; None if
+        there are none.
       options: Suffixes that the user gave.
 
     Returns:
@@ -354,6 +389,8 @@ def pair(images: Path, labels: Path, *, options: FileOptions = DEFAULT) -> FileP
         taken = {path for paths in image_files.files.values() for path in paths}
         rest = tuple(path for path in found.files if path not in taken)
         found = found._replace(files=rest)
+    elif labels is None:
+        found = Listing(images, (), collections.Counter())
     else:
         found = listing(labels)
     label_files = labels_of(found, image_files.files, options=options)
@@ -362,7 +399,7 @@ def pair(images: Path, labels: Path, *, options: FileOptions = DEFAULT) -> FileP
         left_out = left_out + image_files.left_out
     problems = [
         *same_names(image_files.files, images),
-        *same_names(label_files.files, labels),
+        *same_names(label_files.files, found.root),
     ]
     image_of = {name: paths[0] for name, paths in image_files.files.items()}
     label_of = {name: paths[0] for name, paths in label_files.files.items()}
@@ -375,6 +412,22 @@ def pair(images: Path, labels: Path, *, options: FileOptions = DEFAULT) -> FileP
         label_files.suffix,
         left_out,
     )
+
+
+def split_folders(folder: Path) -> tuple[Path, Path | None]:
+    """Returns the folders of images and of label maps of a split.
+
+    Args:
+      folder: Folder of the split.
+
+    Returns:
+      `images` and `labels` in it, with None for `labels` if it is missing. If both are
+      missing, the folder itself twice.
+    """
+    images, labels = folder / "images", folder / "labels"
+    if images.is_dir() or labels.is_dir():
+        return images, labels if labels.is_dir() else None
+    return folder, folder
 
 
 def same_names(files: Mapping[str, Sequence[Path]], root: Path) -> list[str]:
@@ -440,5 +493,5 @@ def page_names(path: Path) -> list[str]:
         if plain and len(set(arrays)) == len(arrays):
             return arrays
         return [str(page) for page in range(len(arrays))]
-    count = reading.count_pages(path) if ending in _PAGED else 1
-    return [str(page) for page in range(count)]
+    pages = reading.count_pages(path) if ending in _PAGED else 1
+    return [str(page) for page in range(pages)]

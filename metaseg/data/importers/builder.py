@@ -94,7 +94,7 @@ class Builder(
             )
         plan = self._content.plan
         shape = (None, None, plan.channels)
-        if plan.dtype == "uint8":
+        if plan.is_png:
             image = tfds.features.Image(shape=shape, encoding_format="png")
         else:  # which TFDS decodes without further packages, as it would not 16-bit PNG
             image = tfds.features.Tensor(
@@ -126,6 +126,7 @@ class Builder(
                 for part in _shards(stored)
             ]
             for split, stored in self._content.splits.items()
+            if stored  # TFDS knows no empty split; metadata.json does
         }
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[Any]:
@@ -167,7 +168,7 @@ class Builder(
             yield (
                 i,
                 {
-                    "image": image if plan.dtype == "uint8" else packed,
+                    "image": image if plan.is_png else packed,
                     "label": label,
                     "name": one.record.name,
                 },

@@ -33,7 +33,7 @@ class Camvid(Builder):
     @classmethod
     def find(cls, root: Path, config: str, options: ImportOptions) -> Found:
         """See `Builder.find`."""
-        items, problems = pairs.join(
+        found = pairs.join(
             pairs.match(
                 pairs.folder(root / split, cls.TREE),
                 pairs.folder(root / f"{split}annot", cls.TREE),
@@ -41,11 +41,11 @@ class Camvid(Builder):
             )
             for split in SPLITS
         )
+        values = {**{i: i for i in range(len(CLASSES))}, len(CLASSES): VOID}
         return Found(
-            items,
+            found.items,
             pairs.read_pair,
-            problems,
-            table={**{i: i for i in range(len(CLASSES))}, len(CLASSES): VOID},
-            num_classes=len(CLASSES),
-            class_names=CLASSES,
+            found.problems,
+            found.notes,
+            **pairs.told(values, CLASSES),
         )

@@ -55,7 +55,15 @@ class Catalog(Builder):
 
     name = "tfds"
     TREE = "NAME/VERSION/ or NAME/CONFIG/VERSION/, as TFDS writes them"
-    TAKES = ("seed", "num_classes", "class_names", "values", "features")
+    TAKES = (
+        "seed",
+        "num_classes",
+        "class_names",
+        "features",
+        "label_values",
+        "label_threshold",
+        "instances",
+    )
 
     @classmethod
     def find(cls, root: Path, config: str, options: ImportOptions) -> Found:
@@ -64,7 +72,7 @@ class Catalog(Builder):
         counts, names = _contents(home, config)
         known = KNOWN.get(config)
         if known:
-            options = ImportOptions(**{**known._asdict(), **_given(options)})
+            options = _with(known, options)
         features = _features(options, names)
         splits = _splits(counts, home)
         files = {s: tuple(sorted(home.glob(f"*-{s}.array_record*"))) for s in counts}
@@ -92,8 +100,14 @@ def _with_validation(items: list[ImportItem], seed: int) -> list[ImportItem]:
     return [item._replace(split="val") if item.name in val else item for item in items]
 
 
-def _given(options: ImportOptions) -> dict[str, Any]:
-    return {k: v for k, v in options._asdict().items() if v is not None}
+def _with(known: Known, options: ImportOptions) -> ImportOptions:
+    """Fills in what the user left open."""
+    values = options.files.label_values or known.values
+    return options._replace(
+        features=options.features or known.features,
+        class_names=options.class_names or known.class_names,
+        files=options.files._replace(label_values=values),
+    )
 
 
 def _home(root: Path, name: str) -> Path:
@@ -195,10 +209,10 @@ def read_record(item: ImportItem, home: Path, image: str, label: str) -> ImportE
             f"{where}: {label} is {values.dtype} of shape {values.shape}; expected"
             " integers [H, W] or [H, W, 1]"
         )
-    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3):
+    if pixels.ndim != 3:
         raise InputError(
             f"{where}: {image} is {pixels.dtype} of shape {pixels.shape}; expected"
-            " [H, W, 1] or [H, W, 3]"
+            " [H, W, C]"
         )
     return ImportExample(pixels, values)
 

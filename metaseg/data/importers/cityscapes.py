@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from metaseg.data.file_options import FileOptions
 from metaseg.data.importers import pairs
 from metaseg.data.importers.builder import Builder, Config
 from metaseg.data.importers.pairs import VOID, Found, ImportItem, ImportOptions
@@ -71,9 +72,8 @@ class Cityscapes(Builder):
             items,
             pairs.read_pair,
             [*train.problems, *test.problems],
-            table=TABLE,
-            num_classes=len(CLASSES),
-            class_names=tuple(CLASSES.values()),
+            [*train.notes, *test.notes],
+            **pairs.told(TABLE, tuple(CLASSES.values())),
         )
 
     @classmethod
@@ -81,8 +81,8 @@ class Cityscapes(Builder):
         return pairs.match(
             pairs.folder(root / "leftImg8bit" / split, cls.TREE),
             pairs.folder(root / "gtFine" / split, cls.TREE),
-            image_ending="_leftImg8bit",
-            label_ending="_gtFine_labelIds",
+            split,
+            FileOptions(image_suffix="_leftImg8bit", label_suffix="_gtFine_labelIds"),
         )
 
 

@@ -49,9 +49,7 @@ class Dsb2018(Builder):
             items,
             read_masks,
             problems,
-            table={0: 0, 1: 1},
-            num_classes=2,
-            class_names=("background", "nucleus"),
+            **pairs.told({0: 0, 1: 1}, ("background", "nucleus")),
             keep="" if config == "all" else config,
         )
 

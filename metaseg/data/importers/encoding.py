@@ -14,8 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from metaseg.data import label_encoding
+from metaseg.data.file_options import FileOptions
+from metaseg.data.folder import common_channels
 from metaseg.data.importers.pairs import VOID, Found, ImportExample
-from metaseg.errors import InputError
+from metaseg.data.label_encoding import Encoding, Survey
+from metaseg.errors import InputError, escaped
 
 __all__ = [
     "ExampleRecord",
@@ -25,12 +29,10 @@ __all__ = [
     "decode_label",
     "encode_image",
     "encode_label",
+    "guess_plan",
     "make_plan",
-    "same_bytes",
-    "unmapped",
 ]
 
-_MOST_VALUES = 300  # of one label file; a file with more holds no class ids
 # Chunks of a PNG that change no pixel; a file with others is encoded again.
 _HARMLESS = (b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME")
 _GREY, _RGB = 0, 2  # colour types of a PNG
@@ -40,16 +42,33 @@ class StoragePlan(NamedTuple):
     """How the examples of a data set are stored.
 
     Attributes:
-      channels: 1 or 3.
+      channels: of the images.
       dtype: "uint8", "uint16" or "float32".
-      table: class id of each stored value.
-      num_classes: K.
+      encoding: how class ids are stored in the labels; None while it is not known.
     """
 
     channels: int
     dtype: str
-    table: Mapping[int, int]
-    num_classes: int
+    encoding: Encoding | None
+
+    @property
+    def is_png(self) -> bool:
+        """Whether images are stored as PNG; otherwise as zlib of their samples."""
+        return self.dtype == "uint8" and self.channels in (1, 3)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return 2 if self.encoding is None else self.encoding.num_classes
+
+    def key(self) -> str:
+        """Returns text that is equal for plans that store an example alike."""
+        encoding = self.encoding
+        if encoding is not None and encoding.kind == "ids":  # whatever their number
+            encoding = Encoding("ids", 0)
+        elif encoding is not None:
+            encoding = encoding._replace(text="")
+        return repr((self.channels, self.dtype, encoding))
 
 
 class ExampleRecord(NamedTuple):
@@ -61,11 +80,14 @@ class ExampleRecord(NamedTuple):
       group: what is drawn into one split together: the image file.
       error: one line that says why it cannot be used, or "".
       size: height and width.
-      channels: 1 or 3.
+      channels: of the image.
       dtype: of the file, widened to one that is stored.
       kind: as the example's.
       overlap: as the example's.
-      values: pixels of each stored value of the label.
+      where: the label map, for messages.
+      survey: what the label map holds; None without one, or if that is not asked for.
+      pixels: pixels of each class id, void too.
+      problem: why the label was not encoded, or "".
       offset: where its bytes start in the file of its chunk.
       image: bytes of the image, 0 if the plan had no way to store it.
       label: bytes of the label, which follow; 0 likewise.
@@ -80,14 +102,20 @@ class ExampleRecord(NamedTuple):
     dtype: str = ""
     kind: str = ""
     overlap: int = 0
-    values: Mapping[int, int] = {}
+    where: str = ""
+    survey: Survey | None = None
+    pixels: Mapping[int, int] = {}
+    problem: str = ""
     offset: int = 0
     image: int = 0
     label: int = 0
 
 
 def check(
-    blank: ExampleRecord, example: ImportExample, files: Sequence[Path]
+    blank: ExampleRecord,
+    example: ImportExample,
+    files: Sequence[Path],
+    options: FileOptions | None,
 ) -> ExampleRecord:
     """Checks an example and records what it is.
 
@@ -95,44 +123,33 @@ def check(
       blank: Record of the example, to be completed.
       example: Image and label map.
       files: Their files, the label last.
+      options: How the label map is read; None: its encoding is known.
 
     Returns:
       The completed record.
 
     Raises:
-      InputError: if image and label do not fit together, or the label has so many
-        values that it is none.
+      InputError: if image and label do not fit together.
     """
     image, label = example.image, example.label
-    where = files[-1]
-    if image.shape[:2] != label.shape:
+    if label is not None and image.shape[:2] != label.shape[:2]:
         got, expected = (f"{a.shape[0]} x {a.shape[1]}" for a in (label, image))
         raise InputError(
-            f"{where}: {got} (height x width); expected {expected}, the size of its"
+            f"{files[-1]}: {got} (height x width); expected {expected}, the size of its"
             f" image {files[0].name}"
         )
-    values = _value_counts(label)
-    if len(values) > _MOST_VALUES:
-        raise InputError(
-            f"{where}: {len(values)} different values; expected at most 255 class ids"
-        )
-    height, width = label.shape
+    survey = None
+    if label is not None and options is not None:
+        survey = label_encoding.survey(label, options=options)
     return blank._replace(
-        size=(height, width),
+        size=image.shape[:2],
         channels=image.shape[-1],
         dtype=_stored_dtype([image.dtype.name]),
         kind=example.kind,
         overlap=example.overlap,
-        values=values,
+        where=escaped(str(files[-1])),
+        survey=survey,
     )
-
-
-def _value_counts(label: np.ndarray) -> dict[int, int]:
-    if label.dtype == np.uint8:
-        counts = np.bincount(label.ravel(), minlength=256)
-        return {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
-    values, counts = np.unique(label, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def _stored_dtype(names: Iterable[str]) -> str:
@@ -152,62 +169,36 @@ def make_plan(records: Collection[ExampleRecord], found: Found) -> StoragePlan:
 
     Returns:
       The form in which the examples are stored.
+
+    Raises:
+      InputError: If it is not clear how class ids are stored, or images have different
+        numbers of channels.
     """
     good = [r for r in records if not r.error]
-    table, num_classes = found.table, found.num_classes
-    if table is None:
-        values = set().union(*(r.values for r in good))
-        table, num_classes = _ids(values, num_classes)
-    return StoragePlan(
-        channels=max((r.channels for r in good), default=1),
-        dtype=_stored_dtype(r.dtype for r in good),
-        table=table,
-        num_classes=num_classes,
-    )
-
-
-def _ids(values: set[int], num_classes: int) -> tuple[dict[int, int], int]:
-    """What stored values mean where nobody said: ids, or masks of 0 and 255."""
-    if not num_classes:
-        highest = max((v for v in values if 0 <= v < VOID), default=0)
-        num_classes = max(2, highest + 1)
-    table = {v: v for v in range(num_classes)}
-    if num_classes > 2:
-        table[VOID] = VOID
-    elif 1 not in values:
-        table[VOID] = (
-            1  # beside 1 it could be foreground or void, so it remains unknown
+    encoding = found.encoding
+    surveys = [(r.where, r.survey) for r in good if r.survey is not None]
+    if encoding is None and surveys:
+        encoding = label_encoding.recognise(
+            surveys, options=found.options, num_classes=found.num_classes
         )
-    return table, num_classes
-
-
-def unmapped(record: ExampleRecord, plan: StoragePlan) -> dict[int, int]:
-    """Counts the pixels of an example whose value means no class.
-
-    Args:
-      record: Record of the example.
-      plan: Form of the data set.
-
-    Returns:
-      Number of pixels by value.
-    """
-    return {v: count for v, count in record.values.items() if v not in plan.table}
-
-
-def same_bytes(record: ExampleRecord, first: StoragePlan, second: StoragePlan) -> bool:
-    """Returns whether two plans store an example in the same way.
-
-    Args:
-      record: Record of the example.
-      first: One form of the data set.
-      second: The other form.
-
-    Returns:
-      True if the stored bytes are equal.
-    """
-    return (first.channels, first.dtype) == (second.channels, second.dtype) and all(
-        first.table.get(v) == second.table.get(v) for v in record.values
+    return StoragePlan(
+        channels=common_channels((r.group, r.channels) for r in good) if good else 1,
+        dtype=_stored_dtype(r.dtype for r in good),
+        encoding=encoding,
     )
+
+
+def guess_plan(records: Collection[ExampleRecord], found: Found) -> StoragePlan:
+    """Returns the plan of some of the examples, or any if they do not make one clear.
+
+    Args:
+      records: As for `make_plan`.
+      found: As for `make_plan`.
+    """
+    try:
+        return make_plan(records, found)
+    except InputError:  # with all examples it may be clear, or else is raised
+        return StoragePlan(1, "uint8", None)
 
 
 def encode_image(example: ImportExample, plan: StoragePlan) -> bytes:
@@ -224,47 +215,54 @@ def encode_image(example: ImportExample, plan: StoragePlan) -> bytes:
       Bytes; none if the image does not fit the form.
     """
     image = example.image
-    narrow = image.shape[-1] > plan.channels
-    if narrow or _stored_dtype([image.dtype.name, plan.dtype]) != plan.dtype:
+    few = image.shape[-1] not in (1, plan.channels)
+    if few or _stored_dtype([image.dtype.name, plan.dtype]) != plan.dtype:
         return b""
-    if example.image_file and image.shape[-1] == plan.channels:
-        colour = _GREY if plan.channels == 1 else _RGB
-        stored = plain_png(example.image_file, colour) if plan.dtype == "uint8" else b""
+    if example.image_file and image.shape[-1] == plan.channels and plan.is_png:
+        stored = plain_png(example.image_file, _GREY if plan.channels == 1 else _RGB)
         if stored:
             return stored
     image = np.broadcast_to(image, (*image.shape[:2], plan.channels))
     image = image.astype(plan.dtype)
-    if plan.dtype != "uint8":
+    if not plan.is_png:
         return zlib.compress(image.tobytes(), 1)
     return _png(image[..., 0] if plan.channels == 1 else image)
 
 
 def encode_label(
-    example: ImportExample, values: Mapping[int, int], table: Mapping[int, int]
-) -> bytes:
+    example: ImportExample, record: ExampleRecord, plan: StoragePlan
+) -> tuple[bytes, ExampleRecord]:
     """Encodes a label map as PNG of its class ids.
 
     Args:
       example: The example.
-      values: Number of pixels of each stored value.
-      table: Class id of each stored value.
+      record: Its record.
+      plan: Form of the data set.
 
     Returns:
-      Bytes; none if a value means no class.
+      Bytes; none if a value means no class. And the record with the pixels of each
+      class, or with the problem.
     """
-    if any(value not in table for value in values):
-        return b""
-    if example.label_file and all(table[value] == value for value in values):
-        stored = plain_png(example.label_file, _GREY)
+    if example.label is None:
+        ids = np.full(example.image.shape[:2], VOID, np.uint8)
+    elif plan.encoding is None:
+        return b"", record
+    else:
+        try:
+            ids = label_encoding.decode(
+                example.label, plan.encoding, where=record.where
+            )
+        except InputError as error:
+            return b"", record._replace(problem=str(error))
+    counts = np.bincount(ids.ravel(), minlength=256)
+    pixels = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
+    record = record._replace(pixels=pixels)
+    if example.label_file and example.label is not None:
+        same = example.label.dtype == np.uint8 and np.array_equal(ids, example.label)
+        stored = plain_png(example.label_file, _GREY) if same else b""
         if stored:
-            return stored
-    stored_values = sorted(values)
-    ids = np.array([table[value] for value in stored_values], np.uint8)
-    if example.label.dtype == np.uint8:
-        of_value = np.zeros(256, np.uint8)
-        of_value[stored_values] = ids
-        return _png(of_value[example.label])
-    return _png(ids[np.searchsorted(stored_values, example.label)])
+            return stored, record
+    return _png(ids), record
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -303,7 +301,7 @@ def decode_image(stored: bytes, size: tuple[int, int], plan: StoragePlan) -> np.
     Returns:
       The image `[H, W, C]`.
     """
-    if plan.dtype == "uint8":
+    if plan.is_png:
         pixels = np.asarray(Image.open(io.BytesIO(stored)))
     else:
         pixels = np.frombuffer(zlib.decompress(stored), plan.dtype)

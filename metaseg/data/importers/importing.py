@@ -21,15 +21,17 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from metaseg.data import collect, file_options, label_encoding
+from metaseg.data.folder import channel_names
 from metaseg.data.image_files import some
-from metaseg.data.importers import encoding, pairs, staging, summary
+from metaseg.data.importers import pairs, staging, summary
 from metaseg.data.importers.builder import Builder, Content, config_of, quiet
 from metaseg.data.importers.encoding import StoragePlan
 from metaseg.data.importers.metadata import FORMAT, read_metadata
 from metaseg.data.importers.pairs import SPLITS, Found, ImportOptions
 from metaseg.data.importers.sources import SOURCES
 from metaseg.data.importers.staging import Staged, Stamp, Stored
-from metaseg.errors import InputError
+from metaseg.errors import InputError, count, escaped
 
 __all__ = ["ImportRequest", "Prepared", "prepare"]
 
@@ -128,18 +130,20 @@ def _job(
         )
     builder = SOURCES[settings.source]
     options = settings.options
-    for name, value in options._asdict().items():
+    given = options._asdict() | file_options.changed(options.files) | {"files": None}
+    for name, value in given.items():
         if value is not None and name not in builder.TAKES:
             takes = ", ".join(builder.TAKES) or "none"
             raise InputError(
                 f"{name}: not for {settings.source}; expected only {takes}"
             )
     shares = options.shares or SHARES
-    if len(shares) != len(SPLITS) or min(shares) <= 0:
+    if len(shares) != len(SPLITS) or min(shares) < 0 or shares[0] == 0:
         raise InputError(
-            f"shares: got {', '.join(map(str, shares))}, expected three numbers above"
-            " 0, for train, val and test"
+            f"shares: got {', '.join(map(str, shares))}, expected three numbers for"
+            " train, val and test: above 0 for train, 0 for a split that stays empty"
         )
+    label_encoding.check(options.files)
     if settings.workers < 0:
         raise InputError(f"workers: got {settings.workers}, expected at least 0")
     config = _config(settings, builder)
@@ -188,7 +192,8 @@ def _fingerprint(
     """Returns a hash of everything that the prepared data set follows from."""
     chosen = (config, settings.options._replace(name=None), settings.skip_bad)
     key = hashlib.sha256(repr((FORMAT, settings.source, *chosen)).encode())
-    key.update(repr(found[3:]).encode())  # all but items, reader and problems
+    told = (found.encoding, found.num_classes, found.class_names, found.keep)
+    key.update(repr((told, found.options)).encode())
     for line in sorted(found.problems):
         key.update(repr(line).encode())
     for item in found.items:
@@ -257,7 +262,11 @@ def _import(job: _ImportJob, folder: Path) -> Mapping[str, Any]:
             content = Content(splits, staged.plan, metadata, progress)
             path = _build(job, content, built)
         kinds = Counter(s.record.kind for s in staged.stored if s.record.kind)
-        report = summary.summarise(metadata, splits, bad, {"kinds": kinds})
+        notes = [escaped(note) for note in found.notes]
+        if found.encoding is None and staged.plan.encoding is not None:
+            notes.append(f"labels: {staged.plan.encoding.describe()}")
+        more = {"kinds": kinds, "notes": notes}
+        report = summary.summarise(metadata, splits, bad, more)
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         (path / "summary.json").write_text(text, encoding="utf-8")
         summary.contact_sheet(
@@ -274,7 +283,7 @@ def _import(job: _ImportJob, folder: Path) -> Mapping[str, Any]:
 
 def _paged(found: Found) -> Found:
     """Makes an example of each page."""
-    paged = pairs.pages(found.items, found.page)
+    paged = pairs.pages(found.items, found.options.page)
     names = Counter((item.split, item.name) for item in paged.items)
     twice = [name for (_, name), count in names.items() if count > 1]
     if twice:
@@ -292,59 +301,33 @@ def _judge(
     """Returns the examples to keep, and a line for each bad one."""
     lines = list(found.problems)
     good = []
-    strange: Counter[int] = Counter()
-    expected = _spans(staged.plan.table)
     for one in staged.stored:
         record = one.record
-        if record.error:
-            lines.append(record.error)
-            continue
-        if found.keep not in ("", record.kind):
-            continue
-        wrong = encoding.unmapped(record, staged.plan)
-        strange.update(wrong)
-        if wrong:
-            lines.append(
-                f"{record.group}: the label of this image has {_counts(wrong)};"
-                f" expected {expected}"
-            )
-        else:
+        wanted = record.error or found.keep in ("", record.kind)
+        error = record.error or (record.problem if wanted else "")
+        if error:
+            lines.append(error)
+        elif wanted:
             good.append(one)
-    lines = [staging.one_line(line) for line in lines]
-    if strange:
-        values = f"label values that mean no class, over all files: {_counts(strange)}"
-        lines.append(f"{values}; expected {expected} (see values)")
+    lines = [escaped(line) for line in lines]
     listed = job.settings.data_dir / f"{job.label}-bad.txt"
     if not lines:
         listed.unlink(missing_ok=True)
         return good, lines
     listed.write_text("\n".join([*lines, ""]), encoding="utf-8")
     if not job.settings.skip_bad:
-        shown = lines if len(lines) <= SAID else [*lines[: SAID - 1], lines[-1]]
+        shown = (
+            lines
+            if len(lines) <= SAID
+            else [*lines[: SAID - 1], f"... {len(lines) - SAID + 1} more"]
+        )
         for line in shown:
             print(f"bad: {line}", file=sys.stderr)
         raise InputError(
-            f"path: {len(lines)} things are wrong, all listed in '{listed}';"
-            " skip_bad imports the rest"
+            f"path: {count(len(lines), 'file')} cannot be used, listed in '{listed}';"
+            " `skip_bad` leaves them out"
         )
     return good, lines
-
-
-def _counts(values: Mapping[int, int]) -> str:
-    """Lists values with their pixels, the most frequent first."""
-    ordered = sorted(values.items(), key=lambda x: (-x[1], x[0]))
-    return some([f"{v} ({n} pixels)" for v, n in ordered], 20)
-
-
-def _spans(values: Mapping[int, int]) -> str:
-    """Formats numbers as `0 to 10, 255`."""
-    spans: list[list[int]] = []
-    for value in sorted(values):
-        if spans and value == spans[-1][-1] + 1:
-            spans[-1][1:] = [value]
-        else:
-            spans.append([value])
-    return ", ".join(" to ".join(map(str, span)) for span in spans)
 
 
 def _split(good: Sequence[Stored], options: ImportOptions) -> dict[str, list[Stored]]:
@@ -357,11 +340,11 @@ def _split(good: Sequence[Stored], options: ImportOptions) -> dict[str, list[Sto
         drawn = pairs.draw(groups, shares, options.seed or 0)
         for split, indices in zip(SPLITS, drawn, strict=True):
             splits[split] += [loose[i] for i in indices]
-    empty = [split for split, own in splits.items() if not own]
-    if empty:
+    if not splits["train"]:
+        raise InputError("path: no good example for train; expected at least one")
+    if all(set(one.record.pixels) <= {pairs.VOID} for one in splits["train"]):
         raise InputError(
-            f"path: no good example for {' and '.join(empty)}; expected at least one"
-            " in each split"
+            "path: no label in the training split; expected label maps of its images"
         )
     return splits
 
@@ -381,10 +364,23 @@ def _metadata(
         "num_classes": plan.num_classes,
         "class_names": list(names) if names else None,
         "channels": plan.channels,
+        "channel_names": _channel_names(job, plan.channels),
+        "files": file_options.changed(job.found.options),
         "dtype": plan.dtype,
         "fingerprint": job.fingerprint,
         "splits": {split: summary.facts(own, plan) for split, own in splits.items()},
     }
+
+
+def _channel_names(job: _ImportJob, channels: int) -> list[str] | None:
+    """Names of the channels that were taken, as the first image has them."""
+    first = job.found.items[0]
+    try:
+        item = collect.pages(first.files[0], first.name, first.page)[0]
+        names = channel_names(item, job.found.options, channels)
+    except InputError:  # an archive of TFDS, or a bad file
+        return None
+    return list(names) if names else None
 
 
 def _build(job: _ImportJob, content: Content, built: Path) -> Path:

@@ -38,21 +38,20 @@ class Organelle(Builder):
         " NAME/{train,val,test}.txt, NAME one of er, mito, nuclei"
     )
     BUILDER_CONFIGS = tuple(Config(name=n, description=c) for n, c in CLASSES.items())
-    TAKES = ("page", "channel")
+    TAKES = ("channels", "page", "apply_orientation")
 
     @classmethod
     def find(cls, root: Path, config: str, options: ImportOptions) -> Found:
         """See `Builder.find`."""
         home = cls._home(pairs.folder(root, cls.TREE), config)
-        items, problems = pairs.join(cls._split(home, root, split) for split in SPLITS)
+        found = pairs.join(cls._split(home, root, split) for split in SPLITS)
         return Found(
-            items,
-            functools.partial(pairs.read_pair, channel=options.channel),
-            problems + _in_two_splits(items),
-            table=TABLE,
-            num_classes=2,
-            class_names=("background", CLASSES[config]),
-            page=options.page,
+            found.items,
+            functools.partial(pairs.read_pair, options=options.files),
+            [*found.problems, *_in_two_splits(found.items)],
+            found.notes,
+            **pairs.told(TABLE, ("background", CLASSES[config])),
+            options=options.files,
         )
 
     @classmethod

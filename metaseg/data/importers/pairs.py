@@ -4,18 +4,18 @@ Looks at names only; nothing is decoded here but the headers that count pages.
 """
 
 import itertools
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from metaseg.data import image_files
+from metaseg.data import image_files, label_encoding
 from metaseg.data.dataset import SPLITS, VOID
-from metaseg.data.file_options import FileOptions
-from metaseg.data.image_files import some
-from metaseg.errors import InputError
+from metaseg.data.file_options import DEFAULT, FileOptions
+from metaseg.data.image_files import finding, some
+from metaseg.data.label_encoding import Encoding
+from metaseg.errors import InputError, count, escaped
 
 __all__ = [
     "SPLITS",
@@ -25,7 +25,6 @@ __all__ = [
     "ImportItem",
     "ImportOptions",
     "Matched",
-    "by_name",
     "classes",
     "draw",
     "entries",
@@ -34,11 +33,8 @@ __all__ = [
     "match",
     "pages",
     "read_pair",
+    "told",
 ]
-
-# A JPEG label is found, so that the message gives the reason and not "missing".
-LABELS = (*image_files.LABEL_SUFFIXES, ".jpg", ".jpeg")
-PAGED = (".tif", ".tiff", ".npy", ".npz")
 
 
 class ImportOptions(NamedTuple):
@@ -48,23 +44,19 @@ class ImportOptions(NamedTuple):
       name: of the data set.
       shares: of train, val and test, where they are drawn.
       seed: of that draw.
-      page: the one page to take of files with many; None takes each as an example.
-      channel: the one channel of the images to take.
       num_classes: K, where the source does not fix it; None finds it.
       class_names: K names.
-      values: class id of each stored value of a label; 255 is void.
       features: names of the features `image` and `label` of a catalog's data set.
+      files: how the files are read.
     """
 
     name: str | None = None
     shares: tuple[float, ...] | None = None
     seed: int | None = None
-    page: int | None = None
-    channel: int | None = None
     num_classes: int | None = None
     class_names: tuple[str, ...] | None = None
-    values: Mapping[int, int] | None = None
     features: Mapping[str, str] | None = None
+    files: FileOptions = DEFAULT
 
 
 class ImportItem(NamedTuple):
@@ -73,7 +65,8 @@ class ImportItem(NamedTuple):
     Attributes:
       name: what it is called in its split.
       split: "train", "val", "test", or "" where the split is to be drawn.
-      files: image first, then label or masks; what is read and what is watched.
+      files: image first, then label or masks; what is read and what is watched. The
+        image alone has no label.
       page: of image and label, None for files that have one.
     """
 
@@ -87,8 +80,8 @@ class ImportExample(NamedTuple):
     """One example as stored.
 
     Attributes:
-      image: `[H, W, 1]` or `[H, W, 3]`.
-      label: integers `[H, W]`, the stored values.
+      image: `[H, W, C]`.
+      label: `[H, W]` or `[H, W, 3]`, the stored values; None: all void.
       image_file: holds `image` and nothing else, or None.
       label_file: holds `label` and nothing else, or None.
       kind: what images are filtered by, or "".
@@ -96,7 +89,7 @@ class ImportExample(NamedTuple):
     """
 
     image: np.ndarray
-    label: np.ndarray
+    label: np.ndarray | None
     image_file: Path | None = None
     label_file: Path | None = None
     kind: str = ""
@@ -110,21 +103,23 @@ class Found(NamedTuple):
       items: the examples; files of many pages are one item each until `pages`.
       read: reads one of them; travels to worker processes.
       problems: one line for each file that cannot be used.
-      table: class id of each stored value; None: the values are the ids, to be found.
+      notes: lines on what was found and left out.
+      encoding: how labels are stored; None: to be found.
       num_classes: K; 0: to be found.
       class_names: K names, or None.
       keep: the `kind` of the examples that are wanted; "" for all.
-      page: as in `ImportOptions`.
+      options: as in `ImportOptions.files`.
     """
 
     items: list[ImportItem]
     read: Callable[[ImportItem], ImportExample]
     problems: list[str]
-    table: Mapping[int, int] | None = None
+    notes: Sequence[str] = ()
+    encoding: Encoding | None = None
     num_classes: int = 0
     class_names: tuple[str, ...] | None = None
     keep: str = ""
-    page: int | None = None
+    options: FileOptions = DEFAULT
 
 
 class Matched(NamedTuple):
@@ -133,18 +128,20 @@ class Matched(NamedTuple):
     Attributes:
       items: Items of one split.
       problems: A line for each file that has no partner.
+      notes: Lines on what was found and left out.
     """
 
     items: list[ImportItem]
     problems: list[str]
+    notes: Sequence[str] = ()
 
 
-def read_pair(item: ImportItem, channel: int | None = None) -> ImportExample:
+def read_pair(item: ImportItem, options: FileOptions = DEFAULT) -> ImportExample:
     """Reads an image and its label map.
 
     Args:
-      item: ImportItem with two files, image and label map.
-      channel: Channel of the image to read; None: all.
+      item: ImportItem with two files, image and label map, or with the image alone.
+      options: How files are read.
 
     Returns:
       The example.
@@ -152,21 +149,15 @@ def read_pair(item: ImportItem, channel: int | None = None) -> ImportExample:
     Raises:
       InputError: if one of them cannot be read.
     """
-    image_file, label_file = item.files
-    whole = item.page is None
-    return ImportExample(
-        image_files.read_image(
-            image_file,
-            page=item.page,
-            options=FileOptions(channels=None if channel is None else (channel,)),
-        ),
-        image_files.integers(
-            image_files.read_label_values(label_file, page=item.page),
-            where=str(label_file),
-        ),
-        image_file if whole and channel is None else None,
-        label_file if whole else None,
-    )
+    image_file, *label_files = item.files
+    options = options._replace(page=None)  # the item says which page
+    image = image_files.read_image(image_file, page=item.page, options=options)
+    own = image_file if item.page is None and options == DEFAULT else None
+    if not label_files:
+        return ImportExample(image, None, own)
+    (label_file,) = label_files
+    label = image_files.read_label_values(label_file, page=item.page, options=options)
+    return ImportExample(image, label, own, label_file if item.page is None else None)
 
 
 def entries(path: Path) -> str:
@@ -214,78 +205,40 @@ def folder(path: Path, tree: str) -> Path:
     )
 
 
-def by_name(
-    root: Path, suffixes: Sequence[str], ending: str = ""
-) -> tuple[dict[str, Path], list[str]]:
-    """Files below `root` by their name: the path below it without suffix and ending.
-
-    Args:
-      root: the folder.
-      suffixes: of the files that count.
-      ending: what their names end with before the suffix; others do not count.
-
-    Returns:
-      The files, and a line for each name that several files have or none can have.
-    """
-    found: dict[str, list[Path]] = {}
-    for path in image_files.walk(root, suffixes):
-        name = path.relative_to(root).with_suffix("").as_posix()
-        if name.endswith(ending):
-            # macOS stores decomposed letters: one name, one id, on every system.
-            name = unicodedata.normalize("NFC", name.removesuffix(ending))
-            found.setdefault(name, []).append(path)
-    problems = []
-    for name, paths in list(found.items()):
-        if len(paths) > 1:
-            problems.append(
-                f"{root}: {some([p.name for p in paths])} have the same name"
-                f" '{name}'; expected one file per name"
-            )
-        elif any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
-            problems.append(f"{root}: file name {name!a}; expected printable letters")
-        else:
-            continue
-        del found[name]
-    return {name: paths[0] for name, paths in found.items()}, problems
-
-
 def match(
-    images: Path,
-    labels: Path,
-    split: str = "",
-    *,
-    image_ending: str = "",
-    label_ending: str = "",
+    images: Path, labels: Path | None, split: str = "", options: FileOptions = DEFAULT
 ) -> Matched:
     """Pairs the files of two folders by name.
 
     Args:
       images: folder of images; sub-folders are looked into.
-      labels: folder of labels, in the same sub-folders.
+      labels: folder of labels, in the same sub-folders; or the same folder, where a
+        suffix tells them apart; None: images have no labels.
       split: that the items get.
-      image_ending: what names of images end with; the rest is the example's name.
-      label_ending: the same for labels.
+      options: suffixes of the names.
 
     Returns:
       Items, and a line for each file without a partner.
     """
-    image_of, bad_images = by_name(images, image_files.IMAGE_SUFFIXES, image_ending)
-    label_of, bad_labels = by_name(labels, LABELS, label_ending)
-    problems = [*bad_images, *bad_labels]
-    for alone, where, other, ending in (
-        (image_of, labels, label_of, label_ending),
-        (label_of, images, image_of, image_ending),
-    ):
-        noun = "label" if other is label_of else "image"
-        problems += [
-            f"{alone[name]}: no {noun}; expected '{where / name}{ending}.*'"
-            for name in sorted(alone.keys() - other)
-        ]
-    names = sorted(image_of.keys() & label_of)
-    items = [
-        ImportItem(name, split, (image_of[name], label_of[name])) for name in names
+    found = finding.pair(images, labels, options=options)
+    problems = list(found.problems)
+    lines = (
+        finding.describe_suffix(found.suffix),
+        finding.describe_left_out(found.left_out),
+    )
+    notes = [f"{split or escaped(images.name)}: {line}" for line in lines if line]
+    if not found.both and not found.no_image:
+        items = [ImportItem(n, split, (path,)) for n, path in found.no_label.items()]
+        return Matched(items, problems, notes)
+    hint = finding.hint(found.no_label, found.no_image)
+    problems += [
+        f"{path}: no label map of this name{hint}" for path in found.no_label.values()
     ]
-    return Matched(items, problems)
+    problems += [
+        f"{path}: no image of this name{hint}" for path in found.no_image.values()
+    ]
+    items = [ImportItem(name, split, files) for name, files in found.both.items()]
+    return Matched(items, problems, notes)
 
 
 def join(parts: Iterable[Matched]) -> Matched:
@@ -301,7 +254,23 @@ def join(parts: Iterable[Matched]) -> Matched:
     return Matched(
         list(itertools.chain.from_iterable(part.items for part in parts)),
         list(itertools.chain.from_iterable(part.problems for part in parts)),
+        list(itertools.chain.from_iterable(part.notes for part in parts)),
     )
+
+
+def told(values: Mapping[int, int], class_names: Sequence[str]) -> dict[str, Any]:
+    """Returns the fields of `Found` of a source that says what its values mean.
+
+    Args:
+      values: Class id of each stored value.
+      class_names: K names.
+    """
+    table = label_encoding.parse_values(values)
+    return {
+        "encoding": Encoding("values", len(class_names), table),
+        "num_classes": len(class_names),
+        "class_names": tuple(class_names),
+    }
 
 
 def classes(options: ImportOptions) -> dict[str, Any]:
@@ -316,21 +285,15 @@ def classes(options: ImportOptions) -> dict[str, Any]:
     Raises:
       InputError: If the options contradict each other.
     """
-    table, count, names = options.values, options.num_classes, options.class_names
-    if table is not None:
-        count = count or max([2, *(v + 1 for v in table.values() if v != VOID)])
-        wrong = [v for v in table.values() if not (0 <= v < count or v == VOID)]
-        if wrong:
-            raise InputError(
-                f"values: got class id {wrong[0]}, expected 0 to {count - 1}, or {VOID}"
-            )
-    if names and count and len(names) != count:
-        raise InputError(f"class_names: got {len(names)} names, expected {count}")
-    if names and not count:
-        count = len(names)
-    if count is not None and not 2 <= count <= VOID:
-        raise InputError(f"num_classes: got {count}, expected an integer in 2..{VOID}")
-    return {"table": table, "num_classes": count or 0, "class_names": names}
+    number, names = options.num_classes, options.class_names
+    if names and number and len(names) != number:
+        raise InputError(f"class_names: got {len(names)} names, expected {number}")
+    if names and not number:
+        number = len(names)
+    if number is not None and not 2 <= number <= VOID:
+        raise InputError(f"num_classes: got {number}, expected an integer in 2..{VOID}")
+    label_encoding.check(options.files)
+    return {"num_classes": number or 0, "class_names": names, "options": options.files}
 
 
 def pages(items: Sequence[ImportItem], page: int | None) -> Matched:
@@ -346,30 +309,30 @@ def pages(items: Sequence[ImportItem], page: int | None) -> Matched:
     paged: list[ImportItem] = []
     problems: list[str] = []
     for item in items:
-        counts = [_page_count(path) for path in item.files]
-        if max(counts) == 1:
+        names = [_page_names(path) for path in item.files]
+        first, last = len(names[0]), len(names[-1])
+        if max(map(len, names)) == 1:
             paged.append(item)
-        elif page is not None:
-            paged.append(item._replace(page=page))
-        elif counts[0] != counts[-1]:
+        elif first != last:
             problems.append(
-                f"{item.files[-1]}: {counts[-1]} pages; expected {counts[0]}, as"
+                f"{item.files[-1]}: {count(last, 'page')}; expected {first}, as"
                 f" {item.files[0].name} has"
             )
+        elif page is not None:
+            paged.append(item._replace(page=page))
         else:
             paged += [
-                item._replace(name=f"{item.name}#{i}", page=i) for i in range(counts[0])
+                item._replace(name=f"{item.name}#{name}", page=i)
+                for i, name in enumerate(names[0])
             ]
     return Matched(paged, problems)
 
 
-def _page_count(path: Path) -> int:
-    if path.suffix.lower() not in PAGED:
-        return 1
+def _page_names(path: Path) -> list[str]:
     try:
-        return image_files.count_pages(path)
+        return finding.page_names(path)
     except InputError:  # reported when the file is read
-        return 1
+        return ["0"]
 
 
 def draw(
@@ -383,27 +346,30 @@ def draw(
       seed: of the draw.
 
     Returns:
-      For each part the indices of its examples, at least one, in their order.
+      For each part the indices of its examples in their order: at least one, but none
+      for a share of 0.
 
     Raises:
-      InputError: if there are fewer groups than parts.
+      InputError: if there are fewer groups than parts with a share.
     """
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
-    if len(members) < len(shares):
+    wanted = [i for i, share in enumerate(shares) if share > 0]
+    if len(members) < len(wanted):
         raise InputError(
-            f"shares: {len(members)} independent examples; expected at least"
-            f" {len(shares)}, one for each split"
+            f"shares: {count(len(members), 'independent example')}; expected at least"
+            f" {len(wanted)}, one for each split"
         )
     order = np.random.default_rng(seed).permutation(len(members))
     names = list(members)
-    bounds = np.cumsum(shares)[:-1] / sum(shares) * len(members)
+    given = [shares[i] for i in wanted]
+    bounds = np.cumsum(given)[:-1] / sum(given) * len(members)
     cuts = np.rint(bounds).astype(int)
-    for i in range(len(cuts)):  # every part gets a group
+    for i in range(len(cuts)):  # every part with a share gets a group
         low = (cuts[i - 1] if i else 0) + 1
         cuts[i] = np.clip(cuts[i], low, len(members) - (len(cuts) - i))
-    return [
-        tuple(sorted(i for group in part for i in members[names[group]]))
-        for part in np.split(order, cuts)
-    ]
+    drawn: list[tuple[int, ...]] = [()] * len(shares)
+    for i, part in zip(wanted, np.split(order, cuts), strict=True):
+        drawn[i] = tuple(sorted(k for group in part for k in members[names[group]]))
+    return drawn

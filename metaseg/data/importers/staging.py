@@ -7,6 +7,7 @@ jax and no TFDS, which every worker process would have to start.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -20,14 +21,16 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metaseg.data.file_options import FileOptions
 from metaseg.data.importers import encoding
 from metaseg.data.importers.encoding import ExampleRecord, StoragePlan
-from metaseg.data.importers.pairs import Found, ImportItem
-from metaseg.errors import InputError
+from metaseg.data.importers.pairs import Found, ImportExample, ImportItem
+from metaseg.data.label_encoding import Survey
+from metaseg.errors import InputError, escaped
 
-__all__ = ["Staged", "Stamp", "Stored", "one_line", "stage", "stamps", "workers"]
+__all__ = ["Staged", "Stamp", "Stored", "stage", "stamps", "workers"]
 
-_CODE = 1  # version of the code; another version makes other bytes of the same inputs
+_CODE = 2  # version of the code; another version makes other bytes of the same inputs
 _MOST_ITEMS = 64  # examples in a chunk
 _LEAST_CHUNKS = 64  # so that workers share small data sets evenly
 _PROBED = 4  # examples from which the first plan is made
@@ -74,10 +77,10 @@ class _Chunk(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A chunk's records and the plan they were written by."""
+    """A chunk's records and the key of the plan that they were written by."""
 
     records: list[ExampleRecord]
-    plan: StoragePlan
+    plan: str
 
 
 def stamps(paths: Sequence[Path]) -> dict[Path, Stamp]:
@@ -122,6 +125,7 @@ def stage(
 
     Raises:
       OSError: if a chunk cannot be written.
+      InputError: if it is not clear how class ids are stored.
     """
     chunks = _chunks(found, stamp_of, folder)
     parts = {i: part for i, chunk in enumerate(chunks) if (part := _finished(chunk))}
@@ -129,7 +133,7 @@ def stage(
     progress(kept)
     todo = [i for i in range(len(chunks)) if i not in parts]
     if todo:
-        plan = encoding.make_plan(_wanted(_known(parts, found, pool), found), found)
+        plan = encoding.guess_plan(_wanted(_known(parts, found, pool), found), found)
         parts |= _run([(i, chunks[i]) for i in todo], found, plan, pool, progress)
     every_record = [r for part in parts.values() for r in part.records]
     plan = encoding.make_plan(_wanted(every_record, found), found)
@@ -137,10 +141,8 @@ def stage(
     again = [
         (i, chunks[i])
         for i, part in parts.items()
-        if not all(
-            encoding.same_bytes(record, part.plan, plan)
-            for record in _wanted(part.records, found)
-        )
+        if part.plan != plan.key()
+        or any(not (r.image and r.label) for r in _wanted(part.records, found))
     ]
     parts |= _run(again, found, plan, pool, lambda count: None)
     stored = [
@@ -204,12 +206,22 @@ def _known(
         return known
     step = max(1, len(found.items) // _PROBED)
     sample = found.items[::step][:_PROBED]
-    if pool is None:
-        return [_look(item, found.read) for item in sample]
-    return list(pool.map(_look, sample, [found.read] * len(sample)))
+    look = functools.partial(_look, read=_reader(found))
+    return [*map(look, sample)] if pool is None else [*pool.map(look, sample)]
 
 
-def _look(item: ImportItem, read: Any) -> ExampleRecord:
+class _Reader(NamedTuple):
+    """How examples are read: `Found.read`, and options if labels are surveyed."""
+
+    read: Callable[[ImportItem], ImportExample]
+    options: FileOptions | None
+
+
+def _reader(found: Found) -> _Reader:
+    return _Reader(found.read, found.options if found.encoding is None else None)
+
+
+def _look(item: ImportItem, read: _Reader) -> ExampleRecord:
     return _examine(item, read)[0]
 
 
@@ -222,7 +234,8 @@ def _chunks(found: Found, stamp_of: Mapping[Path, Stamp], folder: Path) -> list[
             (*item[:2], item.page, [(str(p), stamp_of[p]) for p in item.files])
             for item in items
         ]
-        key = hashlib.sha256(pickle.dumps(found.read))  # and what it is bound to
+        # The function that reads, what it is bound to, and what surveys depend on.
+        key = hashlib.sha256(pickle.dumps(_reader(found)))
         key.update(repr((_CODE, described)).encode())
         chunks.append(_Chunk(folder / f"{start:08d}", items, key.hexdigest()))
     return chunks
@@ -236,46 +249,34 @@ def _run(
     progress: Callable[[int], None],
 ) -> dict[int, _Part]:
     parts: dict[int, _Part] = {}
+    write = functools.partial(_write, read=_reader(found), plan=plan)
     if pool is None:
         for i, chunk in chunks:
-            parts[i] = _Part(_write(chunk, found.read, plan), plan)
+            parts[i] = _Part(write(chunk), plan.key())
             progress(len(chunk.items))
         return parts
     futures: dict[Future[list[ExampleRecord]], int] = {
-        pool.submit(_write, chunk, found.read, plan): i for i, chunk in chunks
+        pool.submit(write, chunk): i for i, chunk in chunks
     }
     for future in as_completed(futures):
-        parts[futures[future]] = _Part(future.result(), plan)
+        parts[futures[future]] = _Part(future.result(), plan.key())
         progress(len(parts[futures[future]].records))
     return parts
 
 
-def _examine(item: ImportItem, read: Any) -> tuple[ExampleRecord, Any]:
+def _examine(
+    item: ImportItem, read: _Reader
+) -> tuple[ExampleRecord, ImportExample | None]:
     """The record of an example, and the example if it is good."""
-    blank = ExampleRecord(item.name, item.split, str(item.files[0]))
+    blank = ExampleRecord(item.name, item.split, escaped(str(item.files[0])))
     try:
-        example = read(item)
-        return encoding.check(blank, example, item.files), example
+        example = read.read(item)
+        return encoding.check(blank, example, item.files, read.options), example
     except InputError as error:
-        return blank._replace(error=one_line(str(error))), None
+        return blank._replace(error=escaped(str(error))), None
 
 
-def one_line(message: str) -> str:
-    """Returns a message as one printable line.
-
-    Args:
-      message: Any text.
-
-    Returns:
-      The text with escapes for unprintable characters.
-    """
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in message
-    )
-
-
-def _write(chunk: _Chunk, read: Any, plan: StoragePlan) -> list[ExampleRecord]:
+def _write(chunk: _Chunk, read: _Reader, plan: StoragePlan) -> list[ExampleRecord]:
     """Stages one chunk; its JSON file appears last, and whole."""
     records: list[ExampleRecord] = []
     data, facts = chunk.path.with_suffix(".bin"), chunk.path.with_suffix(".json")
@@ -286,7 +287,7 @@ def _write(chunk: _Chunk, read: Any, plan: StoragePlan) -> list[ExampleRecord]:
             record, example = _examine(item, read)
             if example is not None:
                 image = encoding.encode_image(example, plan)
-                label = encoding.encode_label(example, record.values, plan.table)
+                label, record = encoding.encode_label(example, record, plan)
                 record = record._replace(
                     offset=out.tell(), image=len(image), label=len(label)
                 )
@@ -298,8 +299,8 @@ def _write(chunk: _Chunk, read: Any, plan: StoragePlan) -> list[ExampleRecord]:
     described = {
         "key": chunk.key,
         "size": size,
-        "plan": _pairs(plan, "table"),
-        "records": [_pairs(record, "values") for record in records],
+        "plan": plan.key(),
+        "records": [_plain(record) for record in records],
     }
     scratch.write_text(json.dumps(described), encoding="utf-8")
     scratch.replace(facts)
@@ -313,18 +314,25 @@ def _finished(chunk: _Chunk) -> _Part | None:
         size = chunk.path.with_suffix(".bin").stat().st_size
         if facts["key"] != chunk.key or facts["size"] != size:
             return None
-        records = [ExampleRecord(**_mapped(r, "values")) for r in facts["records"]]
-        records = [r._replace(size=(r.size[0], r.size[1])) for r in records]
-        return _Part(records, StoragePlan(**_mapped(facts["plan"], "table")))
+        return _Part([_record(fields) for fields in facts["records"]], facts["plan"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _pairs(value: StoragePlan | ExampleRecord, field: str) -> dict[str, Any]:
-    """Fields for JSON, which has no whole numbers as keys."""
-    fields = value._asdict()
-    return fields | {field: list(fields[field].items())}
+def _plain(record: ExampleRecord) -> dict[str, Any]:
+    """Fields for JSON, which has no numbers as keys."""
+    survey = record.survey and record.survey._asdict()
+    for fields in [survey] if survey else []:
+        fields["counts"] = list(fields["counts"].items())
+        fields["listed"] = list(fields["listed"].items())
+    pixels = list(record.pixels.items())
+    return {**record._asdict(), "pixels": pixels, "survey": survey}
 
 
-def _mapped(fields: Mapping[str, Any], field: str) -> dict[str, Any]:
-    return {**fields, field: {int(key): value for key, value in fields[field]}}
+def _record(fields: dict[str, Any]) -> ExampleRecord:
+    survey = fields["survey"]
+    if survey:
+        counts, listed = dict(survey["counts"]), dict(survey["listed"])
+        survey = Survey(**{**survey, "counts": counts, "listed": listed})
+    size, pixels = tuple(fields["size"]), dict(fields["pixels"])
+    return ExampleRecord(**{**fields, "size": size, "pixels": pixels, "survey": survey})

@@ -12,6 +12,7 @@ from metaseg.data.importers import encoding
 from metaseg.data.importers.encoding import StoragePlan
 from metaseg.data.importers.pairs import VOID
 from metaseg.data.importers.staging import Stored
+from metaseg.errors import count
 
 __all__ = ["contact_sheet", "facts", "lines", "summarise"]
 
@@ -35,8 +36,8 @@ def facts(stored: Sequence[Stored], plan: StoragePlan) -> dict[str, Any]:
     """
     pixels = np.zeros(plan.num_classes + 1, np.int64)  # void last
     for record, _ in stored:
-        for value, count in record.values.items():
-            pixels[min(plan.table[value], plan.num_classes)] += count
+        for class_id, number in record.pixels.items():
+            pixels[min(class_id, plan.num_classes)] += number
     return {
         "names": [one.record.name for one in stored],
         "sizes": [list(one.record.size) for one in stored],
@@ -63,7 +64,7 @@ def summarise(
     """
     described = {}
     for split, own in metadata["splits"].items():
-        height, width = np.array(own["sizes"]).T
+        height, width = np.array(own["sizes"] or [[0, 0]]).T
         pixels = np.array(own["class_pixels"])
         labelled = max(1, pixels[:-1].sum())
         described[split] = {
@@ -71,7 +72,7 @@ def summarise(
             "height": [int(x) for x in (height.min(), np.median(height), height.max())],
             "width": [int(x) for x in (width.min(), np.median(width), width.max())],
             "class_shares": (pixels[:-1] / labelled).tolist(),
-            "void_share": float(pixels[-1] / pixels.sum()),
+            "void_share": float(pixels[-1] / max(1, pixels.sum())),
         }
     overlap = sum(one.record.overlap for own in splits.values() for one in own)
     return {
@@ -99,9 +100,11 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
     Returns:
       The lines.
     """
-    grey = "grey" if summary["channels"] == 1 else "colour"
+    kinds = {1: "grey", 3: "colour"}
+    kind = kinds.get(summary["channels"], f"{summary['channels']} channels")
     text = [
-        f"{summary['source']}/{summary['config']}: {grey}, {summary['dtype']},"
+        *summary["notes"],
+        f"{summary['source']}/{summary['config']}: {kind}, {summary['dtype']},"
         f" {len(summary['classes'])} classes",
         f"{'split':8}{'examples':>9}{'height':>14}{'width':>14}{'void':>9}",
     ]
@@ -123,7 +126,8 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
     if summary["overlapping_pixels"]:
         text.append(f"{summary['overlapping_pixels']} pixels lie in several objects")
     if summary["bad"]:
-        text.append(f"left out: {len(summary['bad'])}, listed in summary.json")
+        bad = count(len(summary["bad"]), "bad file")
+        text.append(f"left out: {bad}, listed in summary.json")
     return text
 
 
@@ -198,7 +202,13 @@ def _tile(job: tuple[Stored, StoragePlan, tuple[Colour, ...]]) -> np.ndarray:
 
 
 def _shown(image: np.ndarray) -> np.ndarray:
-    """uint8 `[H, W, 3]`; all but 8-bit colour is stretched between its percentiles."""
+    """uint8 `[H, W, 3]`; all but 8-bit colour is stretched between its percentiles.
+
+    Shows the first three channels; the mean of two.
+    """
+    if image.shape[-1] == 2:
+        image = image.astype(np.float32).mean(axis=-1, keepdims=True)
+    image = image[..., :3]
     if image.shape[-1] == 1 or image.dtype != np.uint8:
         low, high = np.percentile(image, (1, 99.8))
         scaled = (image.astype(np.float32) - low) / max(float(high - low), 1e-12)
