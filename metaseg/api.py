@@ -8,14 +8,16 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from metaseg import checks, files, host
+from metaseg import checks, host
+from metaseg import files as files_lib
 from metaseg.data.arrays import from_arrays, from_images
 from metaseg.data.dataset import Dataset
+from metaseg.data.file_options import FileKeywords
 from metaseg.errors import InputError
 from metaseg.prediction import predict
 from metaseg.runs import audit as audit_lib
@@ -158,6 +160,7 @@ def audit(
     num_classes: int | None = None,
     class_names: Sequence[str] = (),
     seed: int = 0,
+    **files: Unpack[FileKeywords],
 ) -> dict[str, Any]:
     """Measures what label maps still teach, and how they differ from a reference.
 
@@ -168,6 +171,8 @@ def audit(
       num_classes: Number of classes K; by default one more than the highest id.
       class_names: K names.
       seed: Seed of the bootstrap.
+      **files: How label files are read: fields of `FileOptions`, such as
+        `instances="union"`.
 
     Returns:
       The content of audit.json, see docs/audit.md.
@@ -182,8 +187,9 @@ def audit(
             num_classes=num_classes,
             class_names=class_names,
             seed=seed,
+            **files,
         )
-        return files.plain(found)
+        return files_lib.plain(found)
     return audit_lib.audit(
         labels,
         output,
@@ -191,6 +197,7 @@ def audit(
         num_classes=num_classes or 0,
         class_names=class_names,
         seed=seed,
+        **files,
     ).summary
 
 

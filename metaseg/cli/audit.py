@@ -13,14 +13,14 @@ import os
 from absl import flags
 
 from metaseg import host
-from metaseg.cli import parsing
+from metaseg.cli import file_flags, parsing
 
 FLAGS = flags.FlagValues()
 INTERRUPTED = "stopped; run the same command again to continue"
 _LABELS = flags.DEFINE_string(
     "labels",
     None,
-    "Folder of label maps: .png, .tif, .tiff, .npy, .npz.",
+    "Folder of label maps: PNG, TIFF, BMP, GIF, .npy, .npz.",
     flag_values=FLAGS,
 )
 _REFERENCE = flags.DEFINE_string(
@@ -52,6 +52,7 @@ _WORKERS = flags.DEFINE_integer(
     flag_values=FLAGS,
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the bootstrap.", flag_values=FLAGS)
+file_flags.define(FLAGS, label_values="values")
 
 
 def run() -> int:
@@ -69,5 +70,6 @@ def run() -> int:
         class_names=tuple(_CLASS_NAMES.value or ()),
         workers=_WORKERS.value,
         seed=_SEED.value,
+        **file_flags.given(FLAGS),
     )
     return int(bool(found.summary["bad"]))

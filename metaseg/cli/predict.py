@@ -13,7 +13,7 @@ bad, they are listed; 2: nothing could be done. docs/predict.md says more.
 from absl import flags
 
 from metaseg import host
-from metaseg.cli import parsing
+from metaseg.cli import file_flags, parsing
 from metaseg.errors import InputError
 
 FLAGS = flags.FlagValues()
@@ -37,12 +37,6 @@ _LABELS = flags.DEFINE_string(
     "Folder of true label maps of the same names, to measure against.",
     flag_values=FLAGS,
 )
-_LABEL_VALUES = flags.DEFINE_list(
-    "label_values",
-    None,
-    "Class ids of stored values of --labels that are not ids, 255 for void: 11=255.",
-    flag_values=FLAGS,
-)
 _DECISION_RULE = flags.DEFINE_enum(
     "decision_rule",
     "analytic",
@@ -61,9 +55,6 @@ _VALUES = flags.DEFINE_enum(
 _SCORES = flags.DEFINE_bool(
     "scores", False, "Write the scores too, 32-bit TIFF.", flag_values=FLAGS
 )
-_CHANNEL = flags.DEFINE_integer(
-    "channel", None, "Channel of each image to segment, from 0.", flag_values=FLAGS
-)
 _TILE = flags.DEFINE_integer(
     "tile",
     None,
@@ -77,6 +68,7 @@ _OVERLAP = flags.DEFINE_integer(
     "Overlap of tiles in pixels; by default the one that makes tiles exact.",
     flag_values=FLAGS,
 )
+file_flags.define(FLAGS, channels="channel")
 
 
 def run() -> int:
@@ -85,7 +77,6 @@ def run() -> int:
     output = parsing.given_folder(_OUTPUT)
     if not _IMAGES.value:
         raise InputError("images: not given, expected a folder, file or pattern")
-    label_values = _label_values()
     host.keep_freed_memory()
     host.cache_compiled_programs()
     from metaseg.runs import predict  # late: jax starts once the flags are right
@@ -95,26 +86,11 @@ def run() -> int:
         _IMAGES.value,
         output,
         labels=_LABELS.value,
-        label_values=label_values,
         decision_rule=_DECISION_RULE.value,
         values=_VALUES.value,
         scores=_SCORES.value,
-        channel=_CHANNEL.value,
         tile=_TILE.value,
         overlap=_OVERLAP.value,
+        **file_flags.given(FLAGS),
     )
     return int(bool(done.bad))
-
-
-def _label_values() -> dict[int, int] | None:
-    """Class ids by stored value."""
-    if _LABEL_VALUES.value is None:
-        return None
-    try:
-        pairs = [part.split("=") for part in _LABEL_VALUES.value]
-        return {int(stored): int(class_id) for stored, class_id in pairs}
-    except ValueError:
-        raise InputError(
-            f"label_values: got '{','.join(_LABEL_VALUES.value)}', expected "
-            "STORED=ID,..."
-        ) from None

@@ -200,7 +200,7 @@ def find_pairs(found: FilePairs, options: FileOptions) -> list[tuple[Item, Item]
       Items of image and label map, in the order of the pairs. The item of a label map
       whose pages are not those of its image has an error.
     """
-    pairs = []
+    pairs: list[tuple[Item, Item]] = []
     for name, (image_file, label_file) in found.both.items():
         images = pages(image_file, name, options.page)
         labels = pages(label_file, name, options.page)
@@ -303,13 +303,14 @@ def read_image(item: Item, options: FileOptions = DEFAULT) -> Real[np.ndarray, "
     if options.channels is None:
         return pixels
     most = pixels.shape[-1]
+    chosen = [one for one in options.channels if isinstance(one, int) and one < most]
     for channel in options.channels:
-        if isinstance(channel, str) or channel >= most:
+        if channel not in chosen:
             raise InputError(
                 f"{item.where}: {count(most, 'channel')}, expected one that has channel"
                 f" {channel}"
             )
-    return pixels[..., list(options.channels)]
+    return pixels[..., chosen]
 
 
 def unstacked(images: Any, *, field: str = "images") -> list[np.ndarray]:
@@ -411,6 +412,8 @@ def _items(
     """Items of named files, sorted by path."""
     left_out = finding.describe_left_out(files.left_out)
     endings = image_files.LABEL_SUFFIXES if labels else image_files.IMAGE_SUFFIXES
+    if not files.files and not isinstance(source, str | os.PathLike):
+        raise InputError(f"{field}: no {KINDS[labels]}; expected files or arrays")
     if not files.files:
         raise InputError(
             f"{field}: no {KINDS[labels]} at '{described(source)}'"

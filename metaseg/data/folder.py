@@ -104,7 +104,7 @@ def load(config: Any, options: FileOptions = DEFAULT) -> Dataset:
             surveys, options=options, num_classes=num_classes
         )
         num_classes = encoding.num_classes
-        notes.append(f"labels: {encoding.describe()}")
+        notes.append(encoding.describe())
     channels = common_channels(
         (pair.image.where, one.image.shape[-1])
         for pair, one in zip(every, stored, strict=True)

@@ -1,110 +1,170 @@
-"""Label maps and their references: class ids of stored values, read by processes.
+"""Label maps of a folder and their references: surveyed, then read by processes.
 
 Imports no jax, which every worker process would have to start.
 """
 
 import functools
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Int32, Real, UInt8
+from tqdm import tqdm
 
-from metaseg.data import collect, image_files
+from metaseg.data import collect, image_files, label_encoding
 from metaseg.data.collect import Item, Loaded
+from metaseg.data.file_options import DEFAULT, FileOptions
+from metaseg.data.label_encoding import Encoding, Survey
 from metaseg.errors import InputError
 
-__all__ = ["Encoding", "LabelPair", "encoding", "load", "read_values", "stream"]
+__all__ = [
+    "LabelPair",
+    "Stored",
+    "load",
+    "read",
+    "read_values",
+    "recognise",
+    "stream",
+]
 
-_ANY = 255  # classes that a file may hold before their number is known
-_LOOKED_AT = 200  # files that tell how many classes there are
-
-
-class Encoding(NamedTuple):
-    """How class ids are stored.
-
-    Attributes:
-      num_classes: Number of classes K.
-      foreground: Stored value of class 1: 255 in masks of 0 and 255, else 1.
-    """
-
-    num_classes: int
-    foreground: int = 1
+_PROGRESS_FROM = 200  # maps; fewer take no time
 
 
 class LabelPair(NamedTuple):
     """A label map and its reference.
 
     Attributes:
-      labels: Integer `[H, W]`.
-      reference: Integer `[H, W]`, or None.
+      labels: Class ids uint8 `[H, W]`; 255 is void.
+      reference: The same of the reference, or None.
     """
 
     labels: np.ndarray
     reference: np.ndarray | None = None
 
 
-def read_values(item: Item) -> Integer[np.ndarray, "H W"]:
+class Stored(NamedTuple):
+    """How the label maps of a folder are stored.
+
+    Attributes:
+      encoding: What the stored values mean.
+      options: How the files are read.
+    """
+
+    encoding: Encoding
+    options: FileOptions = DEFAULT
+
+
+def read_values(
+    item: Item, *, options: FileOptions = DEFAULT
+) -> Real[np.ndarray, "H W ..."]:
     """Reads a label map as stored.
 
     Args:
       item: The label map.
+      options: How files are read.
 
     Returns:
-      Integers `[H, W]`.
+      Numbers `[H, W]`, or colours `[H, W, 3]`.
 
     Raises:
-      InputError: If the map cannot be read, or does not hold integers in one plane.
+      InputError: If the map cannot be read.
     """
     if item.error:
         raise InputError(item.error)
     if item.path is not None:
-        stored = image_files.read_label_values(item.path, page=item.page)
-        return image_files.integers(stored, where=item.where)
+        options = options._replace(page=None)  # the item says which page
+        return image_files.read_label_values(item.path, page=item.page, options=options)
     values = item.pixels
     assert values is not None
-    if values.dtype.kind not in "ui" or values.ndim != 2:
+    if values.ndim != 2 and not (values.ndim == 3 and values.shape[-1] == 3):
         raise InputError(
-            f"{item.where}: {values.dtype} of shape {values.shape}, expected integer"
-            " class ids [H, W]"
+            f"{item.where}: {values.dtype} of shape {values.shape}, expected class ids"
+            " [H, W]"
         )
     return values
 
 
-def encoding(items: Sequence[Item], num_classes: int) -> Encoding:
-    """Finds how many classes there are, and whether masks hold 0 and 255.
+def recognise(
+    items: Sequence[Item], *, options: FileOptions = DEFAULT, num_classes: int = 0
+) -> Stored:
+    """Looks at all label maps, and finds how class ids are stored in them.
 
-    Looks at up to 200 maps spread over the list, and skips those that cannot be read.
+    Maps that cannot be read are skipped: reading them later says what is wrong.
 
     Args:
       items: The label maps.
-      num_classes: K if it is known. Otherwise 0: then K is one more than the highest
-        id but 255.
+      options: How files are read.
+      num_classes: Number of classes K if it is known; 0: to be found.
 
     Returns:
-      Number of classes, and the value that marks class 1.
+      How the maps are stored.
+
+    Raises:
+      InputError: If it is not clear what values mean, or no map can be read.
     """
-    step = max(1, len(items) // _LOOKED_AT)
-    seen: set[int] = set()
-    for item in items[::step]:
-        try:
-            seen.update(np.unique(read_values(item)).tolist())
-        except InputError:
-            continue
-    masks = 255 in seen and not seen & {1} and max(seen - {255}, default=0) == 0
-    known = max((i for i in seen - {255} if 0 <= i < _ANY), default=1) + 1
-    if num_classes == 0:
-        num_classes = max(2, known)
-    return Encoding(num_classes, 255 if masks and num_classes == 2 else 1)
+    label_encoding.check(options)
+    look = functools.partial(_survey, options=options)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        found = list(
+            tqdm(
+                pool.map(look, items),
+                desc="looking at labels",
+                total=len(items),
+                unit="map",
+                leave=False,
+                disable=None if len(items) > _PROGRESS_FROM else True,
+            )
+        )
+    surveys = [
+        (item.where, one.content)
+        for item, one in zip(items, found, strict=True)
+        if one.content is not None
+    ]
+    if not surveys:
+        raise InputError(found[0].error)
+    return Stored(
+        label_encoding.recognise(surveys, options=options, num_classes=num_classes),
+        options,
+    )
+
+
+def _survey(item: Item, options: FileOptions) -> Loaded[Survey]:
+    try:
+        values = read_values(item, options=options)
+        return Loaded(label_encoding.survey(values, options=options))
+    except InputError as error:
+        return Loaded(None, str(error))
+
+
+def read(
+    item: Item, stored: Stored
+) -> tuple[UInt8[np.ndarray, "H W"], Int32[np.ndarray, "H W"] | None]:
+    """Reads the class ids of a label map, and the ids of its objects.
+
+    Args:
+      item: The label map.
+      stored: How it is stored.
+
+    Returns:
+      Class ids uint8 `[H, W]`, 255 is void; and ids of objects int32 `[H, W]`, or None
+      if the map does not store them.
+
+    Raises:
+      InputError: If the map cannot be read, or holds a value that has no class id.
+    """
+    values = read_values(item, options=stored.options)
+    labels = label_encoding.decode(values, stored.encoding, where=item.where)
+    return labels, label_encoding.instance_ids(values, stored.encoding)
 
 
 def load(
     item: Item,
     reference: Item | None,
-    stored: Encoding,
-    reference_stored: Encoding | None,
+    stored: Stored,
+    reference_stored: Stored | None,
 ) -> Loaded[LabelPair]:
     """Reads one map and its reference; does not raise `InputError`.
 
@@ -118,10 +178,10 @@ def load(
       Both maps, or the message of the error.
     """
     try:
-        labels = _decoded(read_values(item), stored)
+        labels, _ = read(item, stored)
         if reference is None or reference_stored is None:
             return Loaded(LabelPair(labels))
-        clean = _decoded(read_values(reference), reference_stored)
+        clean, _ = read(reference, reference_stored)
         if clean.shape != labels.shape:
             raise InputError(
                 f"{item.where}: {labels.shape[0]} x {labels.shape[1]}, expected "
@@ -132,17 +192,11 @@ def load(
         return Loaded(None, str(error))
 
 
-def _decoded(values: np.ndarray, stored: Encoding) -> np.ndarray:
-    if stored.foreground == 1:
-        return values
-    return np.where(values == stored.foreground, 1, values)
-
-
 def stream(
     items: Sequence[Item],
     references: Sequence[Item | None],
-    stored: Encoding,
-    reference_stored: Encoding | None,
+    stored: Stored,
+    reference_stored: Stored | None,
     *,
     workers: int,
 ) -> Iterator[Loaded[LabelPair]]:
@@ -151,8 +205,8 @@ def stream(
     Args:
       items: The label maps.
       references: The reference of each map, or None.
-      stored: How class ids of the maps are stored.
-      reference_stored: How class ids of the references are stored.
+      stored: How the maps are stored.
+      reference_stored: How the references are stored, or None.
       workers: Number of processes; 0 reads in this one.
 
     Yields:

@@ -24,7 +24,8 @@ from metaseg import (
     optimizers,
     training,
 )
-from metaseg.data import normalize, synthetic
+from metaseg.data import file_options, normalize, synthetic
+from metaseg.data.file_options import DEFAULT, FileOptions
 from metaseg.errors import InputError, prefixed
 
 __all__ = [
@@ -60,6 +61,7 @@ class Predictor(NamedTuple):
         decision rule "analytic" of such a run uses it.
       border: Class between objects that touch, if the labels were made of instance maps
         with such a class; or None.
+      files: How the image files of the run were read.
     """
 
     model: nn.Module
@@ -73,6 +75,7 @@ class Predictor(NamedTuple):
     validation_threshold: decoding.Threshold | None = None
     final_threshold: decoding.Threshold | None = None
     border: int | None = None
+    files: FileOptions = DEFAULT
 
 
 def load(workdir: str | os.PathLike[str]) -> Predictor:
@@ -150,6 +153,7 @@ def from_results(
         validation_threshold=_validation_threshold(results.get("thresholds") or {}),
         final_threshold=_final_threshold(results.get("threshold")),
         border=_border(config, class_names),
+        files=file_options.build(channels=data.get("files", {}).get("channels")),
     )
 
 

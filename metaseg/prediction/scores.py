@@ -10,15 +10,16 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import numpy as np
 from jaxtyping import Real
 
-from metaseg.data import collect, image_files
+from metaseg.data import collect, file_options, image_files
+from metaseg.data.file_options import FileKeywords, FileOptions
 from metaseg.data.normalize import Affine
-from metaseg.errors import InputError
+from metaseg.errors import InputError, count, escaped
 from metaseg.prediction import network, tiles
 from metaseg.prediction.predictor import Predictor, decoder, load
 
@@ -88,6 +89,7 @@ def predict(
     decision_rule: str = "analytic",
     tile: int | None = None,
     overlap: int | None = None,
+    **files: Unpack[FileKeywords],
 ) -> list[Prediction]:
     """Segments images with a trained network.
 
@@ -101,6 +103,8 @@ def predict(
         noise-aware one), "argmax" or "validation".
       tile: Side in pixels of what the network sees at once; see `tiles.plan`.
       overlap: Overlap of neighbouring tiles in pixels.
+      **files: How image files are read: fields of `FileOptions`. The channels of files
+        are by default those that the run was trained on.
 
     Returns:
       One prediction for each image.
@@ -113,7 +117,8 @@ def predict(
     decode = decoder(predictor, decision_rule)
     found: list[Prediction] = []
     parts: list[np.ndarray] = []
-    arrays = _arrays(predictor, images)
+    options = file_options.build(**files)
+    arrays = _arrays(predictor, images, options)
     for strip in strips(predictor, arrays, tile=tile, overlap=overlap):
         parts.append(strip.scores)
         if strip.last:
@@ -129,15 +134,20 @@ def _all_classes(scores: np.ndarray) -> np.ndarray:
     return np.concatenate([1 - scores, scores], axis=-1)
 
 
-def _arrays(predictor: Predictor, images: Images) -> Iterator[np.ndarray]:
+def _arrays(
+    predictor: Predictor, images: Images, options: FileOptions
+) -> Iterator[np.ndarray]:
     """Yields images as stored, read one by one."""
+    if options.channels is None:
+        options = options._replace(channels=predictor.files.channels)
     one = isinstance(images, str | os.PathLike)
     given: Iterable[Any] = [images] if one else images  # type: ignore[assignment]
     if hasattr(given, "ndim"):
         given = collect.unstacked(given)
     for index, image in enumerate(given):
         if isinstance(image, str | os.PathLike):
-            where, array = str(image), image_files.read_image(Path(image))
+            where = escaped(os.fspath(image))
+            array = image_files.read_image(Path(image), options=options)
         else:
             where = f"images[{index}]"
             array = collect.checked(image, where)
@@ -155,19 +165,25 @@ def fit_channels(
       where: What messages name.
 
     Returns:
-      `[H, W, channels]`, or `[H, W, 1]` if the image is grey.
+      `[H, W, channels]`, or `[H, W, 1]` if the image is grey and the network takes
+      grey or colour.
 
     Raises:
       InputError: If the image has another number of channels and is not grey.
     """
     image = image[..., None] if image.ndim == 2 else image
     found = image.shape[-1]
-    if found in (1, channels):
+    grey = channels in (1, 3)  # colour networks take grey images as well
+    if found == channels or (found == 1 and grey):
         return image
-    if all(np.array_equal(image[..., :1], image[..., i : i + 1]) for i in range(found)):
-        return image[..., :1]
-    expected = "grey" if channels == 1 else f"grey or {channels} channels"
-    raise InputError(f"{where}: {found} channels; expected {expected}, as in training")
+    first = image[..., :1]
+    if grey and all(np.array_equal(first, image[..., i : i + 1]) for i in range(found)):
+        return first
+    expected = {1: "grey", 3: "grey or 3"}.get(channels, f"{channels}")
+    raise InputError(
+        f"{where}: {count(found, 'channel')}; expected {expected}, as in training, or a"
+        " choice, such as `channels=0`"
+    )
 
 
 def strips(

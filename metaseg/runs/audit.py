@@ -9,19 +9,21 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 from tqdm import tqdm
 
 from metaseg import auditing as audit_lib
-from metaseg import checks, files, report
-from metaseg.data import collect, label_files
+from metaseg import checks, report
+from metaseg import files as files_lib
+from metaseg.data import collect, file_options, label_encoding, label_files
 from metaseg.data.collect import Item, Source
-from metaseg.data.label_files import Encoding
-from metaseg.errors import InputError
+from metaseg.data.file_options import DEFAULT, FileKeywords, FileOptions
+from metaseg.data.label_files import Stored
+from metaseg.errors import InputError, count, escaped
 
 __all__ = ["Audited", "audit", "audit_arrays"]
 
@@ -63,12 +65,14 @@ class MapRecord(NamedTuple):
 
 
 class _Inputs(NamedTuple):
-    """Label maps and their references, and how both are stored."""
+    """Label maps and their references, how both are stored, and K."""
 
     items: Sequence[Item]
     references: Sequence[Item | None]
-    stored: Encoding
-    reference_stored: Encoding | None
+    stored: Stored
+    reference_stored: Stored | None
+    num_classes: int
+    options: FileOptions
 
 
 class _Gathered:
@@ -107,6 +111,7 @@ def audit(
     class_names: Sequence[str] = (),
     workers: int | None = None,
     seed: int = 0,
+    **files: Unpack[FileKeywords],
 ) -> Audited:
     """Audits label maps and writes audit.json, audit.csv and audit.html.
 
@@ -121,6 +126,7 @@ def audit(
       class_names: K names; by default "class 0", "class 1", ...
       workers: Processes that read files; 0 reads in this one. By default one per core.
       seed: Seed of the bootstrap.
+      **files: How image and label files are read: fields of `FileOptions`.
 
     Returns:
       What was found. Files that cannot be used are in `summary["bad"]`.
@@ -132,21 +138,26 @@ def audit(
     workers = os.cpu_count() or 1 if workers is None else workers
     checks.integer("workers", workers, 0)
     folder = Path(output)
-    inputs = _inputs(labels, reference, num_classes)
-    names = _class_names(class_names, inputs.stored.num_classes)
+    options = file_options.build(**files)
+    inputs = _inputs(labels, reference, num_classes, options, say=print)
+    names = _class_names(class_names, inputs.num_classes)
     pictures = {}
     if images is not None:
         pictures = collect.find_partners(
-            images, inputs.items, field="images", labels=False
+            images,
+            inputs.items,
+            field="images",
+            labels=False,
+            beside=True,
+            options=options,
         )
     facts = {"labels": _shown(labels), "reference": _shown(reference)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        count = sum(one is not None for one in inputs.references)
+        partners = sum(one is not None for one in inputs.references)
         print(
-            f"{len(inputs.items)} label maps in {facts['labels']}, {count} with a"
-            f" reference; {inputs.stored.num_classes} classes"
-            + (", 255 is foreground" if inputs.stored.foreground == 255 else "")
+            f"{count(len(inputs.items), 'label map')} in {facts['labels']}, {partners}"
+            f" with a reference; {inputs.num_classes} classes"
         )
         gathered = _gather(inputs, folder, facts, workers)
         if not gathered.records:
@@ -157,7 +168,7 @@ def audit(
         facts["images"] = _shown(images)
         summary = facts | _summary(gathered, names, seed)
         rows = _rows(list(gathered.records.values()), summary)
-        files.write_json(folder / "audit.json", summary)
+        files_lib.write_json(folder / "audit.json", summary)
         _write_csv(folder / "audit.csv", rows, names)
         html = folder / "audit.html"
         thumbnails = _thumbnails(rows, inputs, pictures)
@@ -178,6 +189,7 @@ def audit_arrays(
     num_classes: int | None = None,
     class_names: Sequence[str] = (),
     seed: int = 0,
+    **files: Unpack[FileKeywords],
 ) -> dict[str, Any]:
     """Audits label maps in memory.
 
@@ -188,6 +200,7 @@ def audit_arrays(
       num_classes: Number of classes K; by default one more than the highest id.
       class_names: K names; by default "class 0", "class 1", ...
       seed: Seed of the bootstrap.
+      **files: What stored values mean: fields of `FileOptions`.
 
     Returns:
       The content of audit.json, see docs/audit.md. Maps are named by their index. The
@@ -196,46 +209,65 @@ def audit_arrays(
     Raises:
       InputError: If an argument is wrong.
     """
-    inputs = _inputs(labels, reference, num_classes or 0)
-    names = _class_names(class_names, inputs.stored.num_classes)
-    gathered = _Gathered(inputs.stored.num_classes)
+    options = file_options.build(**files)
+    inputs = _inputs(labels, reference, num_classes or 0, options)
+    names = _class_names(class_names, inputs.num_classes)
+    gathered = _Gathered(inputs.num_classes)
     for item, clean in zip(inputs.items, inputs.references, strict=True):
         loaded = label_files.load(item, clean, inputs.stored, inputs.reference_stored)
         if loaded.content is None:
             raise InputError(loaded.error)
-        gathered.add(_measured(item, loaded.content, inputs.stored.num_classes))
+        gathered.add(_measured(item, loaded.content, inputs.num_classes))
     summary = _summary(gathered, names, seed)
     del summary["scores"]
     facts = {"labels": _shown(labels), "reference": _shown(reference), "images": None}
     return facts | summary
 
 
-def _inputs(labels: Source, reference: Source | None, num_classes: int) -> _Inputs:
+def _inputs(
+    labels: Source,
+    reference: Source | None,
+    num_classes: int,
+    options: FileOptions = DEFAULT,
+    say: Callable[[str], object] | None = None,
+) -> _Inputs:
     """Finds label maps and references, and how their class ids are stored."""
     if num_classes != 0:
         checks.num_classes("num_classes", num_classes)
-    items = collect.find(labels, field="labels", labels=True, unique=True)
-    stored = label_files.encoding(items, num_classes)
-    if reference is None:
-        return _Inputs(items, [None] * len(items), stored, None)
-    partners = collect.find_partners(reference, items, field="reference")
-    reference_stored = label_files.encoding(list(partners.values()), num_classes)
-    num_classes = max(stored.num_classes, reference_stored.num_classes)
+    label_encoding.check(options)
+    items = collect.find(
+        labels, field="labels", labels=True, unique=True, options=options, say=say
+    )
+    partners = {}
+    if reference is not None:
+        partners = collect.find_partners(
+            reference, items, field="reference", options=options, say=say
+        )
+    stored = label_files.recognise(items, options=options, num_classes=num_classes)
+    if say is not None:
+        say(stored.encoding.describe())
+    reference_stored = None
+    if partners:
+        reference_stored = label_files.recognise(
+            list(partners.values()), options=options, num_classes=num_classes
+        )
+        text = reference_stored.encoding.describe()
+        if say is not None and text != stored.encoding.describe():
+            say(f"reference: {text}")
+    each = [one for one in (stored, reference_stored) if one is not None]
     return _Inputs(
         items,
         [partners.get(item.name) for item in items],
-        stored._replace(num_classes=num_classes),
-        reference_stored._replace(num_classes=num_classes),
+        stored,
+        reference_stored,
+        max(one.encoding.num_classes for one in each),
+        options,
     )
 
 
 def _shown(source: Source | None) -> str | None:
     """Returns where label maps come from, for audit.json."""
-    if source is None:
-        return None
-    if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
-    return "a list of files" if isinstance(source[0], str | os.PathLike) else "arrays"
+    return None if source is None else collect.described(source)
 
 
 def _class_names(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
@@ -258,16 +290,18 @@ def _gather(
     header = {
         "labels": facts["labels"] and os.path.abspath(facts["labels"]),
         "reference": facts["reference"] and os.path.abspath(facts["reference"]),
-        "stored": list(inputs.stored),
-        "reference_stored": inputs.reference_stored and list(inputs.reference_stored),
+        "num_classes": inputs.num_classes,
+        "options": repr(file_options.changed(inputs.options)),
+        "encoding": _encoding(inputs.stored),
+        "reference_encoding": _encoding(inputs.reference_stored),
     }
     stamps = {
         item.name: [list(item.stamp), list(clean.stamp) if clean else None]
         for item, clean in zip(items, references, strict=True)
     }
-    gathered = _Gathered(inputs.stored.num_classes)
+    gathered = _Gathered(inputs.num_classes)
     kept = set()
-    with files.Journal(output / RECORDS, header) as journal:
+    with files_lib.Journal(output / RECORDS, header) as journal:
         for row in journal.earlier():
             if row["name"] not in kept and stamps.get(row["name"]) == row["stamp"]:
                 kept.add(row["name"])
@@ -296,7 +330,7 @@ def _gather(
             if maps is None:
                 gathered.bad.append((item.name, error))
                 continue
-            row = _measured(item, maps, inputs.stored.num_classes)
+            row = _measured(item, maps, inputs.num_classes)
             row["stamp"] = stamps[item.name]
             journal.append(row)
             gathered.add(row)
@@ -305,6 +339,11 @@ def _gather(
         sorted(gathered.records.items(), key=lambda pair: order[pair[0]])
     )
     return gathered
+
+
+def _encoding(stored: Stored | None) -> str | None:
+    """Returns what rows of the journal depend on: all but the counts in the text."""
+    return None if stored is None else repr(stored.encoding._replace(text=""))
 
 
 def _measured(
@@ -544,7 +583,7 @@ def _write_csv(
         values += [*(row[k] for k in measures), " ".join(row["flags"])]
         values += [row.get(k, "") for k in last] if compared else []
         writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
-    files.write_text(path, out.getvalue())
+    files_lib.write_text(path, out.getvalue())
 
 
 def _thumbnails(
@@ -570,7 +609,7 @@ def _thumbnails(
             report.Thumbnail(
                 name=item.name,
                 labels=maps.labels,
-                image=_image(images.get(item.name), maps.labels.shape),
+                image=_image(images.get(item.name), maps.labels.shape, inputs.options),
                 reference=maps.reference,
                 caption=said,
             )
@@ -578,12 +617,14 @@ def _thumbnails(
     return shown
 
 
-def _image(item: Item | None, shape: tuple[int, ...]) -> np.ndarray | None:
+def _image(
+    item: Item | None, shape: tuple[int, ...], options: FileOptions
+) -> np.ndarray | None:
     """Returns the image of a label map; warns if it cannot be shown."""
     if item is None:
         return None
     try:
-        image = collect.read_image(item)
+        image = collect.read_image(item, options)
     except InputError as error:
         print(f"warning: {error}", file=sys.stderr)
         return None
@@ -612,4 +653,4 @@ def _say(summary: Mapping[str, Any], html: Path) -> None:
         print(f"bad: {bad['reason']}", file=sys.stderr)
     if summary["bad"]:
         print(f"bad files left out: {len(summary['bad'])}", file=sys.stderr)
-    print(f"report: {html}")
+    print(f"report: {escaped(str(html))}")

@@ -12,15 +12,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 from tqdm import tqdm
 
 from metaseg import checks, files, prediction, report
-from metaseg.data import collect
+from metaseg.data import collect, label_encoding, label_files
+from metaseg.data import file_options as options_lib
 from metaseg.data.collect import Item, Source
-from metaseg.errors import InputError, prefixed
+from metaseg.data.file_options import FileKeywords, FileOptions
+from metaseg.data.label_files import Stored
+from metaseg.errors import InputError, count, escaped, prefixed
 from metaseg.runs import prediction_labels, prediction_output
 
 __all__ = ["Predicted", "predict"]
@@ -53,7 +56,8 @@ class _Task(NamedTuple):
       decode: Function from scores to labels.
       partners: True label maps by the names of the images.
       output: Folder for the results.
-      label_values: Class ids by stored value, or None.
+      stored: How true label maps are stored; None without any.
+      files: How images are read.
       options: The arguments that results depend on.
     """
 
@@ -61,7 +65,8 @@ class _Task(NamedTuple):
     decode: Callable[[np.ndarray], np.ndarray]
     partners: Mapping[str, Item]
     output: Path
-    label_values: Mapping[int, int] | None
+    stored: Stored | None
+    files: FileOptions
     options: Mapping[str, Any]
 
 
@@ -112,13 +117,12 @@ def predict(
     output: str | os.PathLike[str],
     *,
     labels: Source | None = None,
-    label_values: Mapping[int, int] | None = None,
     decision_rule: str = "analytic",
     values: str = "ids",
     scores: bool = False,
-    channel: int | None = None,
     tile: int | None = None,
     overlap: int | None = None,
+    **files: Unpack[FileKeywords],
 ) -> Predicted:
     """Segments images and writes label maps, overlays, a table and a page.
 
@@ -129,16 +133,15 @@ def predict(
       output: Folder for the results: new, empty, or that of an earlier prediction,
         which is continued.
       labels: True label maps with the names of the images, to measure against.
-      label_values: Class ids of stored values of `labels` that are not class ids; 255
-        is void.
       decision_rule: Rule from scores to labels: "analytic" (noise-aware), "argmax" or
         "validation".
       values: "ids" writes class ids, "mask" 0 and 255 for two classes, "instances"
         the number of each object, see `prediction.instance_ids`.
       scores: Whether to write the scores, as 32-bit TIFF files.
-      channel: Channel of each image to use, or None for all.
       tile: Side in pixels of what the network sees at once, or None.
       overlap: Overlap of tiles in pixels, or None.
+      **files: How image and label files are read: fields of `FileOptions`. The channels
+        of image files are by default those that the run was trained on.
 
     Returns:
       What was predicted.
@@ -152,14 +155,14 @@ def predict(
         "decision_rule": decision_rule,
         "values": values,
         "scores": scores,
-        "channel": channel,
         "tile": tile,
         "overlap": overlap,
-        "label_values": sorted((label_values or {}).items()),
     }
+    file_options = options_lib.build(**files)
+    label_encoding.check(file_options)
     folder = Path(output)
     try:
-        return _predict(run, images, folder, labels, label_values, options)
+        return _predict(run, images, folder, labels, file_options, options)
     except OSError as error:  # errors of images are listed, so this is the output
         raise InputError(
             f"output: cannot write '{error.filename or output}' ({error.strerror});"
@@ -174,7 +177,7 @@ def _loaded(
     if isinstance(run, prediction.Predictor):
         return run, ""
     with prefixed("run: "):
-        return prediction.load(run), f" ({run})"
+        return prediction.load(run), f" ({escaped(str(run))})"
 
 
 def _predict(
@@ -182,22 +185,41 @@ def _predict(
     images: Source,
     output: Path,
     labels: Source | None,
-    label_values: Mapping[int, int] | None,
+    file_options: FileOptions,
     options: Mapping[str, Any],
 ) -> Predicted:
     start = time.perf_counter()
     predictor, folder = _loaded(run)
     decode = prediction.decoder(predictor, options["decision_rule"])
     _check_values(options["values"], predictor)
-    items = collect.find(images, field="images", exclude=output)
-    prediction_output.check_folder(output)
-    partners = {}
+    items = collect.find(
+        images, field="images", exclude=output, options=file_options, say=print
+    )
+    if file_options.channels is None and items[0].path is not None:
+        file_options = file_options._replace(channels=predictor.files.channels)
+    partners, stored = {}, None
     if labels is not None:
-        partners = collect.find_partners(labels, items, field="labels")
-    task = _Task(predictor, decode, partners, output, label_values, options)
-    source = _described(images, items)
+        partners = collect.find_partners(
+            labels,
+            items,
+            field="labels",
+            beside=True,
+            options=file_options,
+            say=print,
+        )
+        stored = label_files.recognise(
+            list(partners.values()),
+            options=file_options,
+            num_classes=predictor.num_classes,
+        )
+        print(stored.encoding.describe())
+        options = {**options, "labels": repr(stored.encoding._replace(text=""))}
+    prediction_output.check_folder(output)
+    options = {**options, "files": repr(options_lib.changed(file_options))}
+    task = _Task(predictor, decode, partners, output, stored, file_options, options)
+    source = collect.described(images)
     print(
-        f"{len(items)} images at {source}"
+        f"{count(len(items), 'image')} at {source}"
         + (f", {len(partners)} with a label map" if labels is not None else "")
         + f"; run: {predictor.name}; decision rule: {options['decision_rule']}"
     )
@@ -207,7 +229,8 @@ def _predict(
         raise InputError(f"images: no image could be predicted; first: {bad[0][1]}")
     bad += [(row["name"], row["label_error"]) for row in rows if "label_error" in row]
     facts = {"images": source, "run": f"{predictor.name}{folder}", "rate": rate}
-    return _summarise(task, rows, bad, str(labels), {**facts, "start": start})
+    where = None if labels is None else collect.described(labels)
+    return _summarise(task, rows, bad, str(where), {**facts, "start": start})
 
 
 def _check_values(values: str, predictor: prediction.Predictor) -> None:
@@ -262,13 +285,6 @@ def _summarise(
     return done
 
 
-def _described(images: Source, items: Sequence[Item]) -> str:
-    """Returns where the images come from, for messages and the page."""
-    if isinstance(images, str | os.PathLike):
-        return os.fspath(images)
-    return "a list of files" if items[0].pixels is None else "arrays"
-
-
 def _predict_all(
     task: _Task, items: Sequence[Item], bad: list[tuple[str, str]]
 ) -> tuple[list[dict[str, Any]], str]:
@@ -320,7 +336,7 @@ def _predicted(
     started: dict[int, tuple[Item, np.ndarray]] = {}  # by index of the image
 
     def images() -> Iterator[np.ndarray]:
-        loaded = collect.stream(items, task.options["channel"])
+        loaded = collect.stream(items, task.files)
         for item, (pixels, error) in zip(items, loaded, strict=True):
             if pixels is not None:
                 try:
@@ -328,7 +344,7 @@ def _predicted(
                         pixels, task.predictor.channels, item.where
                     )
                 except InputError as wrong:
-                    error = f"{wrong} (channel picks one)"
+                    error = str(wrong)
                 else:
                     started[next(number)] = item, pixels
                     yield fitting
@@ -393,12 +409,12 @@ def _one(
     row: dict[str, Any] = {"name": item.name, "height": height, "width": width}
     row |= {"pixels": counts.tolist(), "objects": objects.counts.tolist()}
     numbered = cache(partial(prediction.instance_ids, task.predictor, labels))
-    if item.name in task.partners:
+    if item.name in task.partners and task.stored is not None:
         row |= prediction_labels.compared(
             labels,
             task.partners[item.name],
             K,
-            task.label_values,
+            task.stored,
             numbered if prediction.has_instances(task.predictor) else None,
         )
     files.write_png(paths["overlays"], report.overlay(pixels, labels, K))

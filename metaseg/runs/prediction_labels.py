@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from metaseg import decoding, files, instances
-from metaseg.data import image_files, label_files
+from metaseg.data import label_files
 from metaseg.data.collect import Item
-from metaseg.data.dataset import VOID
+from metaseg.data.label_files import Stored
 from metaseg.errors import InputError
 
 __all__ = ["compared", "confusion", "measures", "why_null"]
@@ -34,7 +34,7 @@ def compared(
     labels: np.ndarray,
     truth: Item,
     num_classes: int,
-    values: Mapping[int, int] | None,
+    stored: Stored,
     objects: Callable[[], np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Compares a prediction with its true label map.
@@ -43,7 +43,7 @@ def compared(
       labels: Predicted class ids, uint8 `[H, W]`.
       truth: The true label map.
       num_classes: Number of classes K.
-      values: Class ids by stored value, or None.
+      stored: How true label maps are stored.
       objects: Returns the predicted instance map; None if the run has none.
 
     Returns:
@@ -52,7 +52,7 @@ def compared(
       wrong with the map.
     """
     try:
-        true, ids = _true_labels(truth, num_classes, values)
+        true, ids = label_files.read(truth, stored)
     except InputError as error:
         return {"label_error": str(error)}
     if true.shape != labels.shape:
@@ -65,31 +65,6 @@ def compared(
     if ids is not None and objects is not None:
         row["object_counts"] = files.plain(instances.count(ids, objects())._asdict())
     return row
-
-
-def _true_labels(
-    truth: Item, num_classes: int, values: Mapping[int, int] | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns uint8 `[H, W]` class ids, 255 for void, and int32 ids of objects."""
-    stored = label_files.read_values(truth)
-    if values is None:
-        found = image_files.class_ids(stored, num_classes, where=truth.where)
-        # Two classes may be stored as 0 and 255.
-        return ((found > 0).astype(np.uint8) if num_classes == 2 else found), None
-    found = np.full(stored.shape, VOID, np.uint8)
-    known = np.zeros(stored.shape, bool)
-    ids = {i: i for i in range(num_classes)} | {VOID: VOID} | dict(values)
-    for value, class_id in ids.items():
-        same = stored == value
-        found[same] = class_id
-        known |= same
-    if not known.all():
-        wrong = ", ".join(map(str, np.unique(stored[~known])[:5]))
-        raise InputError(
-            f"{truth.where}: stored value {wrong} in {np.count_nonzero(~known)}"
-            f" pixels; expected 0 to {num_classes - 1}, 255, or those of label_values"
-        )
-    return found, None
 
 
 def confusion(

@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from metaseg import checkpoint, files, prediction
+from metaseg.data.file_options import FileKeywords
 from metaseg.errors import InputError
 from metaseg.runs import loop, progress
 
@@ -73,6 +74,7 @@ class Run:
         decision_rule: str = "analytic",
         tile: int | None = None,
         overlap: int | None = None,
+        **files: Unpack[FileKeywords],
     ) -> list[prediction.Prediction]:
         """Segments images of any size.
 
@@ -83,6 +85,7 @@ class Run:
           decision_rule: "analytic" (noise-aware), "argmax" or "validation".
           tile: Side in pixels of the tiles that the network sees at once.
           overlap: Overlap of neighbouring tiles in pixels.
+          **files: How image files are read, see `prediction.predict`.
 
         Returns:
           For each image its labels, uint8 `[H, W]`, and scores, float32 `[H, W, K]`.
@@ -96,6 +99,7 @@ class Run:
             decision_rule=decision_rule,
             tile=tile,
             overlap=overlap,
+            **files,
         )
 
     def export(self, path: str | os.PathLike[str], **options: Any) -> None:

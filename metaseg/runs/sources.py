@@ -172,7 +172,7 @@ def load_images(config: ConfigDict, exclude: Path | None = None) -> Dataset:
             (item.where, image.shape[-1])
             for item, image in zip(items, read, strict=True)
         )
-    size = np.max([image.shape[:2] for image in read], axis=0).tolist() + [channels]
+    size = [*np.max([image.shape[:2] for image in read], axis=0).tolist(), channels]
     gigabytes = len(read) * size[0] * size[1] * (4 * size[2] + 1) / 1e9
     if gigabytes > c.memory_gb:
         raise InputError(

@@ -807,36 +807,3 @@ def test_a_negative_class_id_is_named(tmp_path):
 def test_a_binary_label_with_both_1_and_255_is_named(tmp_path):
     path = save(tmp_path / "a.png", np.array([[0, 1, 255]], np.uint8))
     assert f"{path}: both 1 and 255" in failure(image_files.read_label, path, 2)
-
-
-# Folders
-
-
-def test_files_are_found_in_the_order_of_their_relative_paths(tmp_path):
-    names = ("b/a.png", "a.PNG", "b.png", "b/c/d.tif", "a-b.png", "deep/a b\n.png")
-    for name in (*names, ".hidden.png", ".hidden/a.png", "a.txt", "b/.c.png"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True, parents=True)
-        path.touch()
-    (tmp_path / "folder.png").mkdir()
-    found = image_files.walk(tmp_path, (".png", ".tif"))
-    assert found == sorted(tmp_path / name for name in names)
-
-
-def test_links_are_followed_and_no_folder_is_entered_twice(tmp_path):
-    for folder in ("root/real", "elsewhere"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "a.png").touch()
-    root = tmp_path / "root"
-    (root / "again").symlink_to(root / "real")
-    (root / "real" / "loop").symlink_to(root)
-    (root / "link").symlink_to(tmp_path / "elsewhere")
-    (root / "itself.png").symlink_to(root / "itself.png")
-    (root / "file.png").symlink_to(root / "real" / "a.png")
-    found = [p.relative_to(root).as_posix() for p in image_files.walk(root, (".png",))]
-    assert found == ["file.png", "link/a.png", "real/a.png"]
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    message = failure(image_files.walk, tmp_path / "none", (".png",))
-    assert message.startswith(f"{tmp_path / 'none'}: ")

@@ -17,7 +17,8 @@ import tensorflow_datasets as tfds
 import tifffile
 from PIL import Image
 
-from metaseg.data import importers
+from metaseg.data import file_options, importers
+from metaseg.data.file_options import FileOptions
 from metaseg.data.importers import encoding, pairs, staging
 from metaseg.data.importers.cityscapes import CLASSES as CITY_CLASSES
 from metaseg.data.importers.dsb2018 import modality
@@ -40,6 +41,9 @@ def save(path, array, **options):
 
 
 def run(source, root, data_dir, config="", workers=0, skip_bad=False, **options):
+    fields = {
+        name: options.pop(name) for name in FileOptions._fields if name in options
+    }
     settings = importers.ImportRequest(
         source=source,
         path=root,
@@ -47,7 +51,7 @@ def run(source, root, data_dir, config="", workers=0, skip_bad=False, **options)
         config=config,
         workers=workers,
         skip_bad=skip_bad,
-        options=importers.ImportOptions(**options),
+        options=importers.ImportOptions(**options, files=file_options.build(**fields)),
     )
     return importers.prepare(settings, lambda K: [(9 * i, 0, 0) for i in range(K + 1)])
 
@@ -305,7 +309,7 @@ def test_each_page_is_an_example_and_pages_of_a_file_share_a_split(tmp_path, out
 
 
 def test_one_channel_can_be_taken(tmp_path, out):
-    path = run("folder", tree(tmp_path / "in", RGB), out, channel=1).path
+    path = run("folder", tree(tmp_path / "in", RGB), out, channels=1).path
     np.testing.assert_array_equal(read(path)["val"][0][1], RGB[..., 1:2])
 
 
@@ -327,9 +331,9 @@ def test_mixed_depths_and_colours_get_one_form_that_keeps_the_values(good, out):
     [
         ((0, 1), {}, (0, 1)),
         ((0, 255), {}, (0, 1)),
-        ((0, 2, 255), {}, (0, 2, 255)),
+        ((0, 2, 255), {"num_classes": 3}, (0, 2, 255)),
         ((0, 5), {"num_classes": 9}, (0, 5)),
-        ((7, 300, 9), {"values": {7: 1, 300: 0, 9: 255}}, (1, 0, 255)),
+        ((7, 300, 9), {"label_values": {7: 1, 300: 0, 9: 255}}, (1, 0, 255)),
     ],
 )
 def test_stored_values_become_class_ids(tmp_path, out, stored, options, expected):
@@ -422,7 +426,7 @@ def test_catalog_features_and_values_of_others_are_given(tmp_path, out):
         out,
         config="cats",
         features={"image": "image", "label": "segmentation_mask"},
-        values={1: 0, 2: 1, 3: 2},
+        label_values={1: 0, 2: 1, 3: 2},
     ).path
     np.testing.assert_array_equal(read(path)["val"][0][2], MASK + (GREY > 200))
 
@@ -609,7 +613,8 @@ def test_a_bad_file_is_named_after_all_were_checked_or_left_out(good, out, case)
     (good / "train/labels/1.png").write_bytes(b"")
     told = failure(run, "folder", good, out)
     lines = (out / "folder-in-bad.txt").read_text().splitlines()
-    assert f"{len(lines)} things are wrong" in told
+    noun = "file" if len(lines) == 1 else "files"
+    assert f"{len(lines)} {noun} cannot be used" in told
     named = repr(path.stem)[1:-1] if case == "newline" else path.name
     assert any(named in line for line in lines)
     assert any("zero bytes" in line for line in lines)
@@ -647,17 +652,20 @@ def test_values_that_mean_no_class_are_counted_over_all_files(good, out):
         label = MASK.copy()
         label[0, :3] = value
         save(good / split / "labels/1.png", label)
-    failure(run, "folder", good, out, num_classes=3)
-    lines = (out / "folder-in-bad.txt").read_text().splitlines()
-    assert len(lines) == 4
-    assert "4 (6 pixels), 200 (3 pixels); expected 0 to 2, 255" in lines[-1]
+    told = failure(run, "folder", good, out, num_classes=3)
+    assert "4 (6 pixels), 200 (3 pixels)" in told
+    assert "3 of 6 label maps" in told
+
+
+def test_a_number_of_classes_must_fit_the_values(good, out):
+    told = failure(run, "folder", good, out, label_values={0: 5}, num_classes=2)
+    assert told.startswith("num_classes: got 2, expected `num_classes=6`")
 
 
 def test_255_beside_1_in_two_classes_is_not_guessed(good, out):
     save(good / "train/labels/0.png", MASK * 255)
-    failure(run, "folder", good, out)
-    assert "255 (" in (out / "folder-in-bad.txt").read_text()
-    path = run("folder", good, out, values={0: 0, 1: 1, 255: 255}).path
+    assert "mixed encodings: 255 (" in failure(run, "folder", good, out)
+    path = run("folder", good, out, label_values={0: 0, 1: 1, 255: 255}).path
     np.testing.assert_array_equal(read(path)["train"][0][2], MASK * 255)
 
 
@@ -698,11 +706,11 @@ def test_another_layout_is_named_beside_the_expected_one(tmp_path, out, source, 
         ("city", {}, "source: got 'city', expected one of organelle"),
         ("camvid", {"config": "half"}, "config: got 'half', expected one of full"),
         ("camvid", {"page": 1}, "page: not for camvid; expected only none"),
-        ("dsb2018", {"channel": 1}, "expected only shares, seed"),
+        ("dsb2018", {"channels": 1}, "expected only shares, seed"),
         (
             "folder",
-            {"shares": (1, 0, 1)},
-            "shares: got 1, 0, 1, expected three",
+            {"shares": (0, 1, 1)},
+            "shares: got 0, 1, 1, expected three",
         ),
         ("folder", {"workers": -1}, "workers: got -1"),
         ("folder", {"name": "..."}, "name: no name"),
@@ -712,8 +720,7 @@ def test_another_layout_is_named_beside_the_expected_one(tmp_path, out, source, 
             "num_classes: got 1, expected an integer",
         ),
         ("folder", {"class_names": ("a", "b", "c"), "num_classes": 2}, "3 names"),
-        ("folder", {"values": {0: 0, 1: 300}}, "num_classes: got 301"),
-        ("folder", {"values": {0: 5}, "num_classes": 2}, "values: got class id 5"),
+        ("folder", {"label_values": {0: 0, 1: 300}}, "label_values: got '1=300'"),
     ],
 )
 def test_a_wrong_setting_is_named(good, out, source, changes, expected):

@@ -119,7 +119,7 @@ def test_lists_given_as_flags_reach_the_import(pairs, tmp_path):
     [
         ("--source=", "--source: not given"),
         ("--data_dir=", "--data_dir: not given"),
-        ("--values=1", "--values: got '1', expected STORED=ID"),
+        ("--values=1", "--label_values: got '1', expected STORED=ID"),
         ("--shares=x", "--shares: got 'x', expected three numbers"),
         ("--path=/nowhere", "--path: no folder '/nowhere'"),
     ],

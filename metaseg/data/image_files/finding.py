@@ -14,6 +14,7 @@ from typing import NamedTuple
 from metaseg.data.file_options import DEFAULT, FileOptions
 from metaseg.data.image_files import reading
 from metaseg.data.image_files.samples import shown, some
+from metaseg.data.image_files.unsupported import unsupported
 from metaseg.errors import InputError, count, escaped
 
 __all__ = [
@@ -49,14 +50,6 @@ KNOWN_SUFFIXES = (
 _ENDINGS = (*reading.IMAGE_SUFFIXES, ".ome.tif", ".ome.tiff")
 _JPEG = (".jpg", ".jpeg")
 _PAGED = (".tif", ".tiff", ".npy", ".gif")
-# Kinds that are not read, and what to do about them. A store of Zarr is a folder.
-_SEG_NPY = "_seg.npy"
-_UNSUPPORTED = {
-    _SEG_NPY: "pickles of cellpose; expected masks as cellpose --save_tif writes them",
-    ".nii": "NIfTI; expected arrays that numpy.save writes, with nibabel",
-    ".nii.gz": "NIfTI; expected arrays that numpy.save writes, with nibabel",
-    ".zarr": "Zarr; expected arrays that tifffile.imwrite or numpy.save writes",
-}
 
 
 class Listing(NamedTuple):
@@ -150,7 +143,7 @@ def listing(root: Path, *, exclude: Path | None = None) -> Listing:
             kind = path if link else entry  # a path calls a link to itself no file
             if kind.is_dir():
                 if path.suffix.lower() == ".zarr":
-                    left_out[".zarr"] += 1
+                    left_out[_other(path) or ""] += 1
                 elif excluded is None or path.resolve() != excluded:
                     (waiting.append if link else waiting.appendleft)(path)
             elif kind.is_file():
@@ -183,23 +176,11 @@ def known_files(paths: Iterable[Path], root: Path) -> Listing:
 
 
 def _other(path: Path) -> str | None:
-    """Returns None for a file that may be read, else its ending."""
-    name = path.name.lower()
-    if name.endswith(_SEG_NPY) and _holds_objects(path):
-        return _SEG_NPY
-    known = next((ending for ending in _UNSUPPORTED if name.endswith(ending)), None)
-    if known not in (None, _SEG_NPY):
-        return known
+    """Returns None for a file that may be read, else its ending, or what helps."""
+    cure = unsupported(path)
+    if cure is not None:
+        return f"{path.suffix.lower()}: {cure}"
     return None if path.suffix.lower() in _ENDINGS else path.suffix.lower()
-
-
-def _holds_objects(path: Path) -> bool:
-    """Returns whether a .npy file is a pickle, as its header says."""
-    try:
-        with path.open("rb") as stream:
-            return b"'|O'" in stream.read(256)
-    except OSError:  # reported when the file is read
-        return False
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:
@@ -209,15 +190,15 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
       left_out: Number of files by ending or by another reason, as in `Listing`.
     """
     parts = []
-    endings = sorted(e for e in left_out if e not in _UNSUPPORTED and " " not in e)
+    endings = sorted(ending for ending in left_out if " " not in ending)
     if endings:
         names = [ending or "no ending" for ending in endings]
         total = sum(left_out[ending] for ending in endings)
         parts.append(f"{count(total, 'file')} of other endings ({some(names, 8)})")
-    for reason in sorted(left_out.keys() - set(endings)):
-        told = _UNSUPPORTED.get(reason)
-        what = f"ending in {reason} ({told})" if told else reason
-        parts.append(f"{count(left_out[reason], 'file')} {what}")
+    parts += [
+        f"{count(left_out[reason], 'file')} {reason}"
+        for reason in sorted(left_out.keys() - set(endings))
+    ]
     return f"left out: {', '.join(parts)}" if parts else ""
 
 
@@ -401,8 +382,12 @@ def pair(
         *same_names(image_files.files, images),
         *same_names(label_files.files, found.root),
     ]
-    image_of = {name: paths[0] for name, paths in image_files.files.items()}
-    label_of = {name: paths[0] for name, paths in label_files.files.items()}
+    every = [*image_files.files.items(), *label_files.files.items()]
+    twice = {name for name, paths in every if len(paths) > 1}
+    image_of, label_of = (
+        {name: paths[0] for name, paths in files.items() if name not in twice}
+        for files in (image_files.files, label_files.files)
+    )
     names = sorted(image_of.keys() & label_of)
     return FilePairs(
         {name: (image_of[name], label_of[name]) for name in names},

@@ -30,6 +30,7 @@ __all__ = [
     "encode_image",
     "encode_label",
     "guess_plan",
+    "judge",
     "make_plan",
 ]
 
@@ -186,6 +187,36 @@ def make_plan(records: Collection[ExampleRecord], found: Found) -> StoragePlan:
         dtype=_stored_dtype(r.dtype for r in good),
         encoding=encoding,
     )
+
+
+def judge(
+    records: Collection[ExampleRecord], found: Found
+) -> tuple[StoragePlan, dict[str, str]]:
+    """Finds the form of a data set, and the few label maps that do not fit into any.
+
+    Args:
+      records: As for `make_plan`.
+      found: As for `make_plan`.
+
+    Returns:
+      The form of the other examples, and what is wrong by the name of the label map.
+
+    Raises:
+      InputError: As `make_plan`, if leaving out fewer than half of the label maps does
+        not help.
+    """
+    try:
+        return make_plan(records, found), {}
+    except InputError:
+        wrong = {}
+        for record in records:
+            try:
+                make_plan([record], found)
+            except InputError as error:
+                wrong[record.where] = str(error)
+        if not 0 < len(wrong) < len(records) / 2:
+            raise
+    return make_plan([r for r in records if r.where not in wrong], found), wrong
 
 
 def guess_plan(records: Collection[ExampleRecord], found: Found) -> StoragePlan:

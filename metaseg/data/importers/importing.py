@@ -264,7 +264,7 @@ def _import(job: _ImportJob, folder: Path) -> Mapping[str, Any]:
         kinds = Counter(s.record.kind for s in staged.stored if s.record.kind)
         notes = [escaped(note) for note in found.notes]
         if found.encoding is None and staged.plan.encoding is not None:
-            notes.append(f"labels: {staged.plan.encoding.describe()}")
+            notes.append(staged.plan.encoding.describe())
         more = {"kinds": kinds, "notes": notes}
         report = summary.summarise(metadata, splits, bad, more)
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"

@@ -136,17 +136,24 @@ def stage(
         plan = encoding.guess_plan(_wanted(_known(parts, found, pool), found), found)
         parts |= _run([(i, chunks[i]) for i in todo], found, plan, pool, progress)
     every_record = [r for part in parts.values() for r in part.records]
-    plan = encoding.make_plan(_wanted(every_record, found), found)
+    plan, wrong = encoding.judge(_wanted(every_record, found), found)
     # The first plan was a guess from a few examples; chunks of another plan are redone.
     again = [
         (i, chunks[i])
         for i, part in parts.items()
         if part.plan != plan.key()
-        or any(not (r.image and r.label) for r in _wanted(part.records, found))
+        or any(
+            not (r.image and r.label)
+            for r in _wanted(part.records, found)
+            if r.where not in wrong
+        )
     ]
     parts |= _run(again, found, plan, pool, lambda count: None)
     stored = [
-        Stored(record, chunk.path.with_suffix(".bin"))
+        Stored(
+            record._replace(error=record.error or wrong.get(record.where, "")),
+            chunk.path.with_suffix(".bin"),
+        )
         for i, chunk in enumerate(chunks)
         for record in parts[i].records
     ]

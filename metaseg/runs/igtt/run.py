@@ -21,6 +21,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from metaseg import checkpoint, decoding, files, igtt
 from metaseg.batch import Batch
+from metaseg.data import file_options
 from metaseg.data.dataset import Dataset
 from metaseg.errors import InputError
 from metaseg.runs import config as config_lib
@@ -125,7 +126,8 @@ def segment(
         made = setup.build(resolved, workdir, data, layout)
         setup.begin_folders(made)
         if not quiet:
-            progress_lib.say(_described(made))
+            for line in (*data.notes, _described(made)):
+                progress_lib.say(line)
         watch.check()
         session = _begin(made, watch, quiet)
         clock = {"setup_seconds": time.perf_counter() - began}
@@ -365,6 +367,9 @@ def _results(
             "train": len(data.train),
             "test": len(data.test),
             "image_shape": data.train.shape,
+            "channels": data.channels,
+            "channel_names": data.channel_names,
+            "files": file_options.changed(data.files),
             "num_classes": data.num_classes,
             "class_names": data.class_names,
         },

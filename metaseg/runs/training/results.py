@@ -21,6 +21,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from metaseg import decoding, files, noise, report, training
+from metaseg.data import file_options
 from metaseg.data.dataset import Dataset, Examples, Split
 from metaseg.runs.run import Run
 from metaseg.runs.training import evaluation
@@ -181,6 +182,9 @@ def _measures(
             **{name: len(split) for name, split in data.splits()},
             **({"train": "endless"} if config.data.endless else {}),
             "image_shape": data.train.shape,
+            "channels": data.channels,
+            "channel_names": data.channel_names,
+            "files": file_options.changed(data.files),
         },
         "model": {"name": config.model.name},
         "test": {**measures, "loss": float(np.mean(scores.test.loss))},

@@ -136,7 +136,8 @@ def _run(
     say = (lambda _: None) if quiet else progress_lib.say
     found = workdir_lib.newest(checkpoints, layout.get_state(state), digest, say)
     log = _open_log(made, found, quiet)
-    log.say(_described(made))
+    for line in (*made.data.notes, _described(made)):
+        log.say(line)
     if found.state is not None:
         state = layout.put_state(found.state)
         log.say(f"going on after step {found.at.step}")
