@@ -95,7 +95,7 @@ def test_version_is_said():
             ["predict", "--images=x"],
             "--run: not given, expected the work folder of a run",
         ),
-        (["predict", "--values=x"], "--values=x: value should be one of <ids|mask>"),
+        (["predict", "--values=x"], "--values=x: value should be one of <ids|mask|"),
         (
             ["predict", "--run=x", "--images=x", "--output=x", "--label_values=1"],
             "--label_values: got '1', expected STORED=ID",

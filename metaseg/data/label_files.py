@@ -6,9 +6,9 @@ Imports no jax, which every worker process would have to start.
 import functools
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Real, UInt8
@@ -27,6 +27,7 @@ __all__ = [
     "read",
     "read_values",
     "recognise",
+    "settle",
     "stream",
 ]
 
@@ -51,10 +52,12 @@ class Stored(NamedTuple):
     Attributes:
       encoding: What the stored values mean.
       options: How the files are read.
+      wrong: What is wrong with maps that do not fit to the others, by `Item.where`.
     """
 
     encoding: Encoding
     options: FileOptions = DEFAULT
+    wrong: Mapping[str, str] = {}
 
 
 def read_values(
@@ -125,10 +128,41 @@ def recognise(
     ]
     if not surveys:
         raise InputError(found[0].error)
-    return Stored(
-        label_encoding.recognise(surveys, options=options, num_classes=num_classes),
-        options,
-    )
+    encoding, wrong = settle(surveys, options=options, num_classes=num_classes)
+    return Stored(encoding, options, wrong)
+
+
+def settle(
+    surveys: Sequence[tuple[str, Survey]], *, options: FileOptions, num_classes: int
+) -> tuple[Encoding, dict[str, str]]:
+    """Finds how most label maps are stored, and the few that do not fit.
+
+    Args:
+      surveys: Name and survey of each label map.
+      options: How files are read.
+      num_classes: Number of classes K if it is known; 0: to be found.
+
+    Returns:
+      The encoding, and what is wrong with other maps by their names.
+
+    Raises:
+      InputError: If it is not clear what values mean, also without the maps that are
+        wrong by themselves, or half of the maps are.
+    """
+    known: dict[str, Any] = {"options": options, "num_classes": num_classes}
+    try:
+        return label_encoding.recognise(surveys, **known), {}
+    except InputError:
+        wrong: dict[str, str] = {}
+        for name, one in surveys:
+            try:
+                label_encoding.recognise([(name, one)], **known)
+            except InputError as error:
+                wrong[name] = str(error)
+        if not 0 < len(wrong) < len(surveys) / 2:
+            raise
+    rest = [(name, one) for name, one in surveys if name not in wrong]
+    return label_encoding.recognise(rest, **known), wrong
 
 
 def _survey(item: Item, options: FileOptions) -> Loaded[Survey]:
@@ -155,6 +189,8 @@ def read(
     Raises:
       InputError: If the map cannot be read, or holds a value that has no class id.
     """
+    if item.where in stored.wrong:
+        raise InputError(stored.wrong[item.where])
     values = read_values(item, options=stored.options)
     labels = label_encoding.decode(values, stored.encoding, where=item.where)
     return labels, label_encoding.instance_ids(values, stored.encoding)

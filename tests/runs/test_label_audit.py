@@ -132,15 +132,16 @@ def test_without_a_reference_there_is_no_comparison(folders, tmp_path):
 def test_bad_files_are_listed_and_do_not_stop_the_audit(clean, tmp_path):
     labels = save(tmp_path / "labels", clean[:2])
     (labels / "broken.png").write_bytes(b"\x89PNG nothing")
-    np.savez(labels / "more.npz", first=clean[2], second=clean[3].astype(float))
-    np.save(labels / "single.npy", clean[4])
+    (labels / "cut.npy").write_bytes((labels / "map0.png").read_bytes())
+    np.savez(labels / "more.npz", first=clean[2] * 255, second=clean[3] * 255.0)
+    np.save(labels / "single.npy", clean[4] * 255)
     given = partial(
         audit_of, tmp_path, tmp_path / "out", "labels", reference=None, images=None
     )
     assert given() == 1
     summary = summary_of(tmp_path / "out")
-    assert {bad["name"] for bad in summary["bad"]} == {"broken", "more#second"}
-    assert summary["maps"] == 4
+    assert {bad["name"] for bad in summary["bad"]} == {"broken", "cut"}
+    assert summary["maps"] == 5
 
 
 def test_worker_processes_give_what_one_process_gives(folders, audited, tmp_path):
@@ -212,8 +213,8 @@ def test_arrays_give_what_their_files_give(folders, audited, clean):
 
 
 def test_arrays_that_are_no_label_maps_are_named(clean):
-    with pytest.raises(InputError, match=r"^labels\[0\]: float64 of shape"):
-        label_audit.audit_arrays(clean.astype(float))
+    with pytest.raises(InputError, match=r"^labels\[0\]: .*`label_threshold"):
+        label_audit.audit_arrays(clean * 0.75)
     with pytest.raises(InputError, match=r"^reference: got 1 arrays, expected one"):
         label_audit.audit_arrays(clean, clean[:1])
 

@@ -245,7 +245,7 @@ def test_stored_values_of_labels_are_mapped_and_unknown_ones_named(
     expected = decoding.measure(np.stack(matrices))
     assert measures["pooled"]["iou"] == pytest.approx(expected["iou"])
     rows = (tmp_path / "out" / prediction_output.RECORDS).read_text()
-    assert "stored value 8 in 1 pixels; expected 0 to 1, 255, or those of" in rows
+    assert "8 (1 pixel)" in rows
 
 
 def test_the_page_holds_every_image_and_allows_its_own_script_alone(predicted):
@@ -269,9 +269,9 @@ def test_a_second_run_reads_only_what_changed(root, tmp_path, monkeypatch):
     read = []
     load = collect._load
 
-    def counting(item, channel):
+    def counting(item, options):
         read.append(item.name)
-        return load(item, channel)
+        return load(item, options)
 
     monkeypatch.setattr(collect, "_load", counting)
     before = rows_of(output)
@@ -330,12 +330,12 @@ def test_bad_files_are_listed_and_the_others_predicted(root, tmp_path, capsys):
     assert given() == 1
     said = capsys.readouterr().err
     assert f"{images / 'colour.png'}: 3 channels; expected grey" in said
-    assert "(channel picks one)" in said
+    assert "or a choice, such as `channels=0`" in said
     assert str(images / "broken.tif") in said
     assert "labels/good.png: 50 x 70, expected 60 x 70" in said
     assert [row["name"] for row in rows_of(tmp_path / "out")] == ["good"]
     assert given() == 1  # also where nothing is left to do
-    one = partial(given, channel=0, output=tmp_path / "one", labels=None)
+    one = partial(given, channels=0, output=tmp_path / "one", labels=None)
     assert one() == 1
     assert len(rows_of(tmp_path / "one")) == 2
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from metaseg.data import label_encoding
+from metaseg.data import label_encoding, label_files
 from metaseg.data.file_options import FileOptions
 from metaseg.data.folder import common_channels
 from metaseg.data.importers.pairs import VOID, Found, ImportExample
@@ -30,7 +30,6 @@ __all__ = [
     "encode_image",
     "encode_label",
     "guess_plan",
-    "judge",
     "make_plan",
 ]
 
@@ -161,7 +160,9 @@ def _stored_dtype(names: Iterable[str]) -> str:
     return "uint16" if kinds <= {"uint8", "uint16"} else "float32"
 
 
-def make_plan(records: Collection[ExampleRecord], found: Found) -> StoragePlan:
+def make_plan(
+    records: Collection[ExampleRecord], found: Found
+) -> tuple[StoragePlan, dict[str, str]]:
     """Finds the form that all examples of a data set share.
 
     Args:
@@ -169,7 +170,8 @@ def make_plan(records: Collection[ExampleRecord], found: Found) -> StoragePlan:
       found: What the source says of its classes.
 
     Returns:
-      The form in which the examples are stored.
+      The form in which the examples are stored; and what is wrong with the few label
+      maps that do not fit, by `ExampleRecord.where`.
 
     Raises:
       InputError: If it is not clear how class ids are stored, or images have different
@@ -177,46 +179,19 @@ def make_plan(records: Collection[ExampleRecord], found: Found) -> StoragePlan:
     """
     good = [r for r in records if not r.error]
     encoding = found.encoding
+    wrong: dict[str, str] = {}
     surveys = [(r.where, r.survey) for r in good if r.survey is not None]
     if encoding is None and surveys:
-        encoding = label_encoding.recognise(
+        encoding, wrong = label_files.settle(
             surveys, options=found.options, num_classes=found.num_classes
         )
-    return StoragePlan(
+    good = [r for r in good if r.where not in wrong]
+    plan = StoragePlan(
         channels=common_channels((r.group, r.channels) for r in good) if good else 1,
         dtype=_stored_dtype(r.dtype for r in good),
         encoding=encoding,
     )
-
-
-def judge(
-    records: Collection[ExampleRecord], found: Found
-) -> tuple[StoragePlan, dict[str, str]]:
-    """Finds the form of a data set, and the few label maps that do not fit into any.
-
-    Args:
-      records: As for `make_plan`.
-      found: As for `make_plan`.
-
-    Returns:
-      The form of the other examples, and what is wrong by the name of the label map.
-
-    Raises:
-      InputError: As `make_plan`, if leaving out fewer than half of the label maps does
-        not help.
-    """
-    try:
-        return make_plan(records, found), {}
-    except InputError:
-        wrong = {}
-        for record in records:
-            try:
-                make_plan([record], found)
-            except InputError as error:
-                wrong[record.where] = str(error)
-        if not 0 < len(wrong) < len(records) / 2:
-            raise
-    return make_plan([r for r in records if r.where not in wrong], found), wrong
+    return plan, wrong
 
 
 def guess_plan(records: Collection[ExampleRecord], found: Found) -> StoragePlan:
@@ -227,7 +202,7 @@ def guess_plan(records: Collection[ExampleRecord], found: Found) -> StoragePlan:
       found: As for `make_plan`.
     """
     try:
-        return make_plan(records, found)
+        return make_plan(records, found)[0]
     except InputError:  # with all examples it may be clear, or else is raised
         return StoragePlan(1, "uint8", None)
 

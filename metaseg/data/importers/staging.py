@@ -136,7 +136,7 @@ def stage(
         plan = encoding.guess_plan(_wanted(_known(parts, found, pool), found), found)
         parts |= _run([(i, chunks[i]) for i in todo], found, plan, pool, progress)
     every_record = [r for part in parts.values() for r in part.records]
-    plan, wrong = encoding.judge(_wanted(every_record, found), found)
+    plan, wrong = encoding.make_plan(_wanted(every_record, found), found)
     # The first plan was a guess from a few examples; chunks of another plan are redone.
     again = [
         (i, chunks[i])
