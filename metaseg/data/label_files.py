@@ -22,7 +22,7 @@ from metaseg.errors import InputError
 
 __all__ = [
     "LabelPair",
-    "Stored",
+    "StoredLabels",
     "load",
     "read",
     "read_values",
@@ -46,7 +46,7 @@ class LabelPair(NamedTuple):
     reference: np.ndarray | None = None
 
 
-class Stored(NamedTuple):
+class StoredLabels(NamedTuple):
     """How the label maps of a folder are stored.
 
     Attributes:
@@ -92,7 +92,7 @@ def read_values(
 
 def recognise(
     items: Sequence[Item], *, options: FileOptions = DEFAULT, num_classes: int = 0
-) -> Stored:
+) -> StoredLabels:
     """Looks at all label maps, and finds how class ids are stored in them.
 
     Maps that cannot be read are skipped: reading them later says what is wrong.
@@ -129,7 +129,7 @@ def recognise(
     if not surveys:
         raise InputError(found[0].error)
     encoding, wrong = settle(surveys, options=options, num_classes=num_classes)
-    return Stored(encoding, options, wrong)
+    return StoredLabels(encoding, options, wrong)
 
 
 def settle(
@@ -174,7 +174,7 @@ def _survey(item: Item, options: FileOptions) -> Loaded[Survey]:
 
 
 def read(
-    item: Item, stored: Stored
+    item: Item, stored: StoredLabels
 ) -> tuple[UInt8[np.ndarray, "H W"], Int32[np.ndarray, "H W"] | None]:
     """Reads the class ids of a label map, and the ids of its objects.
 
@@ -199,8 +199,8 @@ def read(
 def load(
     item: Item,
     reference: Item | None,
-    stored: Stored,
-    reference_stored: Stored | None,
+    stored: StoredLabels,
+    reference_stored: StoredLabels | None,
 ) -> Loaded[LabelPair]:
     """Reads one map and its reference; does not raise `InputError`.
 
@@ -231,8 +231,8 @@ def load(
 def stream(
     items: Sequence[Item],
     references: Sequence[Item | None],
-    stored: Stored,
-    reference_stored: Stored | None,
+    stored: StoredLabels,
+    reference_stored: StoredLabels | None,
     *,
     workers: int,
 ) -> Iterator[Loaded[LabelPair]]:

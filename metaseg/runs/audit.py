@@ -22,7 +22,7 @@ from metaseg import files as files_lib
 from metaseg.data import collect, file_options, label_encoding, label_files
 from metaseg.data.collect import Item, Source
 from metaseg.data.file_options import DEFAULT, FileKeywords, FileOptions
-from metaseg.data.label_files import Stored
+from metaseg.data.label_files import StoredLabels
 from metaseg.errors import InputError, count, escaped
 
 __all__ = ["Audited", "audit", "audit_arrays"]
@@ -69,8 +69,8 @@ class _Inputs(NamedTuple):
 
     items: Sequence[Item]
     references: Sequence[Item | None]
-    stored: Stored
-    reference_stored: Stored | None
+    stored: StoredLabels
+    reference_stored: StoredLabels | None
     num_classes: int
     options: FileOptions
 
@@ -341,7 +341,7 @@ def _gather(
     return gathered
 
 
-def _encoding(stored: Stored | None) -> str | None:
+def _encoding(stored: StoredLabels | None) -> str | None:
     """Returns what rows of the journal depend on: all but the counts in the text."""
     return None if stored is None else repr(stored.encoding._replace(text=""))
 

@@ -22,7 +22,7 @@ from metaseg.data import collect, label_encoding, label_files
 from metaseg.data import file_options as options_lib
 from metaseg.data.collect import Item, Source
 from metaseg.data.file_options import FileKeywords, FileOptions
-from metaseg.data.label_files import Stored
+from metaseg.data.label_files import StoredLabels
 from metaseg.errors import InputError, count, escaped, prefixed
 from metaseg.runs import prediction_labels, prediction_output
 
@@ -65,7 +65,7 @@ class _Task(NamedTuple):
     decode: Callable[[np.ndarray], np.ndarray]
     partners: Mapping[str, Item]
     output: Path
-    stored: Stored | None
+    stored: StoredLabels | None
     files: FileOptions
     options: Mapping[str, Any]
 

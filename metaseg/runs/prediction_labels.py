@@ -10,7 +10,7 @@ from jaxtyping import Int64, UInt8
 from metaseg import decoding, files, instances
 from metaseg.data import label_files
 from metaseg.data.collect import Item
-from metaseg.data.label_files import Stored
+from metaseg.data.label_files import StoredLabels
 from metaseg.errors import InputError
 
 __all__ = ["compared", "confusion", "measures", "why_null"]
@@ -34,7 +34,7 @@ def compared(
     labels: np.ndarray,
     truth: Item,
     num_classes: int,
-    stored: Stored,
+    stored: StoredLabels,
     objects: Callable[[], np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Compares a prediction with its true label map.

@@ -162,6 +162,9 @@ def known_files(paths: Iterable[Path], root: Path) -> Listing:
     Args:
       paths: Files and folders; folders are not counted.
       root: Folder that names start from.
+
+    Returns:
+      The files in their order.
     """
     found = []
     left_out: collections.Counter[str] = collections.Counter()
