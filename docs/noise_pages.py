@@ -342,8 +342,9 @@ HEAD = """# The noises
 Written by `make docs` (`docs/noise_pages.py`); do not edit by hand.
 
 Every noise is a pure function `(key, labels, *, ...) -> labels` on integer maps of
-shape `[..., H, W]`. It keeps shape and dtype, void (255) stays void, and it works with
-`jit`, `vmap` and sharding. All decisions are made in integers, so the same key gives
+shape `[..., H, W]`. It keeps shape and dtype (64-bit integers of NumPy become 32-bit
+ones, as in all of JAX), void (255) stays void, and it works with `jit`, `vmap` and
+sharding. All decisions are made in integers, so the same key gives
 the same bits in eager and compiled code, in any batch and on any number of devices.
 Tests keep the bits of every noise the same in all versions. An invalid parameter raises
 an `InputError`, a `ValueError` that names the parameter.
@@ -375,7 +376,8 @@ TAIL = """## Combinations
 ```python
 from functools import partial
 
-both = noise.chain(partial(noise.dilate, radius=2), partial(noise.flip, rate=0.2))
+flip = partial(noise.flip, rate=0.2, num_classes=4)
+both = noise.chain(partial(noise.dilate, radius=2), flip)
 either = noise.choose(both, noise.skeletonize, weights=(3, 1))  # per example
 some = noise.only((0, 2), both)  # classes 1 and 3 stay as they are
 batch = noise.per_example(either)(key, labels, ids)  # [B, H, W] and ids [B]

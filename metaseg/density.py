@@ -11,7 +11,9 @@ All functions are pure, and bandwidths may be traced. Imports `labels`, `ntm`, `
 `errors` and `typing` only.
 """
 
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -207,9 +209,26 @@ def adaptive(labels: Labels, num_classes: int, *, neighbours: int) -> Adaptive:
     checks.num_classes("num_classes", num_classes)
     checks.integer("neighbours", neighbours, 1)
     planes = _planes(labels, num_classes).astype(jnp.int32)
+    counts, radius = _nearest_squares(planes, neighbours)
+    return Adaptive(_normalised(counts.astype(jnp.float32)), radius)
+
+
+@jax.jit  # so that eager calls compile the loop only once
+def _nearest_squares(
+    planes: jax.Array, neighbours: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """Counts the classes in the smallest squares that hold enough labelled pixels.
+
+    Args:
+      planes: Indicators of the classes, int32 `[..., K, H, W]`.
+      neighbours: Number of labelled pixels that is enough.
+
+    Returns:
+      Counts of the shape of `planes`, and radii of the squares, int32 `[..., H, W]`.
+    """
     table = jnp.cumsum(jnp.cumsum(planes, axis=-2), axis=-1)
     table = jnp.pad(table, [(0, 0)] * (table.ndim - 2) + [(1, 0), (1, 0)])
-    height, width = labels.shape[-2:]
+    height, width = planes.shape[-2:]
     row, col = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
 
     def inside(radius: jax.Array, sums: jax.Array) -> jax.Array:
@@ -217,10 +236,11 @@ def adaptive(labels: Labels, num_classes: int, *, neighbours: int) -> Adaptive:
         top = jnp.maximum(row - radius, 0)
         bottom = jnp.minimum(row + radius + 1, height)
         left, right = jnp.maximum(col - radius, 0), jnp.minimum(col + radius + 1, width)
-        flat = sums.reshape(*sums.shape[:-2], -1)
+        flat = sums.reshape(*sums.shape[:-2], (height + 1) * (width + 1))
 
         def at(rows: jax.Array, cols: jax.Array) -> jax.Array:
-            place = (rows * (width + 1) + cols).reshape(*radius.shape[:-2], -1)
+            place = rows * (width + 1) + cols
+            place = place.reshape(*radius.shape[:-2], height * width)
             place = jnp.broadcast_to(place, (*flat.shape[:-1], height * width))
             taken = jnp.take_along_axis(flat, place, axis=-1)
             return taken.reshape(*flat.shape[:-1], height, width)
@@ -228,8 +248,8 @@ def adaptive(labels: Labels, num_classes: int, *, neighbours: int) -> Adaptive:
         return at(bottom, right) - at(top, right) - at(bottom, left) + at(top, left)
 
     known = table.sum(axis=-3)
-    low = jnp.zeros(labels.shape, jnp.int32)
-    high = jnp.full(labels.shape, max(height, width), jnp.int32)
+    low = jnp.zeros_like(known[..., 1:, 1:])
+    high = jnp.full_like(low, max(height, width))
 
     def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = ends
@@ -240,8 +260,7 @@ def adaptive(labels: Labels, num_classes: int, *, neighbours: int) -> Adaptive:
 
     steps = max(height, width).bit_length()
     _, high = jax.lax.fori_loop(0, steps, halve, (low, high))
-    counts = inside(high[..., None, :, :], table)
-    return Adaptive(_normalised(counts.astype(jnp.float32)), high)
+    return inside(high[..., None, :, :], table), high
 
 
 class Bandwidth(NamedTuple):
@@ -285,7 +304,15 @@ def select_bandwidth(
     """
     checks.num_classes("num_classes", num_classes)
     tried = _candidates(candidates)
-    planes = _planes(labels, num_classes)
+    checks.choice("kernel", kernel, KERNELS)
+    likelihood = _log_likelihoods(_planes(labels, num_classes), tried, kernel)
+    return Bandwidth(tried[jnp.argmax(likelihood)], likelihood)
+
+
+@partial(jax.jit, static_argnums=2)  # so that eager calls compile the loop only once
+def _log_likelihoods(planes: jax.Array, tried: jax.Array, kernel: str) -> jax.Array:
+    """Returns the log-likelihood of `select_bandwidth` for each candidate, `[C]`."""
+    num_classes = planes.shape[-3]
     known = planes.sum(axis=-3)
 
     def mean_log_likelihood(bandwidth: jax.Array) -> jax.Array:
@@ -295,8 +322,7 @@ def select_bandwidth(
         total = (known * jnp.log(jnp.maximum(predicted, 1e-30))).sum()
         return total / jnp.maximum(known.sum(), 1)
 
-    likelihood = jax.lax.map(mean_log_likelihood, tried)
-    return Bandwidth(tried[jnp.argmax(likelihood)], likelihood)
+    return jax.lax.map(mean_log_likelihood, tried)
 
 
 def position(
@@ -331,7 +357,8 @@ def position(
     rows, cols = (height, width) if grid is None else grid
     checks.integer("grid", rows, 1)
     checks.integer("grid", cols, 1)
-    counts = planes.reshape(-1, num_classes, height, width).sum(axis=0)
+    batch = math.prod(labels.shape[:-2])
+    counts = planes.reshape(batch, num_classes, height, width).sum(axis=0)
     cell_row = jnp.arange(height) * rows // height
     cell_col = jnp.arange(width) * cols // width
     cells = jnp.zeros((num_classes, rows, cols), jnp.int32)

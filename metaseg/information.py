@@ -7,6 +7,7 @@ All of them are pure except `describe`, which returns a sentence. Imports `label
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -300,6 +301,14 @@ def boundary_profile(
         raise InputError(
             f"noisy: got shape {noisy.shape}, expected {clean.shape}, as clean"
         )
+    return Profile(_profile(clean, noisy, num_classes, max_distance))
+
+
+@partial(jax.jit, static_argnums=(2, 3))  # so that eager calls compile only once
+def _profile(
+    clean: jax.Array, noisy: jax.Array, num_classes: int, max_distance: int
+) -> jax.Array:
+    """Returns the counts of a `Profile`."""
     known = ~is_void(clean) & (noisy >= 0) & (noisy < num_classes)
     bins = 2 * max_distance + 1
 
@@ -315,7 +324,7 @@ def boundary_profile(
         counts = jnp.bincount(cell.ravel(), length=bins * num_classes + 1)
         return counts[:-1].reshape(bins, num_classes).astype(jnp.int32)
 
-    return Profile(jax.lax.map(of_class, jnp.arange(num_classes, dtype=clean.dtype)))
+    return jax.lax.map(of_class, jnp.arange(num_classes, dtype=clean.dtype))
 
 
 def describe(

@@ -135,7 +135,7 @@ def update_labels(
         min_radius=min_radius,
         boundary_sigma=boundary_sigma,
     )
-    return noise.per_example(keep)(key, to_labels(found, valid), jnp.asarray(ids))
+    return noise.per_example(keep)(key, to_labels(found, valid), ids)
 
 
 def ema(

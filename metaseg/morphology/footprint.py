@@ -4,18 +4,21 @@ A neighbourhood consists of rows that are centred on the pixel, so a filter merg
 rows. Pixels outside the image belong to no neighbourhood.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterable
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Integer
 
 from metaseg import checks
 from metaseg.typing import Labels, Masks
 
 __all__ = ["SHAPES", "closing", "dilate", "erode", "maximum", "opening"]
+
+_UNROLLED = 12  # largest radius whose rows are compiled one by one, the faster way
 
 # For each shape, half the width of the row at distance `dy` from the centre row.
 SHAPES: dict[str, Callable[[int, int], int]] = {
@@ -152,24 +155,80 @@ def maximum(
     checks.integers("values", values)
     checks.integer("radius", radius, 0, "pixels")
     checks.choice("shape", shape, SHAPES)
+    if not values.size:
+        return jnp.asarray(values)
     height, width = values.shape[-2:]
-    around = [(0, 0)] * (values.ndim - 2) + [(radius, radius)] * 2
-    padded = jnp.pad(values, around)
+    # No pixel is farther away within the image.
+    rows_reached, cols_reached = min(radius, height - 1), min(radius, width - 1)
+    half = tuple(
+        min(SHAPES[shape](radius, dy), cols_reached) for dy in range(rows_reached + 1)
+    )
+    if max(rows_reached, cols_reached) > _UNROLLED:
+        around_row = np.array([half[abs(dy)] for dy in range(-rows_reached, len(half))])
+        table = jnp.asarray(around_row, jnp.int32)
+        return _maximum_in_loop(jnp.asarray(values), table, cols_reached)
+    return _maximum_unrolled(jnp.asarray(values), half, cols_reached)
+
+
+@partial(jax.jit, static_argnums=(1, 2))  # so that eager calls compile only once
+def _maximum_unrolled(
+    values: jax.Array, half: tuple[int, ...], reach: int
+) -> jax.Array:
+    """Returns `maximum` for rows of half widths `half`, at most `reach`."""
+    height, width = values.shape[-2:]
+    rows_reached = len(half) - 1
+    margins = [(rows_reached, rows_reached), (reach, reach)]
+    padded = jnp.pad(values, [(0, 0)] * (values.ndim - 2) + margins)
 
     def columns(steps: Iterable[int]) -> list[jax.Array]:
-        return [padded[..., radius + dx :][..., :width] for dx in steps]
+        return [padded[..., reach + dx :][..., :width] for dx in steps]
 
     # XLA compiles plain slices of one padded array to vector instructions in one loop.
     # Without the barriers it would compute a row again at each height where it is used.
-    half = [SHAPES[shape](radius, dy) for dy in range(radius + 1)]
     row, reached, rows = columns([0])[0], 0, {}
-    for reach in sorted(set(half)):
-        beside = range(reached + 1, reach + 1)
+    for wide in sorted(set(half)):
+        beside = range(reached + 1, wide + 1)
         parts = columns([*beside, *(-dx for dx in beside)])
-        row = jax.lax.optimization_barrier(functools.reduce(jnp.maximum, parts, row))
-        rows[reach], reached = row, reach
+        row = jax.lax.optimization_barrier(reduce(jnp.maximum, parts, row))
+        rows[wide], reached = row, wide
     stacked = [
-        rows[half[abs(dy)]][..., radius + dy :, :][..., :height, :]
-        for dy in range(-radius, radius + 1)
+        rows[half[abs(dy)]][..., rows_reached + dy :, :][..., :height, :]
+        for dy in range(-rows_reached, rows_reached + 1)
     ]
-    return functools.reduce(jnp.maximum, stacked)
+    return reduce(jnp.maximum, stacked)
+
+
+@partial(jax.jit, static_argnums=2)  # so that eager calls compile the loop only once
+def _maximum_in_loop(values: jax.Array, half: jax.Array, reach: int) -> jax.Array:
+    """Returns `maximum` for a neighbourhood of many rows, in a program of bounded size.
+
+    The maximum of a window is that of two windows that cover it, whose width is a power
+    of two. Windows of these widths are computed first.
+
+    Args:
+      values: Integers `[..., H, W]`.
+      half: Half widths of the rows of the neighbourhood, int32 `[2 R + 1]`.
+      reach: The largest half width, below W.
+    """
+    rows_reached = len(half) // 2
+    margins = [(rows_reached, rows_reached), (reach, reach)]
+    windows = [jnp.pad(values, [(0, 0)] * (values.ndim - 2) + margins)]
+    for level in range((2 * reach + 1).bit_length() - 1):
+        moved = windows[-1][..., 1 << level :]
+        unmoved = [(0, 0)] * (values.ndim - 1) + [(0, 1 << level)]
+        windows.append(jnp.maximum(windows[-1], jnp.pad(moved, unmoved)))
+    of_level = jnp.stack(windows)
+    size = (1, *values.shape)
+    batch_start = (jnp.int32(0),) * (values.ndim - 2)
+
+    def merge(row: jax.Array, highest: jax.Array) -> jax.Array:
+        wide = half[row]
+        level = 31 - jax.lax.clz(2 * wide + 1)
+        first, last = reach - wide, reach + wide + 1 - (1 << level)
+        for column in (first, last):
+            start = (level, *batch_start, jnp.asarray(row, jnp.int32), column)
+            window = jax.lax.dynamic_slice(of_level, start, size)[0]
+            highest = jnp.maximum(highest, window)
+        return highest
+
+    return jax.lax.fori_loop(0, len(half), merge, jnp.zeros_like(values))

@@ -1,11 +1,12 @@
 """Noise: clean label maps become noisy ones, by pure functions of a key and an array.
 
 Every noise is a function `(key, labels, *, parameters) -> labels` on integer maps
-`[..., H, W]`. It keeps shape and dtype, and void stays void. Negative numbers are void
-too, and become 255. An invalid parameter, or an id that is no class, raises an
-`InputError`; in traced labels such ids become void. Noises are fast under `jax.jit`,
-and eager calls give the same bits. `build` makes a noise from a config, and
-`python -m metaseg.noise` lists all noises.
+`[..., H, W]`. It keeps shape and dtype, and void stays void. (64-bit integers of NumPy
+become 32-bit ones, as everywhere in JAX.) Negative numbers are void too, and become
+255. An invalid parameter, or an id that is no class, raises an `InputError`; in traced
+labels such ids become void. Noises are fast under `jax.jit`, and eager calls give the
+same bits. `build` makes a noise from a config, and `python -m metaseg.noise` lists all
+noises.
 """
 
 from metaseg.noise.compose import (

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Integer, Real
+from jaxtyping import Integer, Real, UInt32
 
 from metaseg import checks, ntm, registry
 from metaseg.errors import InputError
@@ -92,6 +92,9 @@ def chain(*noise_fns: NoiseFn) -> NoiseFn:
     Returns:
       The noise `(key, labels) -> labels`.
 
+    Raises:
+      InputError: If a noise lacks a parameter.
+
     Example:
       >>> from functools import partial
       >>> grow_and_flip = chain(
@@ -99,6 +102,8 @@ def chain(*noise_fns: NoiseFn) -> NoiseFn:
       ... )
       >>> noisy = grow_and_flip(jax.random.key(0), jnp.zeros((8, 8), jnp.uint8))
     """
+    for noise_fn in noise_fns:
+        _check_complete(noise_fn)
 
     def chained(key: PRNGKey, labels: Labels) -> Integer[jax.Array, "*batch H W"]:
         noisy = jnp.asarray(labels)
@@ -127,10 +132,13 @@ def choose(
       The noise `(key, labels) -> labels`.
 
     Raises:
-      InputError: If there is no noise, or the weights are not valid.
+      InputError: If there is no noise, a noise lacks a parameter, or the weights are
+        not valid.
     """
     if not noise_fns:
         raise InputError("noise_fns: got none, expected at least one noise")
+    for noise_fn in noise_fns:
+        _check_complete(noise_fn)
     if weights is not None:
         parameters.check({"noises": noise_fns, "weights": weights}, None)
 
@@ -138,10 +146,10 @@ def choose(
         parameters.check_labels(labels, *noise_fns)
         pick, inner = jax.random.split(key)
         odds = _odds(weights, len(noise_fns))
-        index = draw.categorical(pick, jnp.int32(0), odds[None])
-        return jax.lax.switch(
-            index.astype(jnp.int32), noise_fns, inner, jnp.asarray(labels)
-        )
+        index = draw.categorical(pick, jnp.int32(0), odds[None]).astype(jnp.int32)
+        if not checks.is_traced(index):  # `switch` would compile all noises
+            return noise_fns[int(index)](inner, jnp.asarray(labels))
+        return jax.lax.switch(index, noise_fns, inner, jnp.asarray(labels))
 
     return chosen
 
@@ -161,8 +169,10 @@ def only(classes: Sequence[int], noise_fn: NoiseFn) -> NoiseFn:
       The noise `(key, labels) -> labels`.
 
     Raises:
-      InputError: If `classes` are not class ids, each once.
+      InputError: If `classes` are not class ids, each once, or the noise lacks a
+        parameter.
     """
+    _check_complete(noise_fn)
     parameters.check({"classes": classes}, None)
 
     def restricted(key: PRNGKey, labels: Labels) -> Integer[jax.Array, "*batch H W"]:
@@ -177,7 +187,7 @@ def only(classes: Sequence[int], noise_fn: NoiseFn) -> NoiseFn:
 
 def per_example(
     noise_fn: NoiseFn,
-) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+) -> Callable[[jax.Array, AnyArray, AnyArray], jax.Array]:
     """Makes noise for a batch, in which each example's draw depends only on its id.
 
     Args:
@@ -186,27 +196,76 @@ def per_example(
     Returns:
       `(key, labels, ids) -> labels` for labels `[B, H, W]` and integer ids `[B]`. The
       key is folded with each id, so the order and size of the batch and the number of
-      devices change no bit.
+      devices change no bit. Ids may have 64 bits.
+
+    Raises:
+      InputError: If the noise lacks a parameter.
+
+    Example:
+      >>> from functools import partial
+      >>> noise_fn = per_example(partial(randomize.flip, rate=0.1))
+      >>> labels = np.zeros((2, 8, 8), np.uint8)
+      >>> noise_fn(jax.random.key(0), labels, np.array([7, 9])).shape
+      (2, 8, 8)
     """
+    _check_complete(noise_fn)
 
     def one(
         key: PRNGKey,
         labels: Integer[AnyArray, "H W"],
-        example_id: Integer[AnyArray, ""],
+        low: Integer[AnyArray, ""],
+        high: UInt32[AnyArray, ""] | None,
     ) -> Integer[jax.Array, "H W"]:
-        return noise_fn(jax.random.fold_in(key, example_id), jnp.asarray(labels))
+        own = jax.random.fold_in(key, low)
+        if high is not None:
+            own = jnp.where(high == 0, own, jax.random.fold_in(own, high))
+        return noise_fn(own, jnp.asarray(labels))
 
-    each = jax.vmap(one, in_axes=(None, 0, 0))
-
-    def batched(
+    def each(
         key: PRNGKey,
         labels: Integer[AnyArray, "B H W"],
         ids: Integer[AnyArray, "B"],
     ) -> Integer[jax.Array, "B H W"]:
         parameters.check_labels(labels, noise_fn)
-        return each(key, labels, ids)
+        low, high = _halves(ids)
+        return jax.vmap(one, in_axes=(None, 0, 0, 0))(
+            key, jnp.asarray(labels), low, high
+        )
 
-    return batched
+    return each
+
+
+def _halves(ids: AnyArray) -> tuple[AnyArray, AnyArray | None]:
+    """Ids as 32 bits, and the upper half of those beyond 32 bits, else 0 or None."""
+    if ids.dtype.itemsize < 8:
+        return ids, None
+    low, high = (ids & 0xFFFFFFFF).astype(np.uint32), (ids >> 32).astype(np.uint32)
+    if ids.dtype.kind == "i":  # a negative int32 is extended by ones
+        high = high * ((ids >> 31) != -1)
+    if not checks.is_traced(ids) and not np.any(high):
+        return low, None
+    return low, high
+
+
+def _check_complete(noise_fn: Any) -> None:
+    """Raises InputError if a noise has a parameter that has no value yet."""
+    if not callable(noise_fn):
+        raise InputError(
+            f"noise_fn: got {checks.shown(noise_fn)}, "
+            "expected a function (key, labels) -> labels"
+        )
+    try:
+        known = parameters.keyword_only(noise_fn)
+    except (TypeError, ValueError):  # no signature
+        return
+    missing = [name for name, given in known.items() if given.default is given.empty]
+    if missing:
+        name = getattr(noise_fn, "__name__", checks.shown(noise_fn))
+        values = ", ".join(f"{parameter}=..." for parameter in missing)
+        raise InputError(
+            f"noise_fn: got {name} without {' and '.join(missing)}, "
+            f"expected functools.partial({name}, {values})"
+        )
 
 
 def _flip_matrix(num_classes: int, *, rate: Any, exact: bool = False) -> jax.Array:

@@ -57,10 +57,11 @@ def bits(key: PRNGKey, shape: Sequence[int]) -> UInt32[jax.Array, "..."]:
     seed = jax.random.bits(key, (2,), jnp.uint32)
     drawn = threefry_2x32(seed, jax.lax.iota(jnp.uint32, 2 * blocks))
     # Stacked in fours: XLA's CPU backend runs other layouts three times slower.
-    first, second = drawn.reshape(2, batch, -1)
+    first, second = drawn.reshape(2, batch, -(-size // 4))
     parts = [first, _swap_halves(first), second, _swap_halves(second)]
     quarters = jnp.stack(parts, axis=1) >> (32 - _BITS)
-    return quarters.reshape(batch, -1)[:, :size].reshape(tuple(shape))
+    quarters = quarters.reshape(batch, 4 * -(-size // 4))
+    return quarters[:, :size].reshape(tuple(shape))
 
 
 def _swap_halves(block: jax.Array) -> jax.Array:
@@ -201,7 +202,8 @@ def exact_counts(
       Boolean `[..., H, W]`, true where a pixel is chosen.
     """
     share = by_class(jnp.arange(IDS), fraction, classes=classes)
-    maps = labels.reshape(-1, labels.shape[-2] * labels.shape[-1]).astype(jnp.int32)
+    flat = (math.prod(labels.shape[:-2]), math.prod(labels.shape[-2:]))
+    maps = labels.reshape(flat).astype(jnp.int32)
 
     def choose(ids: AnyArray, drawn: jax.Array) -> jax.Array:
         pixels = jnp.zeros(IDS, jnp.int32).at[ids].add(1)
@@ -263,7 +265,7 @@ def smallest(
         return step + 1, chosen, tied, quota - spent
 
     nobody, everybody = jnp.zeros(size, bool), jnp.ones(size, bool)
-    start = (jnp.array(0), nobody, everybody, jnp.asarray(quota))
+    start = (jnp.int32(0), nobody, everybody, jnp.asarray(quota))
     return jax.lax.while_loop(unsettled, next_digit, start)[1]
 
 

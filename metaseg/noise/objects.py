@@ -6,8 +6,10 @@ void stays void. `points` and `scribbles` turn other pixels into void. Objects a
 on the device, and their number is not limited.
 """
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial, reduce
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,8 @@ from metaseg.noise.parameters import checked
 from metaseg.typing import AnyArray, Labels, Numbers, PRNGKey
 
 __all__ = ["add", "boxes", "merge", "omit", "points", "scribbles"]
+
+_UNROLLED = 64  # slices that are compiled one by one; more become a loop
 
 
 @checked
@@ -116,7 +120,16 @@ def merge(
     Raises:
       InputError: If an argument is of a wrong type or out of range.
     """
-    reach = 2 * radius
+    bits = draw.bits(key, labels.shape)
+    return _merge(labels, bits, draw.to_threshold(rate), 2 * radius)
+
+
+@partial(jax.jit, static_argnums=3)  # so that eager calls compile the loop only once
+def _merge(
+    labels: jax.Array, bits: jax.Array, threshold: jax.Array, widest: int
+) -> jax.Array:
+    """Fills gaps of up to `widest` pixels; see `merge`."""
+    reach = min(widest, max(labels.shape[-2:]))
     # A table, because square roots may differ between devices.
     root = jnp.asarray(np.sqrt(np.arange(2 * reach**2 + 2)), jnp.float32)
 
@@ -124,14 +137,14 @@ def merge(
         near, other = _two_nearest(_owners(classes), reach)
         flat, bits = classes.ravel(), bits.ravel()
         kind = flat[near.owner]
-        narrow = root[near.squared] + root[other.squared] <= reach + 1
+        narrow = root[near.squared] + root[other.squared] <= float(widest + 1)
         gap = (classes == 0) & (other.owner >= 0) & narrow
         # The sum of the two objects' bits is uniform, and the same for all pixels.
         coin = (bits[near.owner] + bits[other.owner]) % draw.ONE
-        joined = coin < draw.by_class(kind, draw.to_threshold(rate))
+        joined = coin < draw.by_class(kind, threshold)
         return jnp.where(gap & (kind == flat[other.owner]) & joined, kind, classes)
 
-    return _over_maps(one, labels, draw.bits(key, labels.shape))
+    return _over_maps(one, labels, bits)
 
 
 @checked
@@ -205,13 +218,23 @@ def points(
     Raises:
       InputError: If an argument is of a wrong type or out of range.
     """
+    bits = draw.bits(key, labels.shape)
+    limit = _as_limit(4 * radius**2)
+    return _points(labels, bits, limit, (count, background))
+
+
+@partial(jax.jit, static_argnums=3)  # so that eager calls compile the loop only once
+def _points(
+    labels: jax.Array, bits: jax.Array, limit: jax.Array, counts: tuple[int, int]
+) -> jax.Array:
+    """Keeps the pixels near drawn ones; see `points`, and `_marks` for arguments."""
 
     def one(classes: jax.Array, bits: jax.Array) -> jax.Array:
-        owner = _owners(classes)
-        marks = _marks(~is_void(classes), owner, bits, (count, background), 0)
-        return _only(_thicken(marks, owner, radius), classes)
+        among, owner = ~is_void(classes), _owners(classes)
+        everywhere = jnp.ones_like(among)
+        return _only(_marks(among, everywhere, owner, bits, counts, limit), classes)
 
-    return _over_maps(one, labels, draw.bits(key, labels.shape))
+    return _over_maps(one, labels, bits)
 
 
 @checked
@@ -244,16 +267,26 @@ def scribbles(
     Raises:
       InputError: If an argument is of a wrong type or out of range.
     """
+    bits = draw.bits(key, labels.shape)
+    limit = _as_limit(length**2)
+    return _scribbles(labels, bits, limit, background, radius)
+
+
+@partial(jax.jit, static_argnums=(3, 4))  # so that eager calls compile only once
+def _scribbles(
+    labels: jax.Array, bits: jax.Array, limit: jax.Array, background: int, radius: int
+) -> jax.Array:
+    """Keeps strokes; see `scribbles`, and `_marks` for `limit`."""
 
     def one(classes: jax.Array, bits: jax.Array) -> jax.Array:
         owner = _owners(classes)
         ids = classes.astype(jnp.int32)
         kinds = jnp.where(is_void(ids), 0, jnp.where(ids == 0, draw.IDS, ids))
         lines = morphology.skeletonize_classes(kinds)
-        marks = _marks(lines, owner, bits, (1, background), length)
+        marks = _marks(lines, lines, owner, bits, (1, background), limit)
         return _only(_thicken(marks, owner, radius), classes)
 
-    return _over_maps(one, labels, draw.bits(key, labels.shape))
+    return _over_maps(one, labels, bits)
 
 
 class _Boxes(NamedTuple):
@@ -268,7 +301,7 @@ class _Boxes(NamedTuple):
 def _over_maps(one: Callable[..., jax.Array], *arrays: AnyArray) -> jax.Array:
     """Applies a function of single maps `[H, W]` over leading axes."""
     shape = arrays[0].shape
-    maps = (array.reshape(-1, *shape[-2:]) for array in arrays)
+    maps = (array.reshape(math.prod(shape[:-2]), *shape[-2:]) for array in arrays)
     return jax.vmap(one)(*maps).reshape(shape)
 
 
@@ -321,7 +354,8 @@ def _two_nearest_along(
             owner, squared = (
                 jax.lax.dynamic_slice_in_dim(part, index, size, axis) for part in line
             )
-            squared = jnp.minimum(squared + (index - reach) ** 2, beyond)
+            away = (index - reach).astype(jnp.int32)
+            squared = jnp.minimum(squared + away**2, beyond)
             found = _insert(_Nearest(owner, squared), *found)
         return found
 
@@ -360,25 +394,32 @@ def _bounding_boxes(owner: jax.Array) -> _Boxes:
     )
 
 
+def _as_limit(doubled_square: float) -> jax.Array:
+    return jnp.asarray(min(int(doubled_square), 2**31 - 1), jnp.int32)
+
+
 def _marks(
     candidates: jax.Array,
+    markable: jax.Array,
     owner: jax.Array,
     bits: jax.Array,
     counts: tuple[int, int],
-    length: float,
+    limit: jax.Array,
 ) -> jax.Array:
-    """Draws pixels of each object at random and marks the candidates near them.
+    """Draws pixels of each object at random and marks the object's pixels near them.
 
     Args:
       candidates: Pixels that are drawn from, boolean `[H, W]`.
+      markable: Pixels that may be marked, boolean `[H, W]`.
       owner: Root of each pixel's object, int32 `[H, W]`; -1 for the background, which
         counts as one object.
       bits: Random bits, uint32 `[H, W]`.
       counts: Number of pixels drawn of each object, and of the background.
-      length: Candidates within half of this distance of a drawn pixel are marked.
+      limit: Pixels whose distance to a drawn pixel, doubled and squared, is at most
+        this are marked, int32.
 
     Returns:
-      Marked candidates, boolean `[H, W]`.
+      Marked pixels, boolean `[H, W]`.
     """
     size = owner.size
     place = jnp.arange(size, dtype=jnp.int32).reshape(owner.shape)
@@ -401,7 +442,7 @@ def _marks(
         away = (rows - spot // owner.shape[1]) ** 2 + (
             cols - spot % owner.shape[1]
         ) ** 2
-        near = candidates & (spot < size) & (4 * away <= int(length**2))
+        near = markable & (spot < size) & (4 * away <= limit)
         return taken | (place == spot), marked | near
 
     nothing = jnp.zeros(owner.shape, bool)
@@ -411,15 +452,23 @@ def _marks(
 def _thicken(marks: jax.Array, owner: jax.Array, radius: int) -> jax.Array:
     """Sets every pixel within `radius` of a mark of its own object."""
     height, width = owner.shape
+    rows, cols = min(radius, height - 1), min(radius, width - 1)
     nobody = -2
-    padded = jnp.pad(jnp.where(marks, owner, nobody), radius, constant_values=nobody)
-    thick = marks
-    for dy in range(-radius, radius + 1):
-        half = SHAPES["disk"](radius, abs(dy))
-        for dx in range(-half, half + 1):
-            beside = padded[radius + dy :, radius + dx :][:height, :width]
-            thick |= beside == owner
-    return thick
+    marked = jnp.where(marks, owner, nobody)
+    padded = jnp.pad(marked, ((rows, rows), (cols, cols)), constant_values=nobody)
+    offsets = []
+    for dy in range(-rows, rows + 1):
+        half = min(SHAPES["disk"](radius, abs(dy)), cols)
+        offsets += [(rows + dy, cols + dx) for dx in range(-half, half + 1)]
+
+    def add(thick: jax.Array, offset: Any) -> jax.Array:
+        beside = jax.lax.dynamic_slice(padded, (offset[0], offset[1]), owner.shape)
+        return thick | (beside == owner)
+
+    if len(offsets) <= _UNROLLED:
+        return reduce(add, offsets, marks)
+    table = jnp.asarray(offsets, jnp.int32)
+    return jax.lax.fori_loop(0, len(offsets), lambda i, t: add(t, table[i]), marks)
 
 
 def _only(marks: jax.Array, classes: jax.Array) -> jax.Array:

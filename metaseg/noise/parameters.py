@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metaseg import checks, morphology, ntm
@@ -22,14 +23,16 @@ P = ParamSpec("P")
 
 
 def checked(noise: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
-    """Makes a noise check its labels and parameters first.
+    """Makes a noise check its key, labels and parameters first.
 
     Args:
-      noise: Function `(key, labels, *, parameters) -> labels`.
+      noise: Function `(key, labels, *, parameters) -> labels`, of labels that are a jax
+        array and hold at least one pixel.
 
     Returns:
-      The same function with the checks, which raise an `InputError`. It gets 255 for
-      void that has another number.
+      The same function with the checks, which raise an `InputError`. It takes NumPy
+      arrays too, gets 255 for void that has another number, and returns labels without
+      pixels as they are.
     """
     signature = inspect.signature(noise)
 
@@ -42,14 +45,33 @@ def checked(noise: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
             for name, value in bound.arguments.items()
             if value is not None or signature.parameters[name].default is not None
         }
+        bound.arguments["key"] = _key(given["key"])
         num_classes = given.get("num_classes")
         if num_classes is not None:
             checks.num_classes("num_classes", num_classes)
         check(given, num_classes)
-        bound.arguments["labels"] = _only_classes(given["labels"], _classes_of(given))
+        labels = _only_classes(given["labels"], _classes_of(given))
+        if not labels.size:
+            return jnp.asarray(labels)
+        bound.arguments["labels"] = jnp.asarray(labels)
         return noise(*bound.args, **bound.kwargs)
 
     return call
+
+
+def _key(key: Any) -> jax.Array:
+    """Returns a typed PRNG key; `(labels, key)`, a common slip, is an InputError."""
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    is_key = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    if dtype == np.uint32 and np.ndim(key) == 1:  # as of jax.random.PRNGKey
+        return jax.random.wrap_key_data(jnp.asarray(key))
+    if not is_key or shape != ():
+        got = checks.shown(key) if dtype is None else f"{dtype} of shape {shape}"
+        raise InputError(
+            f"key: got {got}, expected a key, as of jax.random.key; the key comes "
+            "first: (key, labels)"
+        )
+    return key
 
 
 def _classes_of(given: Mapping[str, Any]) -> int | None:

@@ -12,6 +12,8 @@ al., "Learning to Segment from Noisy Annotations: A Spatial Correction Approach"
 """
 
 import functools
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from metaseg import morphology
+from metaseg.errors import InputError
 from metaseg.labels import VOID, is_void
 from metaseg.noise import draw, randomize
 from metaseg.noise.parameters import checked
@@ -35,6 +38,8 @@ __all__ = [
 ]
 
 _REACH = 2  # pixels to either side in markov's blur, as in its source
+_LARGEST_RADIUS = 1024  # of `random_boundary`, whose order then fits in 32 bits
+_UNROLLED = 32  # largest radius whose offsets are compiled one by one
 _TAP_UNITS = 1 << 12  # sums of integer weights have the same bits in any order
 
 
@@ -105,7 +110,7 @@ def random_boundary(
     Args:
       key: PRNG key.
       labels: Integer class ids `[..., H, W]`; 255 is void.
-      radius: Largest radius r in pixels, static.
+      radius: Largest radius r in pixels, static, at most 1024.
       per: Whether a radius is drawn for each "image" or for each "object", an
         8-connected component; static.
 
@@ -115,6 +120,10 @@ def random_boundary(
     Raises:
       InputError: If an argument is of a wrong type or out of range.
     """
+    if radius > _LARGEST_RADIUS:
+        raise InputError(
+            f"radius: got {radius}, expected an integer in 0..{_LARGEST_RADIUS}"
+        )
     if per == "image":
         drawn = draw.bits(key, (*labels.shape[:-2], 1, 1))
     else:
@@ -143,20 +152,35 @@ def random_boundary(
     return noisy.astype(labels.dtype)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def _lower_parabolas(
     heights: jax.Array, radius: int, slope: int, beyond: int
 ) -> jax.Array:
     """Computes `min over u of heights(u) + slope |x - u|^2`, `|x - u| <= radius`."""
     for axis in (-2, -1):
-        size = heights.shape[axis]
-        around = [(0, 0)] * heights.ndim
-        around[axis] = (radius, radius)
-        padded = jnp.pad(heights, around, constant_values=beyond)
-        for step in range(-radius, radius + 1):
-            start = radius + step
-            moved = jax.lax.slice_in_dim(padded, start, start + size, axis=axis)
-            heights = jnp.minimum(heights, moved + slope * step**2)
+        heights = _lower_along(axis, heights, radius, slope, beyond)
         heights = jax.lax.optimization_barrier(heights)
+    return heights
+
+
+def _lower_along(
+    axis: int, heights: jax.Array, radius: int, slope: int, beyond: int
+) -> jax.Array:
+    size = heights.shape[axis]
+    reach = min(radius, size - 1)
+    around = [(0, 0)] * heights.ndim
+    around[axis] = (reach, reach)
+    padded = jnp.pad(heights, around, constant_values=beyond)
+
+    def lower(start: Any, lowest: jax.Array) -> jax.Array:
+        moved = jax.lax.dynamic_slice_in_dim(padded, start, size, axis=axis)
+        away = jnp.asarray(start - reach, jnp.int32)
+        return jnp.minimum(lowest, moved + slope * away**2)
+
+    if reach > _UNROLLED:
+        return jax.lax.fori_loop(0, 2 * reach + 1, lower, heights)
+    for start in range(2 * reach + 1):
+        heights = lower(start, heights)
     return heights
 
 
@@ -211,7 +235,7 @@ def shift_pixels(
     def land(classes: jax.Array, place: jax.Array) -> jax.Array:
         return jnp.zeros_like(classes).at[place].max(classes)
 
-    shape = (-1, height * width)
+    shape = (math.prod(labels.shape[:-2]), height * width)
     landed = jax.vmap(land)(
         _foreground(labels).reshape(shape), (rows * width + cols).reshape(shape)
     )
@@ -263,18 +287,26 @@ def markov(
     which, ways, last = jax.random.split(key, 3)
     coins = draw.bits(which, (steps, *labels.shape[:-2], 1, 1))
     outward, flips = coins < draw.to_threshold(theta1), draw.to_threshold(theta2)
+    walked = _walk(ways, jnp.asarray(labels), outward, flips)
+    flipped = randomize.flip(last, walked, rate=theta3, num_classes=num_classes)
+    return _smooth(flipped, blur, num_classes) if blur else flipped
+
+
+@jax.jit  # so that eager calls compile the loop only once
+def _walk(
+    key: jax.Array, labels: jax.Array, outward: jax.Array, flips: jax.Array
+) -> jax.Array:
+    """Takes the steps of `markov`, those of `outward` `[T, ..., 1, 1]` outwards."""
 
     def step(index: jax.Array, classes: jax.Array) -> jax.Array:
-        drawn = draw.bits(jax.random.fold_in(ways, index), labels.shape) < flips
+        drawn = draw.bits(jax.random.fold_in(key, index), labels.shape) < flips
         beside = morphology.maximum(_foreground(classes), 1, shape="cross")
         inner = (classes > 0) & morphology.dilate(classes == 0, 1, shape="cross")
         grown = jnp.where(drawn & (classes == 0), beside, classes)
         shrunk = jnp.where(drawn & inner & ~is_void(classes), 0, classes)
         return jnp.where(outward[index], grown, shrunk).astype(labels.dtype)
 
-    walked = jax.lax.fori_loop(0, steps, step, jnp.asarray(labels))
-    flipped = randomize.flip(last, walked, rate=theta3, num_classes=num_classes)
-    return _smooth(flipped, blur, num_classes) if blur else flipped
+    return jax.lax.fori_loop(0, len(outward), step, labels)
 
 
 def _smooth(labels: jax.Array, blur: float, num_classes: int) -> jax.Array:
@@ -327,17 +359,18 @@ def coarsen(
     """
     del key
     height, width = labels.shape[-2:]
-    rows, cols = -(-height // factor), -(-width // factor)
-    spare = (rows * factor - height, cols * factor - width)
+    tall, wide = min(factor, height), min(factor, width)
+    rows, cols = -(-height // tall), -(-width // wide)
+    spare = (rows * tall - height, cols * wide - width)
     around = [(0, 0)] * (labels.ndim - 2) + [(0, extra) for extra in spare]
     padded = jnp.pad(labels, around, constant_values=VOID)
-    blocks = padded.reshape(*labels.shape[:-2], rows, factor, cols, factor)
+    blocks = padded.reshape(*labels.shape[:-2], rows, tall, cols, wide)
     counts = [
         jnp.sum(blocks == class_id, axis=(-3, -1), dtype=jnp.int32)
         for class_id in range(num_classes)
     ]
     most = jnp.argmax(jnp.stack(counts), axis=0).astype(labels.dtype)
-    coarse = jnp.repeat(jnp.repeat(most, factor, axis=-2), factor, axis=-1)
+    coarse = jnp.repeat(jnp.repeat(most, tall, axis=-2), wide, axis=-1)
     return jnp.where(is_void(labels), labels, coarse[..., :height, :width])
 
 

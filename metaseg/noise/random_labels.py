@@ -5,6 +5,8 @@ keeps shape and dtype, and void stays void. Source: Luo et al., "Deep Neural Net
 Learn Meta-Structures from Noisy Labels in Semantic Segmentation", AAAI 2022.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Integer
@@ -63,7 +65,7 @@ def shuffle(
     Raises:
       InputError: If an argument is of a wrong type or out of range.
     """
-    maps = labels.reshape(-1, labels.shape[-2] * labels.shape[-1])
+    maps = labels.reshape(math.prod(labels.shape[:-2]), math.prod(labels.shape[-2:]))
     bits = draw.bits(key, labels.shape).reshape(maps.shape)
 
     def deal(classes: AnyArray, drawn: jax.Array) -> jax.Array:

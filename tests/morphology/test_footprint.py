@@ -88,6 +88,26 @@ def test_filters_are_batch_safe(name):
     assert_batch_safe(function, MASKS[4:8, :33, :20])
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("radius", [16, 24, 40, 10**6])
+def test_maximum_of_a_large_neighbourhood_equals_scipy(radius, shape):
+    rng = np.random.default_rng(radius)
+    drawn = rng.random((2, 19, 31)) < 0.01
+    values = (drawn * rng.integers(1, 6, drawn.shape)).astype(np.uint8)
+    reach = min(radius, 31)  # beyond this, any footprint holds the whole line
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    nearby = {
+        "disk": y**2 + x**2 <= radius**2,
+        "square": np.ones_like(y, bool),
+        "cross": (y == 0) | (x == 0),
+    }[shape]
+    expected = [
+        ndi.maximum_filter(each, footprint=nearby, mode="constant") for each in values
+    ]
+    found = morphology.maximum(values, radius, shape=shape)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_maximum_is_batch_safe():
     values = np.random.default_rng(0).integers(0, 9, (4, 33, 20), np.uint8)
     assert_batch_safe(partial(morphology.maximum, radius=2), values)

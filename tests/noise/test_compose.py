@@ -173,6 +173,85 @@ def test_every_parameter_has_a_check(name):
     assert taken - {"num_classes", "noises"} <= set(parameters.CHECKS)
 
 
+@every_noise
+def test_labels_without_pixels_stay(name):
+    noise_fn = noise.build(config_of(name), K)
+    for shape in ((0, 6, 7), (2, 0, 7)):
+        nothing = np.zeros(shape, np.uint8)
+        np.testing.assert_array_equal(noise_fn(KEY, nothing), nothing)
+        assert noise_fn(KEY, nothing).dtype == np.uint8
+
+
+def test_a_batch_of_no_examples_stays():
+    for name in ("none", "flip", "skeletonize"):
+        noise_fn = noise.per_example(noise.build(config_of(name), K))
+        nobody = noise_fn(KEY, np.zeros((0, 6, 7), np.uint8), np.zeros(0, np.int32))
+        assert nobody.shape == (0, 6, 7)
+
+
+def test_the_dtype_is_kept_but_for_64_bits_which_jax_makes_32():
+    for dtype, expected in [
+        (np.uint8, np.uint8),
+        (np.int16, np.int16),
+        (np.uint32, np.uint32),
+        (np.int64, np.int32),
+        (np.uint64, np.uint32),
+    ]:
+        labels = CLEAN[0].astype(dtype)
+        for fn in (noise.clean, partial(noise.flip, rate=0.5, num_classes=3)):
+            assert fn(KEY, labels).dtype == expected
+
+
+def test_ids_of_64_bits_draw_noise_of_their_own():
+    noise_fn = noise.per_example(partial(noise.flip, rate=0.5))
+    labels = np.zeros((3, 16, 16), np.uint8)
+    ids = np.array([5, 5 + 2**32, 5 + 2**33])
+    noisy = np.asarray(noise_fn(KEY, labels, ids))
+    # 3 pairs of 256 fair coins: 6 standard deviations.
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert abs((noisy[first] != noisy[second]).mean() - 0.5) < 6 * 0.5 / 16
+    small = np.asarray(noise_fn(KEY, labels, np.array([5, -1, 3_000_000_000])))
+    np.testing.assert_array_equal(noisy[0], small[0])
+    short = np.array([5, 2**32 - 1, 3_000_000_000], np.uint32)
+    np.testing.assert_array_equal(small, noise_fn(KEY, labels, short))
+    mixed = np.array([-1, 3_000_000_000, 2**40])
+    np.testing.assert_array_equal(noise_fn(KEY, labels, mixed)[:2], small[1:])
+
+
+@pytest.mark.parametrize(
+    ("key", "got"),
+    [
+        (CLEAN[0], r"uint8 of shape \(33, 40\)"),
+        (3, "3"),
+        (jax.random.split(KEY), r"key<fry> of shape \(2,\)"),
+    ],
+)
+def test_a_key_that_is_none_is_named(key, got):
+    with pytest.raises(InputError, match=rf"^key: got {got}, expected a key, .*"):
+        noise.dilate(key, CLEAN[0], radius=1)
+
+
+def test_a_key_of_the_old_kind_draws_the_same_bits():
+    expected = noise.flip(KEY, CLEAN[0], rate=0.5)
+    np.testing.assert_array_equal(
+        noise.flip(jax.random.PRNGKey(3), CLEAN[0], rate=0.5), expected
+    )
+
+
+@pytest.mark.parametrize(
+    "combine", [noise.per_example, noise.chain, noise.choose, partial(noise.only, (1,))]
+)
+def test_a_noise_that_lacks_a_parameter_is_named(combine):
+    message = (
+        r"^noise_fn: got flip without rate, expected functools.partial\(flip, rate="
+    )
+    with pytest.raises(InputError, match=message):
+        combine(noise.flip)
+    with pytest.raises(InputError, match=r"^noise_fn: got 3, expected a function"):
+        combine(3)
+    combine(partial(noise.flip, rate=0.1))
+
+
 def test_chain_applies_in_order_with_a_key_each():
     labels = jnp.asarray(CLEAN[0])
     first, second = (

@@ -141,6 +141,14 @@ def test_merge_joins_across_gaps_up_to_twice_the_radius():
         assert (noisy_map[3:8, 6 : 6 + gap] == joined).all()
 
 
+def test_merge_with_a_radius_beyond_the_map_fills_between_any_two_objects():
+    labels = two_squares(20)
+    radius = 10**6
+    noisy = np.asarray(noise.merge(KEY, labels, radius=radius))
+    assert (noisy == 1).all()
+    np.testing.assert_array_equal(noisy, noise.merge(KEY, labels, radius=60))
+
+
 def test_merge_leaves_neighbours_of_different_classes_apart():
     labels = np.stack([two_squares(gap, other=2) for gap in GAPS])
     np.testing.assert_array_equal(merge(labels), labels)
@@ -253,14 +261,17 @@ def test_a_scribble_is_the_skeleton_within_half_its_length_of_one_of_its_pixels(
             assert (near[stroke] == stroke).all(1).any()
 
 
-def test_scribbles_widen_inside_their_own_object():
+@pytest.mark.parametrize("radius", [1, 6, 1000])
+def test_scribbles_widen_inside_their_own_object(radius):
     labels = repeated(CLEAN, 20)
-    thin, wide = np.asarray(scribbles(labels, 0)), np.asarray(scribbles(labels, 1))
+    thin, wide = np.asarray(scribbles(labels, 0)), np.asarray(scribbles(labels, radius))
+    thin, wide = thin[:4], wide[:4]
     expected = np.full_like(wide, VOID)
     for noisy, stroke in zip(expected, thin, strict=True):
         for number in range(len(CLASS_OF)):
             own = number == NUMBERS
-            reached = ndi.binary_dilation((stroke != VOID) & own, disk(1)) & own
+            marks = (stroke != VOID) & own
+            reached = (ndi.distance_transform_edt(~marks) <= radius) & own
             noisy[reached] = CLEAN[reached]
     np.testing.assert_array_equal(wide, expected)
 

@@ -106,6 +106,20 @@ def test_random_boundary_per_object_moves_each_by_a_uniform_radius_of_its_own():
         assert abs(np.corrcoef(first, second)[0, 1]) < 5 / np.sqrt(200)
 
 
+def test_random_boundary_by_more_than_the_map_takes_all_or_nothing():
+    clean = np.zeros((6, 40), np.uint8)
+    clean[2:4, 3:6] = 1
+    noisy = np.asarray(random_boundary(repeated(clean, 60), 1000, "image"))
+    drawn = noisy.reshape(60, -1).mean(1)
+    assert 10 < (drawn == 1).sum() < 50  # outwards, by 37 pixels and more
+    assert 10 < (drawn == 0).sum() < 50  # inwards, by 1 pixel and more
+    noisy = np.asarray(random_boundary(repeated(clean, 900), 35, "image"))
+    possible = {grown(clean > 0, change).tobytes() for change in range(-35, 36)}
+    assert {noisy_map.tobytes() for noisy_map in noisy == 1} == possible
+    with pytest.raises(InputError, match=r"^radius: got 1025, expected an integer in"):
+        noise.random_boundary(KEY, clean, radius=1025)
+
+
 def test_random_boundary_gives_background_to_the_deepest_and_then_highest():
     clean = np.zeros((8, 9), np.uint8)
     clean[1:4, 1:4], clean[2:7, 6], clean[6:, 2:4] = 1, 2, 3
