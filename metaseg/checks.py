@@ -29,6 +29,7 @@ __all__ = [
     "number",
     "prior",
     "same_shape",
+    "seed",
     "shares",
     "shown",
     "sums_to_one",
@@ -88,6 +89,24 @@ def integer(where: str, value: Any, low: int, unit: str = "") -> None:
         unit = f" ({unit})" if unit else ""
         raise InputError(
             f"{where}: got {shown(value)}, expected an integer >= {low}{unit}"
+        )
+
+
+def seed(where: str, value: Any) -> None:
+    """Checks that a value is a seed: an integer of 32 bits.
+
+    JAX would drop higher bits, so that two seeds would draw the same numbers.
+
+    Args:
+      where: Name of the argument, for the message.
+      value: Value to check.
+
+    Raises:
+      InputError: If the check fails; the message starts with `where`.
+    """
+    if not is_integer(value) or not 0 <= value < 1 << 32:
+        raise InputError(
+            f"{where}: got {shown(value)}, expected an integer from 0 to 4294967295"
         )
 
 

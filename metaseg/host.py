@@ -1,15 +1,22 @@
 """Settings of the host process, which entry points make before they import jax."""
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
-__all__ = ["cache_compiled_programs", "keep_freed_memory"]
+__all__ = [
+    "cache_compiled_programs",
+    "keep_freed_memory",
+    "unread_output_is_dropped",
+]
 
 _CACHE_BYTES = 1 << 30
 _CACHED_FROM_SECONDS = 0.1  # programs that compile faster are not worth a file
@@ -104,3 +111,51 @@ def keep_freed_memory() -> None:
         (top_pad, 1 << 26),
     ):
         libc.mallopt(option, value)
+
+
+class _Dropping:
+    """A stream that drops what nobody reads: `metaseg noise | head` closes its pipe."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes text, or drops it."""
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        """Writes what is buffered, or drops it."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Sends this output and all that follows, also of libraries, to nowhere."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+
+def _dropping(stream: Any) -> Any:
+    return _Dropping(stream)
+
+
+@contextlib.contextmanager
+def unread_output_is_dropped() -> Iterator[None]:
+    """Lets a command go on in the block when the reader of its output has gone."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(_dropping, before)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = before

@@ -1,15 +1,19 @@
 """The `metaseg` command: flags, names of configs, and errors in one line."""
 
 import inspect
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from absl import flags
 
-from metaseg import cli
+from metaseg import cli, host, version
 from metaseg.cli import parsing
-from metaseg.runs import config_files
+from metaseg.runs import config_files, progress
+
+CELLS = str(Path(__file__).parents[1] / "configs" / "cell_flip.py")
 
 # Runs nothing: what a subcommand would get is enough.
 FLAGS = flags.FlagValues()
@@ -23,9 +27,10 @@ def parsed(*arguments):
     return parsing._parse_with_config(FLAGS, arguments)
 
 
-def metaseg(*arguments):
+def metaseg(*arguments, env=None):
     return subprocess.run(
         [sys.executable, "-m", "metaseg", *arguments],
+        env=env,
         capture_output=True,
         text=True,
         timeout=120,
@@ -63,9 +68,41 @@ def test_noise_lists_the_noises():
     assert metaseg("noise", "flip").stdout.startswith("flip(rate")
 
 
-def test_version_is_said():
-    done = metaseg("--version")
-    assert (done.returncode, done.stdout.split()[0]) == (0, "metaseg")
+def test_version_is_said(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"metaseg {version.__version__}\n"
+
+
+@pytest.mark.parametrize("command", [*cli.COMMANDS, ""])
+def test_output_that_nobody_reads_is_dropped(command, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert cli.main([*filter(None, [command]), "--help"]) == 0
+
+
+@pytest.mark.parametrize("module", ["metaseg", "metaseg.noise"])
+def test_a_list_can_be_piped_into_head(module):
+    script = f"{sys.executable} -m {module} {'noise' * (module == 'metaseg')}"
+    done = subprocess.run(
+        ["bash", "-c", f"{script} | head -n 1; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "none()\n", "")
+
+
+def test_a_progress_line_that_nobody_reads_does_not_end_a_job(monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as closed:
+        monkeypatch.setattr(sys, "stderr", closed)
+        with host.unread_output_is_dropped():
+            progress.say("one")
+            progress.say("two")
+        print("three", file=closed, flush=True)  # libraries may have kept the stream
 
 
 @pytest.mark.parametrize(
@@ -102,6 +139,28 @@ def test_version_is_said():
         ),
         (["audit", "--output=x"], "--labels: not given, expected a folder"),
         (["prepare", "--path=x"], "--source: not given, expected one that --help"),
+        (["noise", "--foo"], "Unknown command line flag 'foo'"),
+        (["noise", "flap"], "NAME: got 'flap', expected one of none, flip,"),
+        (["train", "--flagfile=gone"], "--flagfile: No such file or directory: 'gone'"),
+        (["audit", "--flagfile", "gone"], "--flagfile: No such file or directory: "),
+        (
+            ["audit", "--seed=1", "--seed", "2"],
+            "--seed: given twice, as '1' and '2'; expected it once",
+        ),
+        (
+            ["train", "--config=nuclei", "--config=cell_flip"],
+            "--config: given twice, as 'nuclei' and 'cell_flip'; expected it once",
+        ),
+        (
+            ["igtt", "--config", "cell_igtt", "--config.seed=1", "--config.seed", "2"],
+            "--config.seed: given twice, as '1' and '2'; expected it once",
+        ),
+        (["igtt", "--config=gone.py"], "--config: got 'gone.py', expected a file, or"),
+        (["train", "--config=cell_flop"], "--config: got 'cell_flop', expected a file"),
+        (
+            ["train", "--config=cell_flip", "--config.training=3"],
+            "--config.training: is a section, expected one of config.training.batch",
+        ),
     ],
 )
 def test_wrong_input_gets_one_line_and_status_2(arguments, said, capsys):
@@ -110,6 +169,123 @@ def test_wrong_input_gets_one_line_and_status_2(arguments, said, capsys):
     assert out == ""
     assert line.startswith(f"error: {said}")
     assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["train", "igtt"])
+def test_a_wrong_field_is_named_in_both_forms_of_flags(command, capsys):
+    for arguments in (
+        [f"--config={CELLS}", "--config.training.stepz=20"],
+        ["--config", CELLS, "--config.training.stepz", "20"],
+        ["--config", CELLS, "--config.training.stepz=20"],
+    ):
+        assert cli.main([command, *arguments]) == 2
+        line = capsys.readouterr().err
+        assert line.startswith("error: --config.training.stepz: no such field, expec")
+        assert line.endswith("(did you mean config.training.steps?)\n")
+
+
+@pytest.mark.parametrize(("word", "meant"), [("trane", "train"), ("Audit", "audit")])
+def test_an_unknown_command_gets_a_suggestion(word, meant, capsys):
+    assert cli.main([word]) == 2
+    assert capsys.readouterr().err.endswith(f"(did you mean {meant}?)\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("x = (\n\ndef get_config(:\n", "line 3: invalid syntax"),
+        ("import nothing_here\n", "line 1: ModuleNotFoundError: No module named"),
+        ("x = 1\n", "has no function get_config"),
+        ("get_config = 1\n", "has no function get_config"),
+        ("def get_config():\n  return 1 / 0\n", "line 2: ZeroDivisionError: division"),
+        ("def f():\n  return {}['a']\n\n\nget_config = f\n", "line 2: KeyError: 'a'"),
+        ("import sys\nsys.exit('no data')\n", "line 2: SystemExit: no data"),
+        ("x = 1\0\n", "SyntaxError: source code"),
+        ("import broken\n", "line 1: 'broken.py', line 2: invalid syntax"),
+        ("def get_config():\n  return 3\n", "get_config returned int, expected a Conf"),
+        ("def get_config(size):\n  return 3\n", "without arguments, expected"),
+        (
+            "from ml_collections import ConfigDict\n"
+            "def get_config():\n  return ConfigDict({'seed': 0})\n",
+            "config: has no field 'augment', expected the fields of metaseg.runs",
+        ),
+    ],
+)
+def test_a_config_file_that_fails_is_named_with_its_line(
+    content, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(".")
+    (tmp_path / "mine.py").write_text(content)
+    (tmp_path / "broken.py").write_text("x = 1\ndef f(:\n")
+    assert cli.main(["train", "--config=mine.py", "--workdir=w"]) == 2
+    out, line = capsys.readouterr()
+    assert out == ""
+    assert line.startswith("error: --config: ")
+    assert said in line.replace(f"{tmp_path}/", "").replace("./", "")
+    assert line.count("\n") == 1
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "field", "value"),
+    [
+        ("train", "config.seed", -1),
+        ("train", "config.seed", 1 << 32),
+        ("train", "config.noise.seed", -1),
+        ("train", "config.data.seed", 1 << 40),
+        ("igtt", "config.seed", -3),
+        ("train", "config.report.images", -1),
+        ("train", "config.data.height", 0),
+        ("train", "config.data.train_size", -1),
+        ("train", "config.model.width", -1),
+        ("train", "config.parallel.devices", -1),
+        ("train", "config.optimizer.step_every", -1),
+        ("train", "config.training.steps", -1),
+    ],
+)
+def test_numbers_out_of_range_are_named(command, field, value, tmp_path, capsys):
+    config = "--config=cell_igtt" if command == "igtt" else "--config=cell_flip"
+    flags = [config, f"--{field}={value}", f"--workdir={tmp_path / 'w'}"]
+    assert cli.main([command, *flags]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --{field}: got {value}, expec")
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["audit", "--labels=.", "--output=out"],
+        ["prepare", "--source=folder", "--path=.", "--data_dir=out"],
+    ],
+)
+def test_seeds_of_other_commands_are_checked(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*arguments, "--seed=-1"]) == 2
+    assert capsys.readouterr().err.startswith("error: --seed: got -1, expected an int")
+
+
+@pytest.mark.parametrize("command", ["train", "igtt"])
+def test_a_backend_that_is_not_there_is_one_line(command, tmp_path):
+    config = "cell_igtt" if command == "igtt" else "cell_flip"
+    done = metaseg(
+        command,
+        f"--config={config}",
+        f"--workdir={tmp_path / 'w'}",
+        env=os.environ | {"JAX_PLATFORMS": "nonsense"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: JAX_PLATFORMS: got 'nonsense', but the backend nonsense is not "
+        "available on this machine; expected cpu"
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_of_flags_takes_its_place(tmp_path, capsys):
+    (tmp_path / "flags").write_text("--config=cell_flip\n--config.data.heigth=3\n")
+    assert cli.main(["train", f"--flagfile={tmp_path / 'flags'}"]) == 2
+    assert "--config.data.heigth: no such field" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["nuclei", "nuclei.py"])
@@ -172,6 +348,6 @@ def test_reading_is_an_alias_of_decision_rule():
 
     for name in ("reading", "decision_rule"):
         predict.FLAGS.unparse_flags()
-        parsing._parse(predict.FLAGS, [f"--{name}=argmax"])
+        predict.FLAGS(["metaseg", f"--{name}=argmax"])
         assert predict._DECISION_RULE.value == "argmax"
     predict.FLAGS.unparse_flags()

@@ -1,15 +1,13 @@
 """The `metaseg` command: one subcommand for each kind of job.
 
 Jax is imported once the flags are known to be right. May import `cli`, `errors`,
-`host`, `runs`, `version`, `noise` for its list, and `data.file_options` for its fields.
+`host`, `runs`, `text`, `version`, `noise.__main__` for its list, and
+`data.file_options` for its fields.
 """
 
 import importlib
 import sys
 from collections.abc import Sequence
-
-from metaseg.cli import parsing
-from metaseg.errors import InputError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -34,30 +32,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
       line; 75 if the job was stopped and has saved its state, 76 if another process of
       the run was lost; 130 if it was interrupted.
     """
+    from metaseg import host
+
     given = list(sys.argv[1:] if arguments is None else arguments)
-    known = ", ".join(COMMANDS)
-    if not given:
-        return parsing.failed(
-            InputError(f"command: not given, expected one of {known}; see --help")
-        )
-    name, rest = given[0], given[1:]
-    if name in ("--help", "-h"):
+    with host.unread_output_is_dropped():
+        if given and given[0] in COMMANDS:
+            return _run(given[0], given[1:])
+        return _without_command(given)
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    """Runs a subcommand; signals are handled before anything else is imported."""
+    from metaseg.runs import signals
+
+    with signals.ending() if name in ("train", "igtt") else signals.raising():
+        try:
+            from metaseg.cli import parsing
+
+            command = importlib.import_module(f"metaseg.cli.{name}")
+            return parsing.run(command, arguments)
+        except KeyboardInterrupt as error:  # XLA may be compiling: no ordinary exit
+            status = getattr(error, "status", signals.INTERRUPTED)
+            signals.leave(status, "stopped; run the same command again to continue")
+
+
+def _without_command(given: Sequence[str]) -> int:
+    from metaseg import text
+
+    if given and given[0] in ("--help", "-h", "-help"):
         print(_usage())
         return 0
-    if name == "--version":
+    if given and given[0] == "--version":
         from metaseg import version  # reads the installed metadata
 
         print(f"metaseg {version.__version__}")
         return 0
-    if name not in COMMANDS:
-        return parsing.failed(
-            InputError(f"command: got '{name}', expected one of {known}; see --help")
-        )
-    if name == "noise":
-        from metaseg.noise import __main__ as noise_list  # imports jax
-
-        return noise_list.main(rest, prog="metaseg noise")
-    return parsing.run(importlib.import_module(f"metaseg.cli.{name}"), rest)
+    said = f"got '{given[0]}'" if given else "not given"
+    hint = text.did_you_mean(given[0], COMMANDS) if given else ""
+    print(
+        f"error: command: {said}, expected one of {', '.join(COMMANDS)}; see "
+        f"--help{hint}",
+        file=sys.stderr,
+    )
+    return 2
 
 
 def _usage() -> str:

@@ -12,11 +12,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from metaseg import text
 from metaseg.errors import InputError, prefixed
 from metaseg.runs import config_files
 
@@ -31,32 +31,29 @@ def run(command: ModuleType, arguments: Sequence[str]) -> int:
       arguments: Its flags.
 
     Returns:
-      Exit status of the subcommand; 2 for wrong input, 130 if it was interrupted.
+      Exit status of the subcommand; 2 for wrong input.
     """
     own: flags.FlagValues = command.FLAGS
     own.unparse_flags()
     if any(argument in ("--help", "-h", "-help") for argument in arguments):
-        print(f"{inspect.cleandoc(command.__doc__ or '')}\n\nFlags:\n{_listed(own)}")
+        listed = _listed(own)
+        listed = f"\n\nFlags:\n{listed}" if listed else ""
+        print(f"{inspect.cleandoc(command.__doc__ or '')}{listed}")
         return 0
     logging.set_verbosity(logging.WARNING)  # what libraries log is for developers
+    takes = inspect.signature(command.run).parameters
     try:
-        with prefixed("--", *own):  # functions name their arguments
-            if inspect.signature(command.run).parameters:
-                return command.run(_parse_with_config(own, arguments))
-            _parse(own, arguments)
+        with prefixed("--", *own, "flagfile"):  # functions name their arguments
+            given = _expanded(own, arguments)
+            if "config" in takes:
+                return command.run(_parse_with_config(own, given))
+            words = own(["metaseg", *given])[1:]
+            if "names" in takes:
+                return command.run(words)
+            _refuse_words(words)
             return command.run()
     except (InputError, flags.Error) as error:
         return failed(error)
-    except KeyboardInterrupt:
-        print(getattr(command, "INTERRUPTED", "stopped"), file=sys.stderr)
-        _leave(130)
-
-
-def _leave(status: int) -> NoReturn:
-    """Ends the process at once: XLA may be compiling, and an ordinary exit crashes."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 def failed(error: Exception) -> int:
@@ -113,9 +110,48 @@ def optional_path(flag: flags.FlagHolder[str | None]) -> Path | None:
     return Path(flag.value).expanduser() if flag.value else None
 
 
-def _parse(own: flags.FlagValues, arguments: Sequence[str]) -> None:
-    rest = own(["metaseg", *arguments])
-    _refuse_words(rest)
+def _expanded(own: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
+    """Arguments with the content of --flagfile in its place.
+
+    Raises:
+      InputError: If a flag is given twice with different values, or the file cannot be
+        read. A flag of the file may be given again.
+    """
+    _refuse_repeated(own, _joined(arguments))
+    try:
+        return own.read_flags_from_files(list(arguments))
+    except flags.CantOpenFlagFileError as error:
+        said = str(error).rpartition("] ")[2]
+        raise InputError(f"flagfile: {said}; expected a file of flags") from error
+    except (UnicodeDecodeError, flags.IllegalFlagValueError) as error:
+        raise InputError(f"flagfile: {error}; expected a file of flags") from error
+
+
+def _refuse_repeated(own: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Raises InputError if a flag is given twice with different values."""
+    seen: dict[str, str] = {}
+    waiting = ""  # a flag whose value is the next argument
+    for argument in [*arguments, "--"]:
+        found = re.fullmatch(r"--?([^=\s-][^=]*)(?:=(.*))?", argument, re.DOTALL)
+        if waiting:
+            known = waiting in own and not own[waiting].boolean
+            value = argument if known and found is None and argument != "--" else "true"
+            _note(seen, waiting, value)
+            waiting = ""
+        if found is None:
+            continue
+        name, value = found[1], found[2]
+        if value is None:
+            waiting = name
+        else:
+            _note(seen, name, value)
+
+
+def _note(seen: dict[str, str], name: str, value: str) -> None:
+    if seen.setdefault(name, value) != value:
+        raise InputError(
+            f"--{name}: given twice, as '{seen[name]}' and '{value}'; expected it once"
+        )
 
 
 def _parse_with_config(own: flags.FlagValues, arguments: Sequence[str]) -> ConfigDict:
@@ -126,7 +162,8 @@ def _parse_with_config(own: flags.FlagValues, arguments: Sequence[str]) -> Confi
     """
     spec, rest = _split_config(_joined(arguments))
     if spec is None:
-        _parse(own, [a for a in rest if not a.lstrip("-").startswith("config.")])
+        others = [a for a in rest if not a.lstrip("-").startswith("config.")]
+        _refuse_words(own(["metaseg", *others])[1:])
         known = ", ".join(config_files.names())
         raise InputError(f"config: not given, expected a file, or one of {known}")
     config = config_files.load(spec)
@@ -139,7 +176,7 @@ def _parse_with_config(own: flags.FlagValues, arguments: Sequence[str]) -> Confi
     config_flags.DEFINE_config_dict(
         "config", config, flag_values=together, sys_argv=["metaseg", *rest]
     )
-    _refuse_words(together(["metaseg", *rest]))
+    _refuse_words(together(["metaseg", *rest])[1:])
     own["config"].parse(spec)
     own.mark_as_parsed()
     given = config_flags.get_override_values(together["config"])
@@ -148,11 +185,11 @@ def _parse_with_config(own: flags.FlagValues, arguments: Sequence[str]) -> Confi
     return config
 
 
-def _refuse_words(rest: Sequence[str]) -> None:
+def _refuse_words(words: Sequence[str]) -> None:
     """Raises InputError if something is left after flags were parsed."""
-    if len(rest) > 1:
+    if words:
         raise InputError(
-            f"'{rest[1]}': expected flags only, and patterns in quotes; see --help"
+            f"'{words[0]}': expected flags only, and patterns in quotes; see --help"
         )
 
 
@@ -195,8 +232,14 @@ def _check_fields(config: ConfigDict, arguments: Sequence[str]) -> None:
                 known = [f"{prefix}.{field}" for field in fields] or [prefix]
                 raise InputError(
                     f"{name}: no such field, expected one of {', '.join(known)}"
+                    + text.did_you_mean(f"{prefix}.{part}", known)
                 )
             here, prefix = here[part], f"{prefix}.{part}"
+        if isinstance(here, ConfigDict):
+            known = [f"{name}.{field}" for field in sorted(here)]
+            raise InputError(
+                f"{name}: is a section, expected one of {', '.join(known)}"
+            )
 
 
 def _drop_parameters(config: ConfigDict, given: dict[str, object]) -> None:

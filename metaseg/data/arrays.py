@@ -90,7 +90,7 @@ def from_arrays(
       [7, 1, 2]
     """
     normalizer = normalize_lib.build(normalize, mean=mean, std=std)
-    checks.integer("seed", seed, 0)
+    checks.seed("seed", seed)
     options = FileOptions(
         label_values=label_values,
         label_colors=label_colors,

@@ -5,11 +5,12 @@
 With names, prints the documentation of these noises.
 """
 
-import argparse
 import inspect
 import sys
 from collections.abc import Sequence
 
+from metaseg import host, text
+from metaseg.errors import InputError
 from metaseg.noise.compose import NOISES
 from metaseg.noise.parameters import keyword_only
 
@@ -23,48 +24,60 @@ def _signature(name: str) -> str:
     return f"{name}({', '.join(shown)})"
 
 
-def main(
-    arguments: Sequence[str] | None = None, *, prog: str = "python -m metaseg.noise"
-) -> int:
-    """Prints the list.
+def show(names: Sequence[str], *, command: str) -> None:
+    """Prints the list, or the documentation of some noises.
 
     Args:
-      arguments: Names of noises; those of the process by default.
-      prog: Name of the command, for its help.
+      names: Names of noises; none for the list.
+      command: Command that lists the noises.
 
-    Returns:
-      Exit status: 2 for a name that is unknown.
+    Raises:
+      InputError: If a name is unknown.
     """
-    parser = argparse.ArgumentParser(
-        prog=prog, description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help="print the documentation of these noises",
-    )
-    names = parser.parse_args(arguments).names
     for name in names:
         if name not in NOISES:
-            known = ", ".join(NOISES)
-            print(
-                f"error: NAME: got {name!r}, expected one of {known}", file=sys.stderr
+            raise InputError(
+                f"NAME: got {name!r}, expected one of {', '.join(NOISES)}"
+                + text.did_you_mean(name, NOISES)
             )
-            return 2
+    for name in names:
         print(f"{_signature(name)}\n\n{inspect.getdoc(NOISES[name].fn)}\n")
     if names:
-        return 0
+        return
     for name, noise in NOISES.items():
         print(_signature(name))
         print(f"    {(inspect.getdoc(noise.fn) or '').partition(chr(10))[0]}")
     print(
         "\nIn a config: config.noise.name and config.noise.PARAMETER. A parameter "
         "without a default must\nbe given. `noises` is a tuple with a mapping for each "
-        f"noise. `{prog} NAME` prints the\ndocumentation of a noise."
+        f"noise. `{command} NAME` prints the\ndocumentation of a noise."
     )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command.
+
+    Args:
+      arguments: Names of noises, or --help.
+
+    Returns:
+      Exit status: 2 for a name that is unknown.
+    """
+    if {"--help", "-h"} & set(arguments):
+        print((__doc__ or "").strip())
+        return 0
+    try:
+        for argument in arguments:
+            if argument.startswith("-"):
+                raise InputError(f"{argument}: no such flag, expected names of noises")
+        show(arguments, command="python -m metaseg.noise")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with host.unread_output_is_dropped():
+        status = main(sys.argv[1:])
+    sys.exit(status)

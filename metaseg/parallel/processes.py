@@ -18,6 +18,7 @@ from metaseg.errors import InputError
 
 __all__ = [
     "HEARTBEAT_SECONDS",
+    "check_backend",
     "count",
     "decide",
     "initialize",
@@ -93,6 +94,25 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
         raise InputError(
             f"process_id: got {process_id}, expected 0 to {num_processes - 1}"
         )
+
+
+def check_backend() -> None:
+    """Checks that jax finds the devices that it is told to use.
+
+    Raises:
+      InputError: If the backend that `JAX_PLATFORMS` names is not there.
+    """
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:  # jax raises either
+        config: Any = jax.config
+        wanted = config.jax_platforms
+        if not wanted:
+            raise
+        raise InputError(
+            f"JAX_PLATFORMS: got '{wanted}', but the backend {wanted} is not available "
+            "on this machine; expected cpu, or no such variable for the best backend"
+        ) from error
 
 
 def count() -> int:

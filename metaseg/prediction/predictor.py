@@ -27,6 +27,7 @@ from metaseg import (
 from metaseg.data import file_options, normalize, synthetic
 from metaseg.data.file_options import DEFAULT, FileOptions
 from metaseg.errors import InputError, prefixed
+from metaseg.parallel import processes
 
 __all__ = [
     "PREDICTION_RULES",
@@ -91,6 +92,7 @@ def load(workdir: str | os.PathLike[str]) -> Predictor:
     Raises:
       InputError: If the folder is missing or not that of a finished run.
     """
+    processes.check_backend()
     folder = Path(workdir).expanduser()
     config = ConfigDict(files.read_run(folder, "config.json"))
     results = files.read_run(folder, "results.json")

@@ -137,6 +137,7 @@ def audit(
     """
     workers = os.cpu_count() or 1 if workers is None else workers
     checks.integer("workers", workers, 0)
+    checks.seed("seed", seed)
     folder = Path(output)
     options = file_options.build(**files)
     inputs = _inputs(labels, reference, num_classes, options, say=print)
@@ -209,6 +210,7 @@ def audit_arrays(
     Raises:
       InputError: If an argument is wrong.
     """
+    checks.seed("seed", seed)
     options = file_options.build(**files)
     inputs = _inputs(labels, reference, num_classes or 0, options)
     names = _class_names(class_names, inputs.num_classes)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from metaseg import checks, igtt
 from metaseg.data.dataset import Dataset
 from metaseg.errors import InputError, prefixed
-from metaseg.runs import sources
+from metaseg.runs import defaults, sources
 from metaseg.runs.training import members, steps
 
 __all__ = ["check", "check_igtt", "has_open_length", "resolve"]
@@ -29,6 +29,7 @@ def check(config: ConfigDict, data: Dataset | None = None) -> None:
     Raises:
       InputError: If a field is wrong; the message names it.
     """
+    _check_complete(config, defaults.get_config())
     if "igtt" in config:
         raise InputError(
             "config: has a section igtt, for segmentation without labels; expected "
@@ -59,6 +60,7 @@ def check_igtt(
         raise InputError(
             "config: has no section igtt; expected a config such as cell_igtt"
         )
+    _check_complete(config, defaults.get_igtt_config())
     with prefixed("config."):
         _check_igtt_section(config.igtt)
         _check_igtt_data(config, data)
@@ -76,6 +78,25 @@ def check_igtt(
             "baselines: config.igtt.labels is 'none', expected 'measure' or 'choose': "
             "other methods are compared by labels"
         )
+
+
+def _check_complete(
+    config: ConfigDict, expected: ConfigDict, where: str = "config"
+) -> None:
+    """Raises InputError if a section or a field is missing."""
+    for field, value in expected.items():
+        if field not in config:
+            raise InputError(
+                f"{where}: has no field '{field}', expected the fields of "
+                "metaseg.runs.defaults"
+            )
+        if isinstance(value, ConfigDict):
+            found = config[field]
+            if not isinstance(found, ConfigDict):
+                raise InputError(
+                    f"{where}.{field}: got {checks.shown(found)}, expected a section"
+                )
+            _check_complete(found, value, f"{where}.{field}")
 
 
 def has_open_length(config: Mapping[str, Any]) -> bool:
@@ -154,6 +175,8 @@ def _frozen_value(value: Any) -> Any:
 def _check_steps(config: ConfigDict) -> None:
     """Builds noise, network, loss and optimizer, which check their own fields."""
     for member in members.configs(config):
+        checks.seed("seed", member.seed)
+        checks.seed("noise.seed", member.noise.seed)
         if has_open_length(config):
             member = members.thawed(member)
             member.training.steps = _OPEN
@@ -163,6 +186,10 @@ def _check_steps(config: ConfigDict) -> None:
 def _check_numbers(config: ConfigDict) -> None:
     for field in ("workers", "memory_gb"):
         checks.number(f"data.{field}", config.data[field], 0)
+    checks.seed("data.seed", config.data.seed)
+    checks.integer("parallel.devices", config.parallel.devices, 0)
+    checks.integer("report.images", config.report.images, 0)
+    checks.integer("optimizer.step_every", config.optimizer.step_every, 1)
     may_be_off = ("epochs", "steps_per_dispatch", "checkpoint_every")
     for field, value in config.training.items():
         checks.number(f"training.{field}", value, 0 if field in may_be_off else 1)

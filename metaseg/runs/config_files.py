@@ -3,15 +3,17 @@
 The package brings those of `configs/`; they are known by name. Imports no jax.
 """
 
-import difflib
+import contextlib
 import inspect
 import runpy
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 import metaseg
+from metaseg import text
 from metaseg.errors import InputError
 
 __all__ = ["find", "load", "names"]
@@ -46,10 +48,9 @@ def find(name: str) -> Path:
         brought = _folder() / f"{name.removesuffix('.py')}.py"
         if brought.is_file():
             return brought
-    close = difflib.get_close_matches(path.stem, names(), 1, 0.8)
-    hint = f" (did you mean {close[0]}?)" if close else ""
     raise InputError(
-        f"config: got '{name}', expected a file, or one of {', '.join(names())}{hint}"
+        f"config: got '{name}', expected a file, or one of {', '.join(names())}"
+        + text.did_you_mean(path.stem, names())
     )
 
 
@@ -70,22 +71,29 @@ def load(spec: str) -> ConfigDict:
     """
     name, colon, arg = spec.partition(":")
     path = find(name)
-    try:
+    with _errors_of(path):
         get_config = runpy.run_path(str(path)).get("get_config")
-    except InputError as error:
-        raise InputError(f"config: '{path}': {error}") from error
-    except Exception as error:  # the file may raise anything
-        raise InputError(f"config: '{path}': {_place(error, path)}") from error
     if not callable(get_config):
-        raise InputError(f"config: '{path}' has no function get_config")
-    if colon and not inspect.signature(get_config).parameters:
+        raise InputError(
+            f"config: '{path}' has no function get_config; expected one that returns a "
+            "config"
+        )
+    parameters = inspect.signature(get_config).parameters
+    if colon and not parameters:
         raise InputError(f"config: '{path}' takes no arguments, got '{arg}'")
-    try:
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [
+        p
+        for p in parameters.values()
+        if p.default is p.empty and p.kind not in optional
+    ]
+    if needed and not colon:
+        raise InputError(
+            f"config: got '{name}' without arguments, expected {name}:"
+            f"{needed[0].name.upper()}, as its get_config takes one"
+        )
+    with _errors_of(path):
         config = get_config(arg) if colon else get_config()
-    except InputError as error:
-        raise InputError(f"config: '{path}': {error}") from error
-    except Exception as error:  # the file may raise anything
-        raise InputError(f"config: '{path}': {_place(error, path)}") from error
     if not isinstance(config, ConfigDict):
         raise InputError(
             f"config: '{path}': get_config returned {type(config).__name__}, expected "
@@ -99,14 +107,27 @@ def _folder() -> Path:
     return next((path for path in _FOLDERS if path.is_dir()), _FOLDERS[0])
 
 
-def _place(error: Exception, path: Path) -> str:
-    """An error of a config file in one line, with the line of the file."""
-    if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {error.msg}"
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Raises an InputError with file and line for whatever a config file raises."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"config: '{path}': {error}") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"config: '{path}': {_place(error, path)}") from error
+
+
+def _place(error: BaseException, path: Path) -> str:
+    """Returns an error of a config file in one line, with the line of the file."""
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
         if frame.filename == str(path)
     ]
     where = f"line {lines[-1]}: " if lines else ""
-    return f"{where}{type(error).__name__}: {' '.join(str(error).split())}"
+    if not isinstance(error, SyntaxError) or error.lineno is None:
+        return f"{where}{text.one_line(error)}"
+    if error.filename == str(path):
+        return f"line {error.lineno}: {error.msg}"
+    return f"{where}'{error.filename}', line {error.lineno}: {error.msg}"

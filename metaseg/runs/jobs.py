@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from metaseg import files
+from metaseg import files, text
 from metaseg.errors import InputError, prefixed
 from metaseg.parallel import processes
 from metaseg.runs import signals
@@ -67,13 +67,17 @@ def run(
       one of several processes failed or was lost.
     """
     try:
+        processes.check_backend()
+    except InputError as error:
+        return failed(error)
+    try:
         with prefixed("--", "config", "workdir", "resume", "profile", "baselines"):
-            job(signals.Watch())
+            job(signals.Watch(workdir=workdir))
     except InputError as error:
         return _end(failed(error))
     except signals.StoppedError as stopped:
         if processes.is_primary():
-            print(f"{stopped}; resume with --workdir={workdir}", file=sys.stderr)
+            print(f"{stopped}; {signals.resume_hint(workdir)}", file=sys.stderr)
         return STOPPED
     except OSError as error:  # such as a full disk; the last checkpoint is whole
         said = f"--workdir: '{error.filename or workdir}': {error.strerror}"
@@ -93,7 +97,8 @@ def _lost(error: Exception, workdir: Path) -> int:
     print(
         f"error: {processes.name()} cannot continue: another process has ended, or "
         f"this one failed ({reason}); start all of them again with "
-        f"--workdir={workdir}, and the run resumes from its newest checkpoint",
+        f"--workdir={text.quoted(workdir)}, and the run resumes from its newest "
+        "checkpoint",
         file=sys.stderr,
     )
     return LOST

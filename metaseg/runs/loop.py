@@ -234,7 +234,8 @@ class Loop:
           signals.StoppedError: If a signal asked the run to stop.
         """
         try:
-            return self._run(state, watch)
+            with watch.stepping():
+                return self._run(state, watch)
         finally:
             if self._tracing:
                 jax.profiler.stop_trace()

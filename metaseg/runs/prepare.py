@@ -12,7 +12,7 @@ from metaseg.data.importers import summary
 from metaseg.data.importers.importing import ImportRequest, Prepared
 from metaseg.data.importers.importing import prepare as import_data_set
 from metaseg.data.importers.pairs import ImportOptions
-from metaseg.errors import escaped
+from metaseg.errors import InputError, escaped
 
 __all__ = ["describe", "prepare"]
 
@@ -70,6 +70,8 @@ def prepare(
       InputError: If an argument, the layout or a file is wrong, or the disk is full or
         cannot be written to.
     """
+    if seed is not None and not 0 <= seed < 1 << 32:
+        raise InputError(f"seed: got {seed}, expected an integer from 0 to 4294967295")
     kind, _, catalog_name = source.partition(":")
     request = ImportRequest(
         source=kind,

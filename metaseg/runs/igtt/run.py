@@ -24,6 +24,7 @@ from metaseg.batch import Batch
 from metaseg.data import file_options
 from metaseg.data.dataset import Dataset
 from metaseg.errors import InputError
+from metaseg.parallel import processes
 from metaseg.runs import config as config_lib
 from metaseg.runs import progress as progress_lib
 from metaseg.runs import signals, sources
@@ -109,6 +110,7 @@ def segment(
     """
     began = time.perf_counter()
     watch = watch or signals.Watch(handle=False)
+    processes.check_backend()
     with progress_lib.quiet_logging(), watch:
         config_lib.check_igtt(config, data, baselines=baselines)
         layout = setup.build_layout(config)

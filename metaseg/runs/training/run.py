@@ -69,6 +69,7 @@ def train(
     """
     clock = {"start": time.perf_counter()}
     watch = watch or signals.Watch(handle=False)
+    processes.check_backend()
     with progress_lib.quiet_logging(), watch:
         quiet = quiet or not processes.is_primary()
         config_lib.check(config, data)
