@@ -18,7 +18,7 @@ from metaseg import files as files_lib
 from metaseg.data.arrays import from_arrays, from_images
 from metaseg.data.dataset import Dataset
 from metaseg.data.file_options import FileKeywords
-from metaseg.errors import InputError
+from metaseg.errors import InputError, prefixed
 from metaseg.prediction import predict
 from metaseg.runs import audit as audit_lib
 from metaseg.runs import config_files, defaults, sources
@@ -28,6 +28,7 @@ from metaseg.runs.training.run import train as train_run
 
 __all__ = ["audit", "load", "predict", "segment", "train"]
 
+_LABEL_OPTIONS = ("label_values", "label_colors", "label_threshold", "instances")
 Arrays = Any  # `[N, H, W]`, `[N, H, W, C]`, or a sequence of arrays
 
 
@@ -53,6 +54,8 @@ def train(
         `[H, W, C]` of any sizes; or a folder with `{train,val,test}/{images,labels}`.
         Without images, `config` names the data.
       labels: Label maps of the images: class ids, 255 is void; or masks of 0 and 255.
+        Others need a field that says how to read them, such as
+        `fields={"files.instances": "union"}`.
       config: Settings, or the file or name of a config, such as "cell_flip" or
         "nuclei:noise=flip,rate=0.4"; by default the settings of `defaults.get_config`,
         with a crop that suits the images.
@@ -91,15 +94,17 @@ def train(
     elif images is not None:
         if labels is None:
             raise InputError("labels: not given, expected a label map of each image")
-        data = from_arrays(
-            images,
-            labels,
-            val=val,
-            test=test,
-            num_classes=num_classes,
-            seed=found.seed,
-            **_normalization(found),
-        )
+        with prefixed("files.", *_LABEL_OPTIONS):
+            data = from_arrays(
+                images,
+                labels,
+                val=val,
+                test=test,
+                num_classes=num_classes,
+                seed=found.seed,
+                **_normalization(found),
+                **{name: found.files[name] for name in _LABEL_OPTIONS},
+            )
         found.data.num_classes = data.num_classes
         _describe_arrays(found, data)
         if config is None and "augment.crop" not in fields:

@@ -52,6 +52,21 @@ def test_a_run_in_memory_has_results_and_resolved_settings(run, capsys):
         run.config.training.steps = 5
 
 
+def test_a_run_on_instance_maps_with_borders_numbers_objects(tmp_path):
+    images, labels = arrays()
+    ids = labels.astype(np.uint16) * (1 + (np.arange(20) >= 8))  # cut in two
+    fields = {**TINY, "files.instances": "border"}
+    run = metaseg.train(images, ids, steps=2, fields=fields, quiet=True)
+    assert run.results["data"]["class_names"] == ["background", "inside", "border"]
+    run.save(tmp_path / "run")
+    predictor = metaseg.prediction.load(tmp_path / "run")
+    assert predictor.border == 2
+    found = metaseg.prediction.instance_ids(predictor, np.array([[1, 2, 0, 1, 1]]))
+    assert found.tolist() == [[1, 1, 0, 2, 2]]
+    with pytest.raises(InputError, match=r"`files\.label_values='7=1,14=2'`"):
+        metaseg.train(images, ids * 7, steps=2, fields=TINY, quiet=True)
+
+
 def test_a_saved_run_predicts_as_it_did_in_memory(run, tmp_path):
     images, _ = arrays(3)
     before = run.predict(images)

@@ -126,6 +126,7 @@ def load(config: Any, options: FileOptions = DEFAULT) -> Dataset:
         val=stack("val"),
         test=stack("test"),
         num_classes=num_classes,
+        class_names=None if encoding is None else encoding.class_names(),
         channel_names=channel_names(every[0].image, options, channels),
         files=options,
         notes=tuple(notes),

@@ -192,6 +192,7 @@ def _predict(
     predictor, folder = _loaded(run)
     decode = prediction.decoder(predictor, options["decision_rule"])
     _check_values(options["values"], predictor)
+    file_options = _with_classes(file_options, predictor)
     items = collect.find(
         images, field="images", exclude=output, options=file_options, say=print
     )
@@ -231,6 +232,18 @@ def _predict(
     facts = {"images": source, "run": f"{predictor.name}{folder}", "rate": rate}
     where = None if labels is None else collect.described(labels)
     return _summarise(task, rows, bad, str(where), {**facts, "start": start})
+
+
+def _with_classes(options: FileOptions, predictor: prediction.Predictor) -> FileOptions:
+    """Lets instance maps have the classes of the run: with or without borders."""
+    if options.instances and predictor.border is not None:
+        return options._replace(instances="border")
+    if options.instances == "border":
+        raise InputError(
+            "instances: got border, but the run has no class for borders; expected"
+            " `instances=union`"
+        )
+    return options
 
 
 def _check_values(values: str, predictor: prediction.Predictor) -> None:

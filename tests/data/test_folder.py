@@ -7,8 +7,10 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from metaseg import instances
 from metaseg.data import folder
 from metaseg.data.dataset import example_ids
+from metaseg.data.file_options import FileOptions
 from metaseg.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -65,6 +67,19 @@ def test_void_stays_255_with_more_than_two_classes(root):
     dataset = load(root, num_classes=4)
     assert dataset.num_classes == 4
     np.testing.assert_array_equal(dataset.test.labels, [IDS, IDS])
+
+
+def test_the_class_of_borders_between_objects_has_a_name(root):
+    ids = np.zeros((9, 12), np.uint16)
+    ids[2:7, 1:5], ids[2:7, 5:9], ids[8, 11] = 3, 900, 40
+    for path in root.glob("*/labels/*.png"):
+        save(path, ids)
+    options = FileOptions(instances="border")
+    config = SimpleNamespace(dir=str(root), num_classes=3)
+    dataset = folder.load(config, options=options)
+    assert dataset.class_names == ("background", "inside", "border")
+    expected = np.uint8(ids > 0) + instances.borders(ids)
+    np.testing.assert_array_equal(dataset.train.labels[0], expected)
 
 
 def test_a_data_set_has_what_was_written_and_is_named_like_its_folder(root):

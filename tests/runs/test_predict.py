@@ -436,6 +436,87 @@ def test_more_objects_than_16_bits_count_are_written_as_32_bit_tiff(tmp_path):
     np.testing.assert_array_equal(np.array(Image.open(path)), np.minimum(ids, 65535))
 
 
+def save_ids(folder, stored=".png"):
+    """True instance maps: components of LABELS, cut in two so that objects touch."""
+    every = []
+    for name, label in zip(NAMES, LABELS, strict=True):
+        ids = instances.label_objects(label).astype(np.uint16)
+        ids[:, 35:][ids[:, 35:] > 0] += 500
+        path = folder / f"{name}{stored}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if stored == ".png":
+            save(path, ids)
+        else:
+            tifffile.imwrite(path, ids.astype(np.int32))
+        every.append(ids)
+    return every
+
+
+def predicting(maps, monkeypatch):
+    """Lets predictions be given maps, one for each image."""
+
+    def decoder(*_):
+        following = iter(np.uint8(maps))
+        return lambda scores: next(following)
+
+    monkeypatch.setattr(prediction, "decoder", decoder)
+
+
+@pytest.mark.parametrize("stored", [".png", ".tif"])
+def test_true_instance_maps_give_scores_of_objects(root, tmp_path, stored, monkeypatch):
+    true = save_ids(tmp_path / "ids", stored)
+    predicting(np.roll(LABELS, 1, axis=2), monkeypatch)
+    given = partial(predict, root, scores=False, values="instances")
+    output = tmp_path / "out"
+    assert given(output=output, labels=tmp_path / "ids", instances="union") == 0
+    measures = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    found = [label_of(output, name) for name in NAMES]
+    counts = [instances.count(*pair) for pair in zip(true, found, strict=True)]
+    scores = files.plain(instances.measure(counts))
+    assert measures["pooled"]["objects"] == scores
+    assert scores["true_objects"] == sum(len(np.unique(ids)) - 1 for ids in true)
+    assert 0 < scores["ap50"] < 1
+    for name, row, each in zip(NAMES, rows_of(output), counts, strict=True):
+        own = instances.measure([each])
+        assert measures["per_image"][name]["objects"]["ap"] == own["ap"]
+        assert float(row["ap50"]) == pytest.approx(own["ap50"], rel=1e-5)
+        assert int(row["true objects"]) == own["true_objects"]
+    assert given(output=tmp_path / "masks") == 0  # the same as plain masks
+    masks = json.loads((tmp_path / "masks" / "metrics.json").read_text())
+    assert masks["pooled"].items() <= measures["pooled"].items()
+    assert "objects" not in masks["pooled"]
+
+
+def test_instance_maps_need_a_word_and_void_objects_do_not_count(root, tmp_path):
+    true = save_ids(tmp_path / "ids")
+    given = partial(predict, root, tmp_path / "out", labels=tmp_path / "ids")
+    with pytest.raises(InputError, match="`instances=union`"):
+        given()
+    with pytest.raises(InputError, match=r"^instances: got border, but the run has no"):
+        given(instances="border")
+    assert given(instances="union", label_values="1=255") == 0
+    measures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    known = sum(np.count_nonzero(np.unique(ids) > 1) for ids in true)
+    assert measures["pooled"]["objects"]["true_objects"] == known
+
+
+def test_a_run_with_borders_is_measured_on_borders_of_the_true_objects(
+    root, tmp_path, monkeypatch
+):
+    true = save_ids(tmp_path / "ids")
+    predicting([(ids > 0) + 1 * instances.borders(ids) for ids in true], monkeypatch)
+    output = tmp_path / "out"
+    bordered = {"run": root / "bordered", "scores": False, "values": "instances"}
+    labels = tmp_path / "ids"
+    assert predict(root, output, labels=labels, instances="union", **bordered) == 0
+    pooled = json.loads((output / "metrics.json").read_text())["pooled"]
+    assert pooled["class_iou"] == [1, 1, 1]
+    found = [label_of(output, name) for name in NAMES]
+    counts = [instances.count(*pair) for pair in zip(true, found, strict=True)]
+    assert pooled["objects"] == files.plain(instances.measure(counts))
+    assert pooled["objects"]["ap50"] > 0.9
+
+
 def row_of(true, predicted):
     """A row of the journal, as it is read back."""
     a, b = (np.array([ids]) for ids in (true, predicted))

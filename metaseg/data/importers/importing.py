@@ -353,6 +353,8 @@ def _metadata(
     job: _ImportJob, splits: Mapping[str, Sequence[Stored]], plan: StoragePlan
 ) -> dict[str, Any]:
     names = job.found.class_names
+    if not names and plan.encoding is not None:
+        names = plan.encoding.class_names()
     if names and len(names) != plan.num_classes:
         raise InputError(
             f"class_names: got {len(names)} names, expected {plan.num_classes}"
