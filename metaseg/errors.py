@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-__all__ = ["InputError", "count", "escaped", "prefixed"]
+__all__ = ["InputError", "escaped", "prefixed"]
 
 _OPTION = r"`([a-z_]+(?:\.[a-z_]+)*)(?==[^`]*`|`)"
 
@@ -25,20 +25,6 @@ class InputError(ValueError):
 
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
-
-
-def count(number: int, noun: str) -> str:
-    """Returns a number and its noun, which gets an "s" unless the number is 1.
-
-    Args:
-      number: The number.
-      noun: Noun in the singular.
-
-    Example:
-      >>> count(1, "page"), count(2, "page")
-      ('1 page', '2 pages')
-    """
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def escaped(text: str) -> str:

@@ -35,6 +35,7 @@ from scipy import ndimage, optimize, sparse
 from scipy.sparse import csgraph
 
 from metaseg.errors import InputError
+from metaseg.text import count_of
 
 __all__ = [
     "THRESHOLDS",
@@ -554,8 +555,8 @@ def _counted(
         return [count(true, np.asarray(predicted), thresholds=thresholds)]
     if len(true) != len(predicted) or len(true) == 0:
         raise InputError(
-            f"predicted: got {len(predicted)} maps, expected one for each of"
-            f" {len(true)} true maps"
+            f"predicted: got {count_of(len(predicted), 'map')}, expected one for each "
+            f"of {count_of(len(true), 'true map')}"
         )
     return [
         count(a, b, thresholds=thresholds) for a, b in zip(true, predicted, strict=True)

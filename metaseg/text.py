@@ -8,7 +8,7 @@ from collections.abc import Iterable
 __all__ = ["count_of", "did_you_mean", "one_line", "quoted"]
 
 
-def count_of(number: int, noun: str) -> str:
+def count_of(number: float, noun: str) -> str:
     """Returns a number with its noun.
 
     Args:
@@ -16,10 +16,11 @@ def count_of(number: int, noun: str) -> str:
       noun: The noun in the singular; its last word takes the plural.
 
     Example:
-      >>> count_of(1, "file"), count_of(0, "class"), count_of(1200, "label map")
-      ('1 file', '0 classes', '1,200 label maps')
+      >>> count_of(1, "file"), count_of(0, "class"), count_of(2, "label map")
+      ('1 file', '0 classes', '2 label maps')
     """
-    return f"{number:,} {noun if number == 1 else _plural(noun)}"
+    shown = f"{number:g}" if isinstance(number, float) else f"{number}"
+    return f"{shown} {noun if number == 1 else _plural(noun)}"
 
 
 def _plural(noun: str) -> str:

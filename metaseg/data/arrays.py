@@ -15,6 +15,7 @@ from metaseg.data import normalize as normalize_lib
 from metaseg.data.dataset import VOID, Dataset, Example, Split, stack_examples
 from metaseg.data.file_options import FileOptions
 from metaseg.errors import InputError
+from metaseg.text import count_of
 
 __all__ = ["from_arrays", "from_images"]
 
@@ -173,8 +174,8 @@ def from_images(
 def _two(split: str, part: Sequence[Any]) -> tuple[Arrays, Arrays]:
     if len(part) != 2:
         raise InputError(
-            f"{split}: got {len(part)} items, expected a share in (0, 1), or a pair "
-            "(images, labels)"
+            f"{split}: got {count_of(len(part), 'item')}, expected a share in (0, 1), "
+            "or a pair (images, labels)"
         )
     return part[0], part[1]
 
@@ -188,8 +189,9 @@ def _examples(
     maps = [np.asarray(label) for label in labels]
     if len(pixels) != len(maps) or not pixels:
         raise InputError(
-            f"{prefix}labels: got {len(maps)} maps for {len(pixels)} images, expected "
-            "one for each of at least one image"
+            f"{prefix}labels: got {count_of(len(maps), 'map')} for "
+            f"{count_of(len(pixels), 'image')}, expected one for each of at least one "
+            "image"
         )
     examples = []
     for i, (image, label) in enumerate(zip(pixels, maps, strict=True)):
@@ -238,8 +240,8 @@ def _names(names: Sequence[str] | None, count: int) -> list[str]:
     found = [str(name) for name in names]
     if len(set(found)) != count or len(found) != count:
         raise InputError(
-            f"names: got {len(found)} names, {len(set(found))} of them different, "
-            f"expected {count} different ones"
+            f"names: got {count_of(len(found), 'name')}, {len(set(found))} of them "
+            f"different, expected {count} different ones"
         )
     return found
 
@@ -298,7 +300,8 @@ def _class_names(
         return encoding.class_names()
     if len(given) != encoding.num_classes:
         raise InputError(
-            f"class_names: got {len(given)} names, expected {encoding.num_classes}"
+            f"class_names: got {count_of(len(given), 'name')}, expected "
+            f"{encoding.num_classes}"
         )
     return tuple(map(str, given))
 

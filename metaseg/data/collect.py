@@ -26,7 +26,8 @@ from metaseg.data import image_files
 from metaseg.data.file_options import DEFAULT, FileOptions
 from metaseg.data.image_files import finding
 from metaseg.data.image_files.finding import FilePairs, Listing, NamedFiles
-from metaseg.errors import InputError, count, escaped
+from metaseg.errors import InputError, escaped
+from metaseg.text import count_of
 
 __all__ = [
     "Item",
@@ -163,8 +164,8 @@ def find_partners(
     if given is not None:
         if len(given) != len(items):
             raise InputError(
-                f"{field}: got {len(given)} arrays, expected one for each of"
-                f" {len(items)}"
+                f"{field}: got {count_of(len(given), 'array')}, expected one for each "
+                f"of {len(items)}"
             )
         return {a.name: b for a, b in zip(items, given, strict=True)}
     found, _ = _listed(source, field, None)
@@ -211,7 +212,7 @@ def find_pairs(found: FilePairs, options: FileOptions) -> list[tuple[Item, Item]
             images[0].error
             or labels[0].error
             or (
-                f"{escaped(str(label_file))}: {count(len(labels), 'page')}; expected"
+                f"{escaped(str(label_file))}: {count_of(len(labels), 'page')}; expected"
                 f" {len(images)}, as {escaped(image_file.name)} has"
             )
         )
@@ -307,8 +308,8 @@ def read_image(item: Item, options: FileOptions = DEFAULT) -> Real[np.ndarray, "
     for channel in options.channels:
         if channel not in chosen:
             raise InputError(
-                f"{item.where}: {count(most, 'channel')}, expected one that has channel"
-                f" {channel}"
+                f"{item.where}: {count_of(most, 'channel')}, expected one that has "
+                f"channel {channel}"
             )
     return pixels[..., chosen]
 

@@ -30,7 +30,8 @@ from metaseg.data.image_files import finding, some
 from metaseg.data.image_files.finding import FilePairs
 from metaseg.data.image_files.samples import shown
 from metaseg.data.label_encoding import Survey
-from metaseg.errors import InputError, count, escaped
+from metaseg.errors import InputError, escaped
+from metaseg.text import count_of
 
 __all__ = [
     "FilePair",
@@ -184,7 +185,7 @@ def unpaired(found: FilePairs) -> str:
       Text such as "2 images without a label map (a.png, b.png); expected ...".
     """
     alone = [
-        f"{count(len(files), noun)} without {other}"
+        f"{count_of(len(files), noun)} without {other}"
         f" ({some([escaped(path.name) for path in files.values()])})"
         for files, noun, other in (
             (found.no_label, "image", "a label map"),
@@ -281,7 +282,7 @@ def _read_all(pairs: Sequence[FilePair], options: FileOptions) -> list[_Stored]:
     if errors:
         more = len(errors) - 1
         raise InputError(
-            f"{errors[0]}" + (f" (and {count(more, 'more file')})" * bool(more))
+            f"{errors[0]}" + (f" (and {count_of(more, 'more file')})" * bool(more))
         )
     return read
 
@@ -315,8 +316,8 @@ def common_channels(images: Iterable[tuple[str, int]]) -> int:
         return numbers[-1]
     few, many = numbers[0], numbers[-1]
     raise InputError(
-        f"{first[few]}: {count(few, 'channel')}, but {first[many]} has {many}; expected"
-        " the same number in all images, or a choice, such as `channels=0`"
+        f"{first[few]}: {count_of(few, 'channel')}, but {first[many]} has {many}; "
+        "expected the same number in all images, or a choice, such as `channels=0`"
     )
 
 

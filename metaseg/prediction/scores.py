@@ -19,9 +19,10 @@ from jaxtyping import Real
 from metaseg.data import collect, file_options, image_files
 from metaseg.data.file_options import FileKeywords, FileOptions
 from metaseg.data.normalize import Affine
-from metaseg.errors import InputError, count, escaped
+from metaseg.errors import InputError, escaped
 from metaseg.prediction import network, tiles
 from metaseg.prediction.predictor import Predictor, decoder, load
+from metaseg.text import count_of
 
 __all__ = ["Prediction", "Strip", "fit_channels", "predict", "strips"]
 
@@ -181,8 +182,8 @@ def fit_channels(
         return first
     expected = {1: "grey", 3: "grey or 3"}.get(channels, f"{channels}")
     raise InputError(
-        f"{where}: {count(found, 'channel')}; expected {expected}, as in training, or a"
-        " choice, such as `channels=0`"
+        f"{where}: {count_of(found, 'channel')}; expected {expected}, as in training, "
+        "or a choice, such as `channels=0`"
     )
 
 

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metaseg.report import wording
+from metaseg.text import count_of
 
 __all__ = [
     "Chart",
@@ -403,7 +404,7 @@ def _members_chart(
         _legend_above(figure, axes, title, ncols=6)
         uri = _encode(figure)
     last = [end[1] for each in kept if (end := _end(*each))]
-    alt = f"Validation {name} against step, {len(series)} curves"
+    alt = f"Validation {name} against step, {count_of(len(series), 'curve')}"
     if last:
         alt += f"; runs that did not diverge end between {min(last):.3f} and "
         alt += f"{max(last):.3f}"

@@ -7,6 +7,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from metaseg.text import count_of
+
 __all__ = [
     "DASH",
     "DECISION_RULES",
@@ -182,7 +184,7 @@ def noise_phrase(noise: Mapping[str, Any]) -> str:
     if name == "random":
         return "with random labels"
     if name in ("dilate", "erode") and is_number(radius):
-        return f"with labels {name}d by {radius:g} pixels{share}"
+        return f"with labels {name}d by {count_of(radius, 'pixel')}{share}"
     phrases = {
         "flip": f"with flipped labels{share}",
         "sample": f"with sampled labels{share}",

@@ -23,7 +23,8 @@ from metaseg.data import collect, file_options, label_encoding, label_files
 from metaseg.data.collect import Item, Source
 from metaseg.data.file_options import DEFAULT, FileKeywords, FileOptions
 from metaseg.data.label_files import StoredLabels
-from metaseg.errors import InputError, count, escaped
+from metaseg.errors import InputError, escaped
+from metaseg.text import count_of
 
 __all__ = ["Audited", "audit", "audit_arrays"]
 
@@ -157,8 +158,8 @@ def audit(
         folder.mkdir(parents=True, exist_ok=True)
         partners = sum(one is not None for one in inputs.references)
         print(
-            f"{count(len(inputs.items), 'label map')} in {facts['labels']}, {partners}"
-            f" with a reference; {inputs.num_classes} classes"
+            f"{count_of(len(inputs.items), 'label map')} in {facts['labels']}, "
+            f"{partners} with a reference; {inputs.num_classes} classes"
         )
         gathered = _gather(inputs, folder, facts, workers)
         if not gathered.records:
@@ -275,7 +276,8 @@ def _shown(source: Source | None) -> str | None:
 def _class_names(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
     if class_names and len(class_names) != num_classes:
         raise InputError(
-            f"class_names: got {len(class_names)} names, expected {num_classes}"
+            f"class_names: got {count_of(len(class_names), 'name')}, expected "
+            f"{num_classes}"
         )
     if class_names:
         return tuple(class_names)

@@ -23,8 +23,9 @@ from metaseg.data import file_options as options_lib
 from metaseg.data.collect import Item, Source
 from metaseg.data.file_options import FileKeywords, FileOptions
 from metaseg.data.label_files import StoredLabels
-from metaseg.errors import InputError, count, escaped, prefixed
+from metaseg.errors import InputError, escaped, prefixed
 from metaseg.runs import prediction_labels, prediction_output
+from metaseg.text import count_of
 
 __all__ = ["Predicted", "predict"]
 
@@ -220,7 +221,7 @@ def _predict(
     task = _Task(predictor, decode, partners, output, stored, file_options, options)
     source = collect.described(images)
     print(
-        f"{count(len(items), 'image')} at {source}"
+        f"{count_of(len(items), 'image')} at {source}"
         + (f", {len(partners)} with a label map" if labels is not None else "")
         + f"; run: {predictor.name}; decision rule: {options['decision_rule']}"
     )

@@ -19,7 +19,8 @@ from metaseg.data import (
 )
 from metaseg.data.dataset import VOID, Dataset, stack_examples
 from metaseg.data.file_options import FileOptions
-from metaseg.errors import InputError, count, escaped, prefixed
+from metaseg.errors import InputError, escaped, prefixed
+from metaseg.text import count_of
 
 __all__ = [
     "IMAGES",
@@ -165,7 +166,7 @@ def load_images(config: ConfigDict, exclude: Path | None = None) -> Dataset:
         bad = [one.error for one in loaded if one.error]
         if bad:
             more = len(bad) - 1
-            others = f" (and {count(more, 'more file')})" * bool(more)
+            others = f" (and {count_of(more, 'more file')})" * bool(more)
             raise InputError(bad[0] + others)
         read = [one.content for one in loaded if one.content is not None]
         channels = folder.common_channels(
@@ -176,8 +177,9 @@ def load_images(config: ConfigDict, exclude: Path | None = None) -> Dataset:
     gigabytes = len(read) * size[0] * size[1] * (4 * size[2] + 1) / 1e9
     if gigabytes > c.memory_gb:
         raise InputError(
-            f"config.data.memory_gb: got {c.memory_gb}, but {len(read)} images of up "
-            f"to {size[0]} x {size[1]} need {gigabytes:.2f}; expected as much"
+            f"config.data.memory_gb: got {c.memory_gb}, but "
+            f"{count_of(len(read), 'image')} of up to {size[0]} x {size[1]} take "
+            f"{gigabytes:.2f}; expected as much"
         )
     names = [item.name for item in items]
     void = [(image, np.full(image.shape[:2], VOID, np.uint8)) for image in read]

@@ -15,7 +15,8 @@ from metaseg.data.file_options import DEFAULT, FileOptions
 from metaseg.data.image_files import reading
 from metaseg.data.image_files.samples import shown, some
 from metaseg.data.image_files.unsupported import unsupported
-from metaseg.errors import InputError, count, escaped
+from metaseg.errors import InputError, escaped
+from metaseg.text import count_of
 
 __all__ = [
     "KNOWN_SUFFIXES",
@@ -197,9 +198,9 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
     if endings:
         names = [ending or "no ending" for ending in endings]
         total = sum(left_out[ending] for ending in endings)
-        parts.append(f"{count(total, 'file')} of other endings ({some(names, 8)})")
+        parts.append(f"{count_of(total, 'file')} of other endings ({some(names, 8)})")
     parts += [
-        f"{count(left_out[reason], 'file')} {reason}"
+        f"{count_of(left_out[reason], 'file')} {reason}"
         for reason in sorted(left_out.keys() - set(endings))
     ]
     return f"left out: {', '.join(parts)}" if parts else ""

@@ -16,6 +16,7 @@ import numpy as np
 
 from metaseg.data.file_options import FileOptions
 from metaseg.errors import InputError, escaped
+from metaseg.text import count_of
 
 __all__ = [
     "MAX_PIXELS",
@@ -121,7 +122,7 @@ def unpack(form: str, data: bytes | memoryview, offset: int = 0) -> tuple[Any, .
     """
     missing = offset + struct.calcsize(form) - len(data)
     if missing > 0:
-        raise DamagedError(f"{missing} bytes are missing")
+        raise DamagedError(f"{count_of(missing, 'byte')} missing")
     return struct.unpack_from(form, data, offset)
 
 
@@ -165,8 +166,9 @@ def check_size(want: Want, height: int, width: int, channels: int = 1) -> None:
     """
     if height * width * max(1, channels / 4) > want.max_pixels:  # RGBA is still one
         raise InputError(
-            f"{want.name}: {height} x {width} pixels of {channels} channels; expected"
-            f" at most {want.max_pixels:,} pixels (max_pixels)"
+            f"{want.name}: {height} x {width} pixels of "
+            f"{count_of(channels, 'channel')};"
+            f" expected at most {want.max_pixels:,} pixels (max_pixels)"
         )
 
 

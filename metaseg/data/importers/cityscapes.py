@@ -10,6 +10,7 @@ from metaseg.data.importers import pairs
 from metaseg.data.importers.builder import Builder, Config
 from metaseg.data.importers.pairs import VOID, Found, ImportItem, ImportOptions
 from metaseg.errors import InputError
+from metaseg.text import count_of
 
 __all__ = ["Cityscapes"]
 
@@ -95,8 +96,8 @@ def _validation_cities(items: Sequence[ImportItem], seed: int) -> set[str]:
     cities, counts = np.unique([_city(item) for item in items], return_counts=True)
     if len(cities) < 2:
         raise InputError(
-            f"path: {len(cities)} cities in leftImg8bit/train; expected at least 2,"
-            " of which one becomes the validation split"
+            f"path: {count_of(len(cities), 'city')} in leftImg8bit/train; expected at "
+            "least 2, of which one becomes the validation split"
         )
     order = np.random.default_rng(seed).permutation(len(cities))
     sums = np.cumsum(counts[order])[:-1]

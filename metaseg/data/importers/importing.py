@@ -31,7 +31,8 @@ from metaseg.data.importers.metadata import FORMAT, read_metadata
 from metaseg.data.importers.pairs import SPLITS, Found, ImportOptions
 from metaseg.data.importers.sources import SOURCES
 from metaseg.data.importers.staging import Staged, Stamp, Stored
-from metaseg.errors import InputError, count, escaped
+from metaseg.errors import InputError, escaped
+from metaseg.text import count_of
 
 __all__ = ["ImportRequest", "Prepared", "prepare"]
 
@@ -288,8 +289,8 @@ def _paged(found: Found) -> Found:
     twice = [name for (_, name), count in names.items() if count > 1]
     if twice:
         raise InputError(
-            f"path: {len(twice)} names are given twice ({some(twice)}); expected one"
-            " example per name"
+            f"path: two examples have one name, {some(twice)}; expected one example"
+            " per name"
         )
     problems = [*found.problems, *paged.problems]
     return found._replace(items=paged.items, problems=problems)
@@ -324,8 +325,8 @@ def _judge(
         for line in shown:
             print(f"bad: {line}", file=sys.stderr)
         raise InputError(
-            f"path: {count(len(lines), 'file')} cannot be used, listed in '{listed}';"
-            " `skip_bad` leaves them out"
+            f"path: {count_of(len(lines), 'file')} cannot be used, listed in "
+            f"'{listed}'; `skip_bad` leaves them out"
         )
     return good, lines
 
@@ -357,7 +358,8 @@ def _metadata(
         names = plan.encoding.class_names()
     if names and len(names) != plan.num_classes:
         raise InputError(
-            f"class_names: got {len(names)} names, expected {plan.num_classes}"
+            f"class_names: got {count_of(len(names), 'name')}, expected "
+            f"{plan.num_classes}"
         )
     return {
         "metaseg": FORMAT,

@@ -16,6 +16,7 @@ from metaseg.data.importers.pairs import (
     Matched,
 )
 from metaseg.errors import InputError
+from metaseg.text import count_of
 
 __all__ = ["Organelle"]
 
@@ -101,8 +102,8 @@ def read_list(path: Path, root: Path, split: str) -> Matched:
         )
         if len(parts) != 2:
             raise InputError(
-                f"{path}: line {number} has {len(parts)} parts; expected two paths,"
-                " image and label"
+                f"{path}: line {number} has {count_of(len(parts), 'part')}; expected "
+                "two paths, image and label"
             )
         files = tuple(_listed(part, path.parent, root) for part in parts)
         missing = [str(file) for file in files if not file.is_file()]

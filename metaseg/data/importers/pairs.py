@@ -15,7 +15,8 @@ from metaseg.data.dataset import SPLITS, VOID
 from metaseg.data.file_options import DEFAULT, FileOptions
 from metaseg.data.image_files import finding, some
 from metaseg.data.label_encoding import Encoding
-from metaseg.errors import InputError, count, escaped
+from metaseg.errors import InputError, escaped
+from metaseg.text import count_of
 
 __all__ = [
     "SPLITS",
@@ -287,7 +288,8 @@ def classes(options: ImportOptions) -> dict[str, Any]:
     """
     number, names = options.num_classes, options.class_names
     if names and number and len(names) != number:
-        raise InputError(f"class_names: got {len(names)} names, expected {number}")
+        got = count_of(len(names), "name")
+        raise InputError(f"class_names: got {got}, expected {number}")
     if names and not number:
         number = len(names)
     if number is not None and not 2 <= number <= VOID:
@@ -315,7 +317,7 @@ def pages(items: Sequence[ImportItem], page: int | None) -> Matched:
             paged.append(item)
         elif first != last:
             problems.append(
-                f"{item.files[-1]}: {count(last, 'page')}; expected {first}, as"
+                f"{item.files[-1]}: {count_of(last, 'page')}; expected {first}, as"
                 f" {item.files[0].name} has"
             )
         elif page is not None:
@@ -358,8 +360,8 @@ def draw(
     wanted = [i for i, share in enumerate(shares) if share > 0]
     if len(members) < len(wanted):
         raise InputError(
-            f"shares: {count(len(members), 'independent example')}; expected at least"
-            f" {len(wanted)}, one for each split"
+            f"shares: {count_of(len(members), 'independent example')}; expected at "
+            f"least {len(wanted)}, one for each split"
         )
     order = np.random.default_rng(seed).permutation(len(members))
     names = list(members)

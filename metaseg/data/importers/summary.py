@@ -12,7 +12,7 @@ from metaseg.data.importers import encoding
 from metaseg.data.importers.encoding import StoragePlan
 from metaseg.data.importers.pairs import VOID
 from metaseg.data.importers.staging import Stored
-from metaseg.errors import count
+from metaseg.text import count_of
 
 __all__ = ["contact_sheet", "facts", "lines", "summarise"]
 
@@ -124,9 +124,10 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         each = "".join(f"{share[i]:>9.2%}" for share in shares)
         text.append(f"  {name:24}{each}")
     if summary["overlapping_pixels"]:
-        text.append(f"{summary['overlapping_pixels']} pixels lie in several objects")
+        pixels = count_of(summary["overlapping_pixels"], "pixel")
+        text.append(f"{pixels} in several objects")
     if summary["bad"]:
-        bad = count(len(summary["bad"]), "bad file")
+        bad = count_of(len(summary["bad"]), "bad file")
         text.append(f"left out: {bad}, listed in summary.json")
     return text
 

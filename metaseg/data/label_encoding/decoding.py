@@ -9,6 +9,7 @@ from metaseg import instances
 from metaseg.data.label_encoding import surveying
 from metaseg.data.label_encoding.options import VOID, ValueTable
 from metaseg.errors import InputError
+from metaseg.text import count_of
 
 __all__ = ["Encoding", "decode", "instance_ids"]
 
@@ -147,9 +148,9 @@ def _unknown(
     own, counts = np.unique(values[unknown], return_counts=True)
     most = sorted(np.argsort(-counts, kind="stable")[:_SHOWN])
     shown = ", ".join(
-        f"#{own[i]:06x} ({counts[i]} pixels)"
+        f"#{own[i]:06x} ({count_of(counts[i], 'pixel')})"
         if colors
-        else f"{own[i]} ({counts[i]} pixels)"
+        else f"{own[i]} ({count_of(counts[i], 'pixel')})"
         for i in most
     )
     more = f" and {own.size - _SHOWN} more" if own.size > _SHOWN else ""

@@ -16,6 +16,7 @@ import numpy as np
 
 from metaseg.data.file_options import INSTANCES, FileOptions
 from metaseg.errors import InputError
+from metaseg.text import count_of
 
 __all__ = ["VOID", "ValueTable", "check", "parse_colors", "parse_values"]
 
@@ -274,7 +275,7 @@ def _of_row(
     if max(columns.values()) >= len(row):
         raise InputError(
             f"label_colors: '{path}': got '{','.join(row)}', expected"
-            f" {max(columns.values()) + 1} columns, as in the header"
+            f" {count_of(max(columns.values()) + 1, 'column')}, as in the header"
         )
     names = ("colour",) if "colour" in columns else ("red", "green", "blue")
     color = ":".join(row[columns[name]] for name in names)

@@ -16,6 +16,7 @@ from metaseg.data.label_encoding.label_maps import WHITE, LabelMaps, some
 from metaseg.data.label_encoding.options import VOID, ValueTable
 from metaseg.data.label_encoding.surveying import Survey
 from metaseg.errors import InputError
+from metaseg.text import count_of
 
 __all__ = ["recognise"]
 
@@ -159,7 +160,8 @@ def _void_share(maps: LabelMaps, marks: set[int]) -> str:
     share = sum(void(one) for _, one in found.surveys) / pixels
     what = f"{VOID} is void" if marks else "void"
     return (
-        f"; {what} in {len(found.surveys)} of {len(maps.surveys)} label maps"
+        f"; {what} in {len(found.surveys)} of"
+        f" {count_of(len(maps.surveys), 'label map')}"
         f" ({100 * share:.3g} % of the pixels)"
     )
 

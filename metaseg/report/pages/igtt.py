@@ -12,6 +12,7 @@ import numpy as np
 
 from metaseg import files
 from metaseg.report import figures, pictures, tables, template, wording
+from metaseg.text import count_of
 
 __all__ = ["Evolution", "Shown", "write_igtt"]
 
@@ -90,9 +91,8 @@ def write_igtt(
 
 def _sentence(results: Mapping[str, Any]) -> str:
     data, rounds = results["data"], results["igtt"]
-    images = wording.count(data["test"])
-    plural = "s" if rounds["rounds"] != 1 else ""
-    text = f"{images} images, segmented after {rounds['rounds']} round{plural} of "
+    images = count_of(data["test"], "image")
+    text = f"{images}, segmented after {count_of(rounds['rounds'], 'round')} of "
     text += "training without labels."
     if rounds["labels"] == "choose":
         text += f" Validation labels selected round {rounds['round']}."

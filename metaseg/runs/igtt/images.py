@@ -7,6 +7,7 @@ import numpy as np
 
 from metaseg.data.dataset import Examples, Split
 from metaseg.errors import InputError
+from metaseg.text import count_of
 
 __all__ = ["Images", "images_of", "in_batches", "labels_of"]
 
@@ -62,8 +63,8 @@ def _in_memory(split: Examples) -> Split:
     if isinstance(split, Split):
         return split
     raise InputError(
-        f"config.data.memory_gb: the {len(split)} images need more; expected more, "
-        "because iGTT keeps all images in memory"
+        f"config.data.memory_gb: too little for {count_of(len(split), 'image')}; "
+        "expected more, because iGTT keeps all images in memory"
     )
 
 

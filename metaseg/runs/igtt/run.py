@@ -41,6 +41,7 @@ from metaseg.runs.run import Run, load, save_weights
 from metaseg.runs.training import results as results_lib
 from metaseg.runs.training import setup
 from metaseg.runs.training.setup import Setup
+from metaseg.text import count_of
 
 __all__ = ["segment"]
 
@@ -153,9 +154,9 @@ def _described(made: Setup) -> str:
     height, width, channels = data.train.shape
     where = f"; writing to {made.workdir}" if made.workdir is not None else ""
     return (
-        f"{data.name}: {len(data.train)} images to learn from and {len(data.test)} to "
-        f"segment, up to {height} x {width} x {channels}; {c.rounds} rounds of "
-        f"{c.steps_per_round} steps{where}"
+        f"{data.name}: {count_of(len(data.train), 'image')} to learn from and "
+        f"{len(data.test)} to segment, up to {height} x {width} x {channels}; "
+        f"{count_of(c.rounds, 'round')} of {count_of(c.steps_per_round, 'step')}{where}"
     )
 
 
