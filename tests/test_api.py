@@ -100,10 +100,13 @@ def test_a_work_folder_gives_the_same_run_and_resumes_only_the_same_arrays(
 
 def test_fields_shape_the_data_as_a_config_does():
     fields = TINY | {"data.normalize": "percentile", "seed": 3, "augment.crop": 12}
+    fields["files.label_threshold"] = 0.5
+    images, labels = arrays()
+    soft = images, 0.75 * labels
     config = defaults.get_config()
     config.update_from_flattened_dict(fields)
-    given = metaseg.train(*arrays(), config=config, steps=2, quiet=True)
-    found = metaseg.train(*arrays(), fields=fields, steps=2, quiet=True)
+    given = metaseg.train(*soft, config=config, steps=2, quiet=True)
+    found = metaseg.train(*soft, fields=fields, steps=2, quiet=True)
     assert found.results["test"] == given.results["test"]
     assert found.config.to_dict() == given.config.to_dict()
     plain = metaseg.train(*arrays(), steps=2, fields=TINY, quiet=True)

@@ -6,9 +6,9 @@ Imports no jax, which every worker process would have to start.
 import functools
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Int32, Real, UInt8
@@ -31,7 +31,10 @@ __all__ = [
     "stream",
 ]
 
+T = TypeVar("T")
 _PROGRESS_FROM = 200  # maps; fewer take no time
+_MANY_BYTES = 1 << 26  # of files; fewer are read before processes would have started
+_FEW = 1  # maps that may be wrong however few there are
 
 
 class LabelPair(NamedTuple):
@@ -91,7 +94,11 @@ def read_values(
 
 
 def recognise(
-    items: Sequence[Item], *, options: FileOptions = DEFAULT, num_classes: int = 0
+    items: Sequence[Item],
+    *,
+    options: FileOptions = DEFAULT,
+    num_classes: int = 0,
+    workers: int = 0,
 ) -> StoredLabels:
     """Looks at all label maps, and finds how class ids are stored in them.
 
@@ -101,6 +108,7 @@ def recognise(
       items: The label maps.
       options: How files are read.
       num_classes: Number of classes K if it is known; 0: to be found.
+      workers: Number of processes for many files; 0 reads in this one.
 
     Returns:
       How the maps are stored.
@@ -109,18 +117,20 @@ def recognise(
       InputError: If it is not clear what values mean, or no map can be read.
     """
     label_encoding.check(options)
+    if options.label_colors is not None:  # a file of colours is read once
+        colors = label_encoding.parse_colors(options.label_colors)
+        options = options._replace(label_colors=colors)
     look = functools.partial(_survey, options=options)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        found = list(
-            tqdm(
-                pool.map(look, items),
-                desc="looking at labels",
-                total=len(items),
-                unit="map",
-                leave=False,
-                disable=None if len(items) > _PROGRESS_FROM else True,
-            )
+    found = list(
+        tqdm(
+            _looked(look, items, workers),
+            desc="looking at labels",
+            total=len(items),
+            unit="map",
+            leave=False,
+            disable=None if len(items) > _PROGRESS_FROM else True,
         )
+    )
     surveys = [
         (item.where, one.content)
         for item, one in zip(items, found, strict=True)
@@ -132,10 +142,21 @@ def recognise(
     return StoredLabels(encoding, options, wrong)
 
 
+def _looked(
+    look: Callable[[Item], Loaded[Survey]], items: Sequence[Item], workers: int
+) -> Iterator[Loaded[Survey]]:
+    """Yields what was found of each item, in order."""
+    if workers > 1 and sum(item.stamp[0] for item in items) > _MANY_BYTES:
+        yield from _each(look, ((item,) for item in items), workers)
+        return
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        yield from pool.map(look, items)
+
+
 def settle(
     surveys: Sequence[tuple[str, Survey]], *, options: FileOptions, num_classes: int
 ) -> tuple[Encoding, dict[str, str]]:
-    """Finds how most label maps are stored, and the few that do not fit.
+    """Finds how the label maps are stored, and the few that do not fit the others.
 
     Args:
       surveys: Name and survey of each label map.
@@ -143,23 +164,32 @@ def settle(
       num_classes: Number of classes K if it is known; 0: to be found.
 
     Returns:
-      The encoding, and what is wrong with other maps by their names.
+      The encoding, and what is wrong with other maps by their names: one map, or up to
+      a tenth of them, that are refused by themselves too.
 
     Raises:
-      InputError: If it is not clear what values mean, also without the maps that are
-        wrong by themselves, or half of the maps are.
+      InputError: If it is not clear what values mean.
     """
     known: dict[str, Any] = {"options": options, "num_classes": num_classes}
     try:
         return label_encoding.recognise(surveys, **known), {}
     except InputError:
-        wrong: dict[str, str] = {}
+        alone: dict[str, str] = {}
         for name, one in surveys:
             try:
                 label_encoding.recognise([(name, one)], **known)
             except InputError as error:
-                wrong[name] = str(error)
-        if not 0 < len(wrong) < len(surveys) / 2:
+                alone[name] = str(error)
+        rest = [(name, one) for name, one in surveys if name not in alone]
+        if not alone or not rest:
+            raise
+        encoding = label_encoding.recognise(rest, **known)
+        wrong = {
+            name: alone[name]
+            for name, one in surveys
+            if name in alone and not label_encoding.fits(one, encoding)
+        }
+        if not 0 < len(wrong) <= max(_FEW, len(surveys) // 10) < len(surveys) - 1:
             raise
     rest = [(name, one) for name, one in surveys if name not in wrong]
     return label_encoding.recognise(rest, **known), wrong
@@ -249,12 +279,18 @@ def stream(
       For each map, in order, the map with its reference, or what is wrong.
     """
     read = functools.partial(load, stored=stored, reference_stored=reference_stored)
-    tasks = zip(items, references, strict=True)
+    yield from _each(read, zip(items, references, strict=True), workers)
+
+
+def _each(
+    call: Callable[..., T], tasks: Iterable[tuple[Any, ...]], workers: int
+) -> Iterator[T]:
+    """Yields `call(*task)` of each task in order, by processes if there are some."""
     if workers == 0:
         for task in tasks:
-            yield read(*task)
+            yield call(*task)
         return
     # Forking a process that runs jax can hang it.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from collect.read_ahead(pool, read, tasks, lambda _: 4 * workers + 1)
+        yield from collect.read_ahead(pool, call, tasks, lambda _: 4 * workers + 1)

@@ -141,7 +141,7 @@ def audit(
     checks.seed("seed", seed)
     folder = Path(output)
     options = file_options.build(**files)
-    inputs = _inputs(labels, reference, num_classes, options, say=print)
+    inputs = _inputs(labels, reference, num_classes, options, print, workers)
     names = _class_names(class_names, inputs.num_classes)
     pictures = {}
     if images is not None:
@@ -233,6 +233,7 @@ def _inputs(
     num_classes: int,
     options: FileOptions = DEFAULT,
     say: Callable[[str], object] | None = None,
+    workers: int = 0,
 ) -> _Inputs:
     """Finds label maps and references, and how their class ids are stored."""
     if num_classes != 0:
@@ -246,14 +247,17 @@ def _inputs(
         partners = collect.find_partners(
             reference, items, field="reference", options=options, say=say
         )
-    stored = label_files.recognise(items, options=options, num_classes=num_classes)
+    known: dict[str, Any] = {
+        "options": options,
+        "num_classes": num_classes,
+        "workers": workers,
+    }
+    stored = label_files.recognise(items, **known)
     if say is not None:
         say(stored.encoding.describe())
     reference_stored = None
     if partners:
-        reference_stored = label_files.recognise(
-            list(partners.values()), options=options, num_classes=num_classes
-        )
+        reference_stored = label_files.recognise(list(partners.values()), **known)
         text = reference_stored.encoding.describe()
         if say is not None and text != stored.encoding.describe():
             say(f"reference: {text}")

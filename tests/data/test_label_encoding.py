@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from metaseg.data import image_files
+from metaseg.data import image_files, label_files
 from metaseg.data.file_options import FileOptions
 from metaseg.data.label_encoding import (
     ValueTable,
     check,
     decode,
+    fits,
     instance_ids,
     parse_colors,
     parse_values,
@@ -503,6 +504,47 @@ def test_a_value_that_the_encoding_lacks_is_refused_with_its_pixels():
         decode(np.uint8([[0, 9, 9]]), encoding, where="late.png")
     with pytest.raises(InputError, match=r"^late\.png: colours, expected class ids"):
         decode(TABLE[MASKS[0]], encoding_of(MASKS), where="late.png")
+
+
+def test_few_maps_that_are_wrong_by_themselves_are_told_apart():
+    maps = [*NOISE, NOISE[0] * 2 // 3, np.where(NOISE[0] == 3, -1, NOISE[0])]
+    surveys = [(f"{i}", survey(values)) for i, values in enumerate(maps)]
+    encoding, wrong = label_files.settle(surveys, options=FileOptions(), num_classes=0)
+    assert list(wrong) == ["5"]
+    assert "negative" in wrong["5"]
+    assert encoding.num_classes == 4
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED.keys() - {"trace"}))
+def test_maps_that_are_ambiguous_together_are_not_told_apart(name):
+    surveys = [(f"{i}", survey(values)) for i, values in enumerate(REFUSED[name][0])]
+    with pytest.raises(InputError):
+        label_files.settle(surveys, options=FileOptions(), num_classes=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    row=st.lists(
+        st.sampled_from([-1, 0, 1, 2, 7, 255, 0.5, 2.0**40]), min_size=1, max_size=6
+    ),
+    kind=st.sampled_from(["ids", "threshold", "instances", "values"]),
+)
+def test_a_map_fits_an_encoding_that_decodes_it(row, kind):
+    chosen = {
+        "ids": {},
+        "threshold": {"label_threshold": 1},
+        "instances": {"instances": "union"},
+        "values": {"label_values": "7-9=1"},
+    }[kind]
+    options = FileOptions(**chosen)
+    encoding = encoding_of([np.array([[0, 1]])], **chosen)
+    values = np.array([row])
+    try:
+        decode(values, encoding, where="map")
+        right = True
+    except InputError:
+        right = False
+    assert fits(survey(values, options=options), encoding) == right
 
 
 # Texts and files.

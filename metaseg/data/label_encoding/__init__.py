@@ -14,7 +14,7 @@ Host-side NumPy; imports no jax, so that worker processes start fast. May import
 `data.file_options` and `instances`.
 """
 
-from metaseg.data.label_encoding.decoding import Encoding, decode, instance_ids
+from metaseg.data.label_encoding.decoding import Encoding, decode, fits, instance_ids
 from metaseg.data.label_encoding.options import (
     ValueTable,
     check,
@@ -30,6 +30,7 @@ __all__ = [
     "ValueTable",
     "check",
     "decode",
+    "fits",
     "instance_ids",
     "parse_colors",
     "parse_values",

@@ -8,10 +8,11 @@ from jaxtyping import Int32, Real, UInt8
 from metaseg import instances
 from metaseg.data.label_encoding import surveying
 from metaseg.data.label_encoding.options import VOID, ValueTable
+from metaseg.data.label_encoding.surveying import Survey
 from metaseg.errors import InputError
 from metaseg.text import count_of
 
-__all__ = ["Encoding", "decode", "instance_ids"]
+__all__ = ["Encoding", "decode", "fits", "instance_ids"]
 
 BORDER_CLASSES = ("background", "inside", "border")
 _SHOWN = 5  # values that a message names
@@ -90,6 +91,29 @@ def decode(
         border = instances.borders(ids) & (found == 1)
         found[border] = 2 if encoding.instances == "border" else VOID
     return found
+
+
+def fits(found: Survey, encoding: Encoding) -> bool:
+    """Returns whether an encoding has a class id for every value of a label map.
+
+    Args:
+      found: Survey of the map, by the options of the encoding.
+      encoding: Result of `recognise`.
+
+    Returns:
+      False if `decode` would refuse the map.
+    """
+    if encoding.kind == "colours":
+        return found.kind == "colours" and found.distinct == 0
+    if encoding.kind == "threshold":
+        return found.kind in ("integers", "fractions") and found.nonfinite == 0
+    if found.kind != "integers":
+        return False
+    if encoding.kind == "instances":
+        return found.lowest >= 0
+    values = np.array(list(found.counts), np.int64)
+    known = bool((encoding.table.find(values) >= 0).all())
+    return known and found.distinct == values.size
 
 
 def instance_ids(
