@@ -353,7 +353,8 @@ def _decode(path: Path, want: Want) -> np.ndarray:
             f"{want.name}: {pixels.dtype} samples of shape {pixels.shape}; expected"
             " integers or floats"
         )
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    return pixels.view(pixels.dtype.str)  # one name for each of numpy's twins of int64
 
 
 def _format(path: Path, suffixes: Sequence[str]) -> _Format:

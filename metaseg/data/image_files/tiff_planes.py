@@ -143,6 +143,8 @@ def _check_coding(page: Any, want: Want) -> None:
         if page.axes == "YXS" and page.samplesperpixel > 1:
             # Programs differ in the order of such bits.
             raise _unread(want, page, f"{page.samplesperpixel} of them in a pixel")
+    if page.bitspersample == 24 and page.dtype.kind == "u":
+        raise _unread(want, page, "of whose bytes the order is not known")
     if page.compression == COMPRESSION.LERC and page.predictor > 2:
         raise _unread(want, page, predictor)
     if page.compression in _JPEG_2000 and page.dtype.itemsize > 2:
