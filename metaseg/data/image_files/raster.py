@@ -215,8 +215,7 @@ def decode_gif(stream: BinaryIO, want: Want) -> np.ndarray:
       want: What is to be read.
 
     Returns:
-      Pixels uint8 `[H, W, C]`; of a label map the indices of its palette where all
-      frames have one.
+      Colours uint8 `[H, W, 3]`, also of a label map: writers choose the indices.
     """
     with samples.decoder_errors():
         file = GifImageFile(stream)
@@ -224,18 +223,8 @@ def decode_gif(stream: BinaryIO, want: Want) -> np.ndarray:
     index = samples.page_index(want, frames)
     samples.check_size(want, file.height, file.width)
     with samples.decoder_errors():
-        palette = _palette(file)
-        first = file.mode
         file.seek(index)
-        file.load()  # which may change the mode
-        pixels = np.array(file if file.mode in ("L", "P") else file.convert("RGB"))
-    if pixels.ndim == 2:
-        return samples.finish(want, StoredPage(pixels[..., None], palette))
-    if want.label and first == "P":
-        assert palette is not None
-        indices = _indices_of(pixels, palette)
-        if indices is not None:
-            return samples.finish(want, StoredPage(indices[..., None], palette))
+        pixels = np.array(file.convert("RGB"))
     return samples.finish(want, StoredPage(pixels))
 
 
@@ -250,21 +239,6 @@ def count_gif(stream: BinaryIO) -> int:
     """
     with samples.decoder_errors():
         return GifImageFile(stream).n_frames
-
-
-def _indices_of(pixels: np.ndarray, palette: np.ndarray) -> np.ndarray | None:
-    """First indices `[H, W]` of colours `[H, W, 3]`; None if the palette lacks one."""
-    codes = _codes(pixels)
-    known, first = np.unique(_codes(palette), return_index=True)
-    place = np.searchsorted(known, codes).clip(max=len(known) - 1)
-    if (known[place] != codes).any():
-        return None
-    return first[place].astype(np.uint8)
-
-
-def _codes(colours: np.ndarray) -> np.ndarray:
-    red, green, blue = np.moveaxis(colours.astype(np.uint32), -1, 0)
-    return red << 16 | green << 8 | blue
 
 
 def _found(want: Want, pixels: np.ndarray, mode: str) -> StoredPage:

@@ -157,9 +157,10 @@ def read_label_values(
 ) -> Real[np.ndarray, "..."]:
     """Reads a label map as stored, whatever its values.
 
-    A palette of pure black and white is read by colour, as 0 and 255, and every palette
-    is if the options give colours their class ids; of other palettes the indices are
-    read. Three equal channels are one.
+    A palette of greys, such as black and white, is read by colour, because programs
+    that compress files renumber it; every palette is if the options give colours their
+    class ids. Of other palettes the indices are read, but the colours of a GIF file,
+    whose writers choose the indices. Three equal channels are one.
 
     Args:
       path: PNG, BMP, GIF, TIFF, .npy or .npz.

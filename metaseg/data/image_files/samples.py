@@ -279,14 +279,13 @@ def _label_samples(want: Want, found: StoredPage) -> np.ndarray:
         return found.pixels
     if want.options.label_colors is not None:
         return found.palette[_indices(found)]
-    return _black_or_white(found, found.palette)
+    return _by_palette(found, found.palette)
 
 
-def _black_or_white(found: StoredPage, palette: np.ndarray) -> np.ndarray:
-    """0 and 255 where a palette holds just black and white, else its indices."""
+def _by_palette(found: StoredPage, palette: np.ndarray) -> np.ndarray:
+    """Grey values where a palette holds just greys, else its indices."""
     grey = palette[:, 0]
-    pure = (palette == grey[:, None]).all() and np.isin(grey, (0, 255)).all()
-    if not (pure and grey.any()):
+    if not (palette == grey[:, None]).all():
         return found.pixels
     indices = _indices(found)
     used = np.unique(indices)
