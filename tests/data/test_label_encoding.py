@@ -327,7 +327,8 @@ def test_a_palette_is_read_by_index_and_by_colour_if_colours_are_given(
     path = tmp_path / f"map.{ending}"
     image.save(path)
     read = image_files.read_label_values
-    np.testing.assert_array_equal(read(path), ids)
+    stored = table[ids] if ending == "gif" else ids
+    np.testing.assert_array_equal(read(path), stored)
     given = FileOptions(label_colors="#800000=2,#000000=0,#008000=1,#808000=255")
     values = read(path, options=given)
     encoding = recognise([("map", survey(values, options=given))], options=given)
