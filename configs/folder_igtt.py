@@ -7,7 +7,7 @@ DIR holds PNG, JPEG, TIFF, .npy or .npz files of any size, in sub-folders or not
 "darker" if objects are dark and fill half of an image or more.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from metaseg.runs import defaults
 
@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     """Returns the config."""
     config = defaults.get_igtt_config()
     config.data.name = "images"
+    config.augment.crop = config_dict.placeholder(int)  # the data decide
     config.igtt.labels = "none"
     config.igtt.boundary_sigma = 3.0
     return config

@@ -151,8 +151,6 @@ def segment(
     else:
         data = from_images(images, **_normalization(found))
         _describe_arrays(found, data)
-        if config is None and "augment.crop" not in fields:
-            found.augment.crop = _crop(found, data)
     host.cache_compiled_programs()
     return segment_run(found, data, workdir=_folder(workdir), quiet=quiet)
 

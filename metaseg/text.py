@@ -3,9 +3,21 @@
 import difflib
 import os
 import shlex
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
-__all__ = ["count_of", "did_you_mean", "one_line", "quoted"]
+__all__ = ["command_line", "count_of", "did_you_mean", "one_line", "quoted"]
+
+
+def command_line() -> str:
+    """Returns the command of this process as it can be pasted into a shell."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":  # python -m
+        return shlex.join(["python", "-m", program.parent.name, *sys.argv[1:]])
+    if program.suffix == ".py":
+        return shlex.join(["python", *sys.argv])
+    return shlex.join([program.name, *sys.argv[1:]])
 
 
 def count_of(number: float, noun: str) -> str:

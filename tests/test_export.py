@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -184,6 +186,22 @@ def test_a_network_that_needs_a_size_says_so_and_gets_it(tmp_path):
 def test_wrong_arguments_are_named(binary, tmp_path, options, message):
     with pytest.raises(InputError, match=f"^{message}"):
         prediction.export(binary, tmp_path / "a", **options)
+
+
+def test_a_file_names_no_path_of_this_machine(file):
+    before = jax.config.jax_hlo_source_file_canonicalization_regex
+    content = file.read_bytes()
+    assert b".py" not in content
+    for folder in (
+        Path.cwd(),
+        Path(prediction.__file__).parents[2],
+        Path(jax.__file__),
+    ):
+        assert str(folder).encode() not in content
+    assert before is None  # the option is restored
+    # Without the option, the paths are there: they would have been found.
+    function = jax.export.export(jax.jit(lambda x: jnp.sin(x) + 1))
+    assert b".py" in bytes(function(jnp.ones(3)).serialize())
 
 
 def test_files_of_other_kinds_are_named(tmp_path):

@@ -4,11 +4,12 @@ The file holds the weights, the normalisation and the decision rule. It takes a 
 images of any size, but does not cut large images into tiles.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,10 @@ def export(
     shape = jax.export.symbolic_shape(f"b, {sides}, {predictor.channels}")
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     try:
-        exported = jax.export.export(jax.jit(segment), platforms=tuple(platforms))(
-            images
-        )
+        with _without_paths():
+            exported = jax.export.export(jax.jit(segment), platforms=tuple(platforms))(
+                images
+            )
     except jax.errors.InconclusiveDimensionOperation as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
@@ -243,6 +245,18 @@ def _extended(images: jax.Array, grain: int) -> jax.Array:
         places = jnp.minimum(jnp.arange(longer), side - 1)
         images = jnp.take(images, places, axis=axis)
     return images
+
+
+@contextlib.contextmanager
+def _without_paths() -> Iterator[None]:
+    """Lets JAX name no source files in a program: they are paths of this machine."""
+    option: Any = jax.config
+    before = option.jax_hlo_source_file_canonicalization_regex
+    option.update("jax_hlo_source_file_canonicalization_regex", ".*")  # is removed
+    try:
+        yield
+    finally:
+        option.update("jax_hlo_source_file_canonicalization_regex", before)
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

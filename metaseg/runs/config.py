@@ -9,13 +9,14 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from metaseg import checks, igtt
 from metaseg.data.dataset import Dataset
 from metaseg.errors import InputError, prefixed
-from metaseg.runs import defaults, sources
+from metaseg.runs import defaults, sources, workdir
 from metaseg.runs.training import members, steps
 
-__all__ = ["check", "check_igtt", "has_open_length", "resolve"]
+__all__ = ["check", "check_igtt", "has_open_length", "open_fields", "resolve"]
 
 STARTS = ("black", "intensity", "contrast")
 LABEL_USES = ("none", "measure", "choose")
+_CROP = 64  # largest side in pixels of the windows that the data decide
 _OPEN = 1_000_000_000  # stands for a length that the data decide
 
 
@@ -108,6 +109,16 @@ def has_open_length(config: Mapping[str, Any]) -> bool:
     return bool(config["training"]["epochs"] or config["optimizer"]["step_epochs"])
 
 
+def open_fields(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of fields that `resolve` sets by the data.
+
+    Args:
+      config: Settings, nested mappings.
+    """
+    crop = ("augment.crop",) if config["augment"]["crop"] is None else ()
+    return crop + (workdir.LENGTHS if has_open_length(config) else ())
+
+
 def resolve(config: ConfigDict, data: Dataset | None = None) -> FrozenConfigDict:
     """Returns the settings that a run uses: complete, checked and frozen.
 
@@ -134,6 +145,8 @@ def resolve(config: ConfigDict, data: Dataset | None = None) -> FrozenConfigDict
             every = max(1, round(found.optimizer.step_epochs * per_epoch))
             found.optimizer.step_every = every
     c.checkpoint_every = c.checkpoint_every or c.eval_every
+    if data is not None and found.augment.crop is None:
+        found.augment.crop = min(_CROP, int(data.train.valid_size.min()))
     with prefixed("config."):
         if data is not None:
             _check_classes(found, data)
@@ -205,7 +218,9 @@ def _check_numbers(config: ConfigDict) -> None:
             "augment.horizontal_flip_only: got True with augment.rot90 True, expected "
             "at most one of them"
         )
-    for field in ("crop", "brightness", "contrast", "illumination", "modulation"):
+    if config.augment.crop is not None:
+        checks.integer("augment.crop", config.augment.crop, 0, "pixels")
+    for field in ("brightness", "contrast", "illumination", "modulation"):
         checks.number(f"augment.{field}", config.augment[field], 0)
 
 

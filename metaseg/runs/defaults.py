@@ -122,7 +122,8 @@ def get_config() -> ConfigDict:
         config.noise[parameter] = config_dict.placeholder(object)
 
     config.augment = ConfigDict()
-    config.augment.crop = 64  # side in pixels; 0 = whole images
+    # Side in pixels; 0: whole images; None: 64, or the smallest side of an image.
+    config.augment.crop = 64
     config.augment.flip = True
     config.augment.rot90 = True  # rotate by quarter turns
     config.augment.horizontal_flip_only = False  # True: only left-right (streets)

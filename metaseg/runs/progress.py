@@ -67,7 +67,8 @@ class RunLog:
         self._total, self._batch_size, self._quiet = total_steps, batch_size, quiet
         self._bar: tqdm | None = None
         self._start = 0.0
-        self._shown: dict[str, str] = {}
+        self._shown: dict[str, str] = {}  # on the bar
+        self._new: dict[str, str] = {}  # since the last line
 
     def say(self, text: str) -> None:
         """Prints a line above the progress bar."""
@@ -91,8 +92,16 @@ class RunLog:
             )
 
     def progress(self, step: int, *, force: bool = False, **shown: str) -> None:
-        """Shows how far the run is; `shown` stays until it is shown anew."""
+        """Shows how far the run is.
+
+        Args:
+          step: Number of steps taken.
+          force: Whether a plain line is due.
+          **shown: Values by name. A bar shows each until it changes; of plain lines
+            each value is in one.
+        """
         self._shown |= shown
+        self._new |= shown
         if self._bar is not None:
             self._bar.set_postfix(self._shown, refresh=False)
             self._bar.update(step * self._batch_size - self._bar.n)
@@ -102,7 +111,8 @@ class RunLog:
             taken = max(1, step - self._first_step)
             rate = taken * self._batch_size / elapsed
             left = elapsed * (self._total - step) / taken
-            values = "  ".join(f"{k} {v}" for k, v in self._shown.items())
+            values = "  ".join(f"{k} {v}" for k, v in self._new.items())
+            self._new = {}
             self.say(
                 f"step {step}/{self._total}  {values}  "
                 f"{rate:.0f} img/s  {left:.0f} s left"

@@ -139,7 +139,7 @@ def test_partners_have_equal_names_and_arrays_equal_places(folder, tmp_path):
         ("/nowhere", "labels: no label map at '/nowhere'; expected a folder, file"),
         (["/nowhere/a.png"], "labels: no file '/nowhere/a.png'"),
         ([], "labels: no label map; expected files or arrays"),
-        ([GREY], "labels: got 1 arrays, expected one for each of 3"),
+        ([GREY], "labels: got 1 array, expected one for each of 3"),
         ([np.zeros(3)], r"labels\[0\]: float64 of shape \(3,\)"),
     ],
 )

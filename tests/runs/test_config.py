@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import tiny
 
+from metaseg.data.arrays import from_images
 from metaseg.errors import InputError
 from metaseg.runs import config as config_lib
-from metaseg.runs import defaults, sources
+from metaseg.runs import config_files, defaults, sources
 from metaseg.runs.training.run import train
 
 
@@ -89,3 +91,16 @@ def test_data_with_other_classes_than_the_settings_are_refused():
     expected = r"config\.data\.num_classes: got 3, expected 2"
     with pytest.raises(InputError, match=expected):
         train(config, data)
+
+
+@pytest.mark.parametrize(("side", "expected"), [(20, 20), (90, 64)])
+def test_small_images_decide_the_crop_of_folder_igtt(side, expected):
+    config = config_files.load("folder_igtt")
+    data = from_images(np.random.default_rng(0).random((3, side, 100)))
+    config_lib.check_igtt(config, data)
+    assert config_lib.open_fields(config) == ("augment.crop",)
+    assert config_lib.resolve(config).augment.crop is None
+    assert config_lib.resolve(config, data).augment.crop == expected
+    config.augment.crop = 16
+    assert config_lib.resolve(config, data).augment.crop == 16
+    assert config_lib.open_fields(config) == ()

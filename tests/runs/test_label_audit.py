@@ -182,7 +182,7 @@ def test_of_many_classes_the_profile_speaks_of_the_inside_alone(clean):
         ({"labels": Path("/nowhere")}, "labels: no label map at '/nowhere'"),
         ({"reference": Path("/nowhere")}, "reference: no label map at '/nowhere'"),
         ({"images": Path("/nowhere")}, "images: no image at '/nowhere'"),
-        ({"class_names": ("a",)}, "class_names: got 1 names, expected 2"),
+        ({"class_names": ("a",)}, "class_names: got 1 name, expected 2"),
     ],
 )
 def test_wrong_settings_are_named(folders, tmp_path, change, message):
@@ -215,7 +215,7 @@ def test_arrays_give_what_their_files_give(folders, audited, clean):
 def test_arrays_that_are_no_label_maps_are_named(clean):
     with pytest.raises(InputError, match=r"^labels\[0\]: .*`label_threshold"):
         label_audit.audit_arrays(clean * 0.75)
-    with pytest.raises(InputError, match=r"^reference: got 1 arrays, expected one"):
+    with pytest.raises(InputError, match=r"^reference: got 1 array, expected one"):
         label_audit.audit_arrays(clean, clean[:1])
 
 

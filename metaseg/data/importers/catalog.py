@@ -17,6 +17,7 @@ from metaseg.data.importers.pairs import (
     ImportOptions,
 )
 from metaseg.errors import InputError
+from metaseg.text import quoted
 
 __all__ = ["Catalog"]
 
@@ -119,8 +120,8 @@ def _home(root: Path, name: str) -> Path:
         for path in (root / name).glob(pattern)
     ]
     command = (
-        f"tfds build {name} --file_format=array_record --data_dir={root} (TensorFlow"
-        " may be needed for this once)"
+        f"tfds build {name} --file_format=array_record --data_dir={quoted(root)}"
+        " (TensorFlow may be needed for this once)"
     )
     if not found:
         raise InputError(

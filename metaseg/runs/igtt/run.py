@@ -7,8 +7,6 @@ and `report.html` there, the weights for prediction into `network/`, and with ba
 """
 
 import json
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -41,7 +39,7 @@ from metaseg.runs.run import Run, load, save_weights
 from metaseg.runs.training import results as results_lib
 from metaseg.runs.training import setup
 from metaseg.runs.training.setup import Setup
-from metaseg.text import count_of
+from metaseg.text import command_line, count_of
 
 __all__ = ["segment"]
 
@@ -119,7 +117,9 @@ def segment(
         if "://" in str(workdir):
             raise InputError(f"workdir: got '{workdir}', expected a folder on a disk")
         if workdir is not None and workdir_lib.check(workdir, resume):
-            finished = workdir_lib.check_config(workdir, resolved.to_dict())
+            finished = workdir_lib.check_config(
+                workdir, resolved.to_dict(), ignored=config_lib.open_fields(config)
+            )
             if finished and _complete(workdir, baselines):
                 if not quiet:
                     progress_lib.say(f"{workdir} holds this run, finished")
@@ -129,7 +129,7 @@ def segment(
         made = setup.build(resolved, workdir, data, layout)
         setup.begin_folders(made)
         if not quiet:
-            for line in (*data.notes, _described(made)):
+            for line in (*data.notes, *_crop_note(config, made), _described(made)):
                 progress_lib.say(line)
         watch.check()
         session = _begin(made, watch, quiet)
@@ -147,6 +147,17 @@ def _complete(workdir: Path, baselines: bool) -> bool:
     """Returns whether a finished run has everything that is asked for now."""
     text = (workdir / "results.json").read_text(encoding="utf-8")
     return not baselines or bool(json.loads(text).get("baselines"))
+
+
+def _crop_note(config: ConfigDict, made: Setup) -> list[str]:
+    """Says which windows are trained on, if the data decided it."""
+    if config.augment.crop is not None:
+        return []
+    crop = made.config.augment.crop
+    return [
+        f"trains on windows of {crop} x {crop} pixels, which all images have; "
+        "config.augment.crop sets another size"
+    ]
 
 
 def _described(made: Setup) -> str:
@@ -364,7 +375,7 @@ def _results(
     """Returns the content of `results.json`."""
     data = made.data
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
         "data": {
             "name": data.name,
             "train": len(data.train),

@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import resource
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -27,6 +26,7 @@ from metaseg.runs.run import Run
 from metaseg.runs.training import evaluation
 from metaseg.runs.training import members as members_lib
 from metaseg.runs.training.members import TRACED
+from metaseg.text import command_line
 
 if TYPE_CHECKING:
     from metaseg.runs.training.setup import Setup
@@ -173,7 +173,7 @@ def _measures(
     measures, thresholds, image_iou = decoding.table(test, validation, matrix)
     own, _, _ = decoding.table(validation, validation, matrix)
     results: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
         "noise": noise_facts(config, matrix, data.train),
         "data": {
             "name": data.name,

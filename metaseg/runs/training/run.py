@@ -78,9 +78,8 @@ def train(
             processes.decide(partial(workdir_lib.check, workdir, resume))
         )
         if holds_run:
-            ignored = workdir_lib.LENGTHS if config_lib.has_open_length(config) else ()
             resolved: Any = config_lib.resolve(config)
-            _compare(workdir, resolved, ignored)
+            _compare(workdir, resolved, config_lib.open_fields(config))
         data = sources.load(config) if data is None else data
         watch.check()
         resolved = config_lib.resolve(config, data)
