@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -146,7 +147,7 @@ def _looked(
     look: Callable[[Item], Loaded[Survey]], items: Sequence[Item], workers: int
 ) -> Iterator[Loaded[Survey]]:
     """Yields what was found of each item, in order."""
-    if workers > 1 and sum(item.stamp[0] for item in items) > _MANY_BYTES:
+    if workers > 1 and _are_many(items):
         yield from _each(look, ((item,) for item in items), workers)
         return
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -273,13 +274,21 @@ def stream(
       references: The reference of each map, or None.
       stored: How the maps are stored.
       reference_stored: How the references are stored, or None.
-      workers: Number of processes; 0 reads in this one.
+      workers: Number of processes for many files; 0 reads in this one.
 
     Yields:
       For each map, in order, the map with its reference, or what is wrong.
+
+    Raises:
+      InputError: If a process dies.
     """
     read = functools.partial(load, stored=stored, reference_stored=reference_stored)
+    workers = workers if _are_many(items) else 0
     yield from _each(read, zip(items, references, strict=True), workers)
+
+
+def _are_many(items: Sequence[Item]) -> bool:
+    return sum(item.stamp[0] for item in items) > _MANY_BYTES
 
 
 def _each(
@@ -292,5 +301,12 @@ def _each(
         return
     # Forking a process that runs jax can hang it.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from collect.read_ahead(pool, call, tasks, lambda _: 4 * workers + 1)
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            yield from collect.read_ahead(pool, call, tasks, lambda _: 4 * workers + 1)
+    except BrokenProcessPool:
+        raise InputError(
+            "workers: a process that reads files died; expected enough memory, and in a"
+            ' script that the call is below `if __name__ == "__main__":`; `workers=0`'
+            " reads in this process"
+        ) from None

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import subprocess
 import sys
 from functools import partial
@@ -144,9 +145,18 @@ def test_bad_files_are_listed_and_do_not_stop_the_audit(clean, tmp_path):
     assert summary["maps"] == 5
 
 
-def test_worker_processes_give_what_one_process_gives(folders, audited, tmp_path):
+def test_worker_processes_give_what_one_process_gives(
+    folders, audited, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(label_files, "_MANY_BYTES", 0)
     assert audit_of(folders, tmp_path, workers=2) == 0
     assert (tmp_path / "audit.csv").read_text() == (audited / "audit.csv").read_text()
+
+
+def test_a_process_that_dies_is_reported_in_one_line():
+    with pytest.raises(InputError, match=r"^workers: a process that reads") as caught:
+        list(label_files._each(os._exit, [(1,)], 1))
+    assert "\n" not in str(caught.value)
 
 
 def test_maps_of_other_sizes_and_void_are_taken(clean, tmp_path):
