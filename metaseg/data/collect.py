@@ -423,9 +423,9 @@ def _items(
             f" {', '.join(endings)}"
         )
     if say is not None:
-        for line in (finding.describe_suffix(files.suffix, field), left_out):
+        for line in (finding.describe_suffix(files.suffix), left_out):
             if line:
-                say(line)
+                say(f"{field}: {line}")
     twice = finding.same_names(files.files, found.root)
     if unique and twice:
         raise InputError(f"{field}: {twice[0]}")

@@ -90,8 +90,9 @@ def load(config: Any, options: FileOptions = DEFAULT) -> Dataset:
         labels is not clear.
     """
     root, num_classes, normalizer = _settings(config)
-    notes: list[str] = []
-    pairs = {split: _split_pairs(root, split, options, notes) for split in SPLITS}
+    lines: dict[str, list[str]] = {split: [] for split in SPLITS}
+    pairs = {s: _split_pairs(root, s, options, lines[s]) for s in SPLITS}
+    notes = finding.describe_splits(lines)
     every = list(itertools.chain(*pairs.values()))
     stored = _read_all(every, options)
     surveys = [
@@ -157,7 +158,9 @@ def match_pairs(
     """
     images, labels = finding.split_folders(folder)
     found = finding.pair(images, labels, options=options)
-    _note(folder, found.suffix, found.left_out, notes)
+    if notes is not None:
+        notes.append(finding.describe_suffix(found.suffix))
+        notes.append(finding.describe_left_out(found.left_out))
     if found.problems:
         raise InputError(found.problems[0])
     if found.no_label and not found.both and not found.no_image:
@@ -197,14 +200,6 @@ def unpaired(found: FilePairs) -> str:
         f"{' and '.join(alone)}; expected an image and a label map of each name"
         + finding.hint(found.no_label, found.no_image)
     )
-
-
-def _note(
-    folder: Path, suffix: str, left_out: Mapping[str, int], notes: list[str] | None
-) -> None:
-    lines = (finding.describe_suffix(suffix), finding.describe_left_out(left_out))
-    if notes is not None:
-        notes += [f"{escaped(folder.name)}: {line}" for line in lines if line]
 
 
 def _without_labels(files: Mapping[str, Path], options: FileOptions) -> list[FilePair]:

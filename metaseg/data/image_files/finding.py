@@ -24,6 +24,7 @@ __all__ = [
     "Listing",
     "NamedFiles",
     "describe_left_out",
+    "describe_splits",
     "describe_suffix",
     "hint",
     "images_of",
@@ -206,16 +207,37 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
     return f"left out: {', '.join(parts)}" if parts else ""
 
 
-def describe_suffix(suffix: str, field: str = "labels") -> str:
+def describe_suffix(suffix: str) -> str:
     """Returns a line about the known suffix of names; "" if there is none.
 
     Args:
       suffix: As in `NamedFiles`.
-      field: What the line names.
     """
-    if not suffix:
-        return ""
-    return f"{field}: names of label maps end with {suffix} (`label_suffix={suffix}`)"
+    return f"label maps are named like their images and {suffix}" if suffix else ""
+
+
+def describe_splits(lines: Mapping[str, Iterable[str]]) -> list[str]:
+    """Joins lines that are the same for several splits.
+
+    Args:
+      lines: Lines by the name of a split; "" stands for the whole data set.
+
+    Returns:
+      Each line once, after the names of its splits.
+
+    Example:
+      >>> describe_splits({"train": ["a", "b"], "val": ["a"]})
+      ['train, val: a', 'train: b']
+    """
+    splits: dict[str, list[str]] = {}
+    for split, own in lines.items():
+        for line in own:
+            if line:
+                splits.setdefault(line, []).append(split)
+    return [
+        f"{', '.join(names)}: {line}" if any(names) else line
+        for line, names in splits.items()
+    ]
 
 
 def name_of(path: Path, root: Path) -> str:

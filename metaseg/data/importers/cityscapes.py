@@ -73,7 +73,7 @@ class Cityscapes(Builder):
             items,
             pairs.read_pair,
             [*train.problems, *test.problems],
-            [*train.notes, *test.notes],
+            {**train.notes, **test.notes},
             **pairs.told(TABLE, tuple(CLASSES.values())),
         )
 

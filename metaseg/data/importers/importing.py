@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from metaseg.data import collect, file_options, label_encoding
 from metaseg.data.folder import channel_names
-from metaseg.data.image_files import some
+from metaseg.data.image_files import finding, some
 from metaseg.data.importers import pairs, staging, summary
 from metaseg.data.importers.builder import Builder, Content, config_of, quiet
 from metaseg.data.importers.encoding import StoragePlan
@@ -263,7 +263,7 @@ def _import(job: _ImportJob, folder: Path) -> Mapping[str, Any]:
             content = Content(splits, staged.plan, metadata, progress)
             path = _build(job, content, built)
         kinds = Counter(s.record.kind for s in staged.stored if s.record.kind)
-        notes = [escaped(note) for note in found.notes]
+        notes = finding.describe_splits(found.notes)
         if found.encoding is None and staged.plan.encoding is not None:
             notes.append(staged.plan.encoding.describe())
         more = {"kinds": kinds, "notes": notes}
@@ -325,8 +325,8 @@ def _judge(
         for line in shown:
             print(f"bad: {line}", file=sys.stderr)
         raise InputError(
-            f"path: {count_of(len(lines), 'file')} cannot be used, listed in "
-            f"'{listed}'; `skip_bad` leaves them out"
+            f"path: {count_of(len(lines), 'file')} cannot be used, all listed in"
+            f" '{listed}'; `skip_bad` leaves them out. The first: {lines[0]}"
         )
     return good, lines
 

@@ -15,7 +15,7 @@ from metaseg.data.dataset import SPLITS, VOID
 from metaseg.data.file_options import DEFAULT, FileOptions
 from metaseg.data.image_files import finding, some
 from metaseg.data.label_encoding import Encoding
-from metaseg.errors import InputError, escaped
+from metaseg.errors import InputError
 from metaseg.text import count_of
 
 __all__ = [
@@ -104,7 +104,7 @@ class Found(NamedTuple):
       items: the examples; files of many pages are one item each until `pages`.
       read: reads one of them; travels to worker processes.
       problems: one line for each file that cannot be used.
-      notes: lines on what was found and left out.
+      notes: lines on what was found and left out, by split.
       encoding: how labels are stored; None: to be found.
       num_classes: K; 0: to be found.
       class_names: K names, or None.
@@ -115,7 +115,7 @@ class Found(NamedTuple):
     items: list[ImportItem]
     read: Callable[[ImportItem], ImportExample]
     problems: list[str]
-    notes: Sequence[str] = ()
+    notes: Mapping[str, Sequence[str]] = {}
     encoding: Encoding | None = None
     num_classes: int = 0
     class_names: tuple[str, ...] | None = None
@@ -129,12 +129,12 @@ class Matched(NamedTuple):
     Attributes:
       items: Items of one split.
       problems: A line for each file that has no partner.
-      notes: Lines on what was found and left out.
+      notes: Lines on what was found and left out, by split.
     """
 
     items: list[ImportItem]
     problems: list[str]
-    notes: Sequence[str] = ()
+    notes: Mapping[str, Sequence[str]] = {}
 
 
 def read_pair(item: ImportItem, options: FileOptions = DEFAULT) -> ImportExample:
@@ -223,14 +223,14 @@ def match(
     """
     found = finding.pair(images, labels, options=options)
     problems = list(found.problems)
-    lines = (
+    notes = [
         finding.describe_suffix(found.suffix),
         finding.describe_left_out(found.left_out),
-    )
-    notes = [f"{split or escaped(images.name)}: {line}" for line in lines if line]
+    ]
     if not found.both and not found.no_image:
         items = [ImportItem(n, split, (path,)) for n, path in found.no_label.items()]
-        return Matched(items, problems, notes)
+        notes.append("no label maps: labels are void")
+        return Matched(items, problems, {split: notes})
     hint = finding.hint(found.no_label, found.no_image)
     problems += [
         f"{path}: no label map of this name{hint}" for path in found.no_label.values()
@@ -239,7 +239,7 @@ def match(
         f"{path}: no image of this name{hint}" for path in found.no_image.values()
     ]
     items = [ImportItem(name, split, files) for name, files in found.both.items()]
-    return Matched(items, problems, notes)
+    return Matched(items, problems, {split: notes})
 
 
 def join(parts: Iterable[Matched]) -> Matched:
@@ -255,7 +255,7 @@ def join(parts: Iterable[Matched]) -> Matched:
     return Matched(
         list(itertools.chain.from_iterable(part.items for part in parts)),
         list(itertools.chain.from_iterable(part.problems for part in parts)),
-        list(itertools.chain.from_iterable(part.notes for part in parts)),
+        {split: lines for part in parts for split, lines in part.notes.items()},
     )
 
 
