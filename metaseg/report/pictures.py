@@ -113,8 +113,8 @@ def image_picture(image: np.ndarray) -> Picture:
     """Draws an image with its brightness stretched between two percentiles.
 
     Args:
-      image: Numbers of any range, `[H, W]` or `[H, W, C]`. Three or four channels are
-        drawn as red, green and blue; any other number of channels is averaged.
+      image: Numbers of any range, `[H, W]` or `[H, W, C]`. The first three of at least
+        three channels are drawn as red, green and blue; two channels are averaged.
 
     Returns:
       The picture, 8-bit grey or RGB.
@@ -248,7 +248,8 @@ def _stretched(image: np.ndarray) -> Image.Image:
     """Converts an image to 8 bits: see `image_picture`."""
     values = np.asarray(image, np.float32)
     if values.ndim == 3:
-        values = values[..., :3] if values.shape[-1] in (3, 4) else values.mean(axis=-1)
+        many = values.shape[-1] >= 3
+        values = values[..., :3] if many else values.mean(axis=-1)
     finite = values[np.isfinite(values)]
     low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 0.0)
     if high <= low:  # nearly constant: use the whole range

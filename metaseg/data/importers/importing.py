@@ -317,12 +317,7 @@ def _judge(
         return good, lines
     listed.write_text("\n".join([*lines, ""]), encoding="utf-8")
     if not job.settings.skip_bad:
-        shown = (
-            lines
-            if len(lines) <= SAID
-            else [*lines[: SAID - 1], f"... {len(lines) - SAID + 1} more"]
-        )
-        for line in shown:
+        for line in lines[1:SAID]:
             print(f"bad: {line}", file=sys.stderr)
         raise InputError(
             f"path: {count_of(len(lines), 'file')} cannot be used, all listed in"
