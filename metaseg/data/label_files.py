@@ -224,6 +224,8 @@ def read(
         raise InputError(stored.wrong[item.where])
     values = read_values(item, options=stored.options)
     labels = label_encoding.decode(values, stored.encoding, where=item.where)
+    if stored.encoding.kind != "instances":
+        return labels, None
     return labels, label_encoding.instance_ids(values, stored.encoding)
 
 

@@ -116,9 +116,12 @@ def _reduced(image: np.ndarray, step: int) -> np.ndarray:
 
 
 def _brightness(image: np.ndarray) -> np.ndarray:
-    """Stretches the brightness between two percentiles, uint8 `[h, w, 3]`."""
-    if image.shape[2] != 3:
-        image = image.mean(axis=2, keepdims=True)
+    """Stretches the brightness between two percentiles, uint8 `[h, w, 3]`.
+
+    Draws the first three channels; the mean of two.
+    """
+    many = image.shape[2] >= 3
+    image = image[..., :3] if many else image.mean(axis=2, keepdims=True)
     low, high = np.percentile(image, (0.5, 99.5))
     if high <= low:
         low, high = image.min(), image.max()
