@@ -496,9 +496,7 @@ def test_a_run_tells_its_channels_and_prediction_takes_and_checks_them(many, tmp
     made = predict.predict(run.folder, str(images), tmp_path / "out")
     assert [row["name"] for row in made.rows] == ["cell_6", "cell_7"]
     arrays = [tifffile.imread(p)[[1, 0]] for p in sorted(images.iterdir())]
-    expected = [
-        one.labels for one in run.predict([np.moveaxis(x, 0, -1) for x in arrays])
-    ]
+    expected = run.predict([np.moveaxis(planes, 0, -1) for planes in arrays])
     for row, one in zip(made.rows, expected, strict=True):
         with Image.open(tmp_path / "out" / "labels" / f"{row['name']}.png") as file:
             np.testing.assert_array_equal(np.asarray(file), one.labels)
