@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 import tifffile
 from PIL import Image
 
+from metaseg import instances
 from metaseg.data import file_options, importers
 from metaseg.data.file_options import FileOptions
 from metaseg.data.importers import encoding, pairs, staging
@@ -342,6 +343,17 @@ def test_stored_values_become_class_ids(tmp_path, out, stored, options, expected
     root = tree(tmp_path / "in", label=np.array(stored, dtype)[which], suffix="tif")
     label = read(run("folder", root, out, **options).path)["train"][0][2]
     np.testing.assert_array_equal(label, np.array(expected)[which])
+
+
+def test_borders_of_instance_maps_become_a_class_with_a_name(tmp_path, out):
+    ids = np.zeros((8, 10), np.uint16)
+    ids[1:7, 1:5], ids[1:7, 5:9] = 600, 41
+    root = tree(tmp_path / "in", label=ids, suffix="tif")
+    path = run("folder", root, out, instances="border").path
+    facts = importers.read_metadata(path)
+    assert facts["class_names"] == ["background", "inside", "border"]
+    expected = np.uint8(ids > 0) + instances.borders(ids)
+    np.testing.assert_array_equal(read(path)["train"][0][2], expected)
 
 
 def test_a_rare_value_beyond_the_first_guess_is_found(good, out, monkeypatch):
