@@ -102,10 +102,13 @@ def analytic_threshold(matrix: Matrix | None) -> Threshold:
 
     Returns:
       The threshold; that of "argmax" without a matrix.
+
+    Raises:
+      InputError: If `matrix` is not a noise transition matrix of two classes.
     """
     if matrix is None:
         return argmax_threshold()
-    threshold, inverted = ntm.threshold(jnp.asarray(matrix))
+    threshold, inverted = ntm.threshold(matrix)
     return Threshold(float(threshold), bool(inverted))
 
 
@@ -145,15 +148,18 @@ def predict(
 
     Returns:
       uint8 `[...]` class ids.
+
+    Raises:
+      InputError: If `matrix` is not a noise transition matrix of K classes.
     """
     if probability.shape[-1] == 2:
         threshold: tuple[Any, Any] = argmax_threshold()
         if matrix is not None:
-            threshold = ntm.threshold(jnp.asarray(matrix))
+            threshold = ntm.threshold(matrix)
         score = jnp.asarray(probability[..., 1])
         return is_foreground(score, *threshold).astype(jnp.uint8)
     if matrix is not None:
-        probability = ntm.decode(probability, jnp.asarray(matrix))
+        probability = ntm.decode(probability, matrix)
     return jnp.argmax(probability, axis=-1).astype(jnp.uint8)
 
 
@@ -171,6 +177,10 @@ def statistics(
 
     Returns:
       Statistics of each image.
+
+    Raises:
+      InputError: If the shapes differ, labels are no class of the logits, or `matrix`
+        is not a noise transition matrix.
     """
     probability = probabilities(logits)
     num_classes = probability.shape[-1]

@@ -152,7 +152,7 @@ def effective_pixels(
     Gaussian far from borders and void, the number of pixels for a box.
 
     Args:
-      labels: Class ids, integer `[..., H, W]`; only void matters.
+      labels: Class ids, integer `[..., H, W]`; only void (255 or negative) matters.
       bandwidth: As in `spatial_density`.
       kernel: As in `spatial_density`.
 
@@ -405,10 +405,7 @@ def invert(
     Raises:
       InputError: If T is not `[K, K]`, or a row does not sum to 1.
     """
-    given: Any = matrix
-    if not checks.is_traced(given):
-        ntm.validate(given, noisy_density.shape[-1])
-    matrix = jnp.asarray(given, jnp.float32)
+    matrix = ntm.as_matrix(matrix, noisy_density.shape[-1], void=False)
     estimate = ntm.decode(noisy_density, matrix)
     inverse = jnp.linalg.pinv(matrix)
     # Variance of entry j of a decoded label drawn from row k of T.
@@ -424,7 +421,7 @@ def invert(
 
 def _planes(labels: AnyArray, num_classes: int) -> jax.Array:
     """Indicator of each class, float32 `[..., K, H, W]`; void is in none."""
-    checks.label_maps("labels", labels)
+    checks.label_maps("labels", labels, num_classes)
     labels = jnp.asarray(labels)
     ids = jnp.arange(num_classes, dtype=labels.dtype)[:, None, None]
     return (labels[..., None, :, :] == ids).astype(jnp.float32)

@@ -69,6 +69,9 @@ def spatial_information(
 
     Returns:
       float32 `[...]`, nats.
+
+    Raises:
+      InputError: If `density` has fewer than three axes.
     """
     mean, known = _mean_density(density)
     within = entropy(density).sum(axis=(-2, -1)) / jnp.maximum(known, 1)
@@ -85,6 +88,9 @@ def normalised_spatial_information(
 
     Returns:
       float32 `[...]` in [0, 1]; 0 where there is one class only.
+
+    Raises:
+      InputError: If `density` has fewer than three axes.
     """
     most = entropy(_mean_density(density)[0])
     return spatial_information(density) / jnp.where(most > 1e-12, most, 1)
@@ -172,12 +178,13 @@ def effective_labels(matrix: Matrix, prior: Prior | None = None) -> Worth:
 
     Args:
       matrix: T, `[K, K]`; rows that sum to less than 1 mean that pixels became void.
-      prior: Class shares pi, `[K]`, all above 0, or for K = 2 that of the foreground
-        alone; by default equal shares.
+      prior: Class shares pi, `[K]`, or for K = 2 that of the foreground alone; by
+        default equal shares. Classes with a share of 0 do not count: the directions are
+        those of the other classes.
 
     Returns:
       The worth on average, and for the two mixtures of classes that are hardest to tell
-      apart.
+      apart; 0 if there are no two classes.
 
     Raises:
       InputError: If the matrix or the prior is wrong.
@@ -197,8 +204,15 @@ def effective_labels(matrix: Matrix, prior: Prior | None = None) -> Worth:
     kept = jnp.sqrt(pi) * matrix.sum(axis=1)
     information -= jnp.outer(kept, kept) / jnp.where(left > 0, left, 1)
     values = jnp.clip(jnp.linalg.eigvalsh(information), 0, 1)
-    # One eigenvalue, 0, belongs to the direction in which shares do not sum to 1.
-    return Worth(values.sum() / (len(values) - 1), values[1])
+    # One eigenvalue, 0, belongs to the direction in which shares do not sum to 1, and
+    # one to each class with a share of 0.
+    seen = jnp.sum(pi > 0)
+    lowest = values[jnp.minimum(len(values) - seen + 1, len(values) - 1)]
+    several = seen > 1
+    return Worth(
+        jnp.where(several, values.sum() / jnp.maximum(seen - 1, 1), 0),
+        jnp.where(several, lowest, 0),
+    )
 
 
 def divergence(
@@ -223,9 +237,11 @@ def divergence(
       float32 `[...]`; nats for "kl" and "js".
 
     Raises:
-      InputError: If the kind is unknown.
+      InputError: If the kind is unknown, or the shapes differ.
     """
     checks.choice("kind", kind, DIVERGENCES)
+    _check_density("p", p)
+    checks.same_shape("q", q, p.shape, "p")
     p, q = jnp.asarray(p), jnp.asarray(q)
     if kind == "kl":
         each = _relative_entropy(p, q)
@@ -281,7 +297,8 @@ def boundary_profile(
     move it, and random labels are flat.
 
     Args:
-      clean: Class ids, integer `[..., H, W]`; void here or in `noisy` does not count.
+      clean: Class ids, integer `[..., H, W]`; void (255 or negative) here or in
+        `noisy` does not count.
       noisy: Class ids, integer `[..., H, W]`.
       num_classes: Number of classes K, static.
       max_distance: D in pixels, static; pixels farther away do not count.
@@ -294,13 +311,10 @@ def boundary_profile(
     """
     checks.num_classes("num_classes", num_classes)
     checks.integer("max_distance", max_distance, 1, "pixels")
-    checks.label_maps("clean", clean)
-    checks.label_maps("noisy", noisy)
+    checks.label_maps("clean", clean, num_classes)
+    checks.label_maps("noisy", noisy, num_classes)
+    checks.same_shape("noisy", noisy, clean.shape, "clean")
     clean, noisy = jnp.asarray(clean), jnp.asarray(noisy)
-    if clean.shape != noisy.shape:
-        raise InputError(
-            f"noisy: got shape {noisy.shape}, expected {clean.shape}, as clean"
-        )
     return Profile(_profile(clean, noisy, num_classes, max_distance))
 
 
@@ -309,12 +323,13 @@ def _profile(
     clean: jax.Array, noisy: jax.Array, num_classes: int, max_distance: int
 ) -> jax.Array:
     """Returns the counts of a `Profile`."""
-    known = ~is_void(clean) & (noisy >= 0) & (noisy < num_classes)
+    void = is_void(clean, num_classes)
+    known = ~(void | is_void(noisy, num_classes))
     bins = 2 * max_distance + 1
 
     def of_class(class_id: jax.Array) -> jax.Array:
         mask = clean == class_id
-        inside = -morphology.distance(mask | is_void(clean))
+        inside = -morphology.distance(mask | void)
         outside = morphology.distance(~mask) - 1
         signed = jnp.round(jnp.where(mask, inside, outside))
         near = known & (jnp.abs(signed) <= max_distance)
@@ -380,23 +395,29 @@ def describe(
 
 def _matrix_and_prior(matrix: Any, prior: Any) -> tuple[jax.Array, jax.Array]:
     """`[K, K]` and `[K]`, float32; without a prior all shares are equal."""
-    values = jnp.asarray(matrix, jnp.float32)
-    if values.ndim != 2 or len(values) != values.shape[1] or len(values) < 2:
+    values = ntm.as_matrix(matrix)
+    if values.ndim != 2 or len(values) < 2:
         raise InputError(
             f"matrix: got shape {values.shape}, expected K x K numbers, K > 1"
         )
     if prior is None:
         return values, jnp.full(len(values), 1 / len(values), jnp.float32)
-    checks.prior("prior", prior, len(values))
-    pi = jnp.asarray(prior, jnp.float32)
-    return values, jnp.stack([1 - pi, pi]) if pi.ndim == 0 else pi
+    return values, ntm.as_prior(prior, len(values))
 
 
 def _mean_density(density: AnyArray) -> tuple[jax.Array, jax.Array]:
     """Mean over the pixels where a density is known, and the number of these pixels."""
+    _check_density("density", density)
     density = jnp.asarray(density)
     known = jnp.sum(density.sum(axis=-1) > 0.5, axis=(-2, -1))
     return density.sum(axis=(-3, -2)) / jnp.maximum(known, 1)[..., None], known
+
+
+def _check_density(where: str, density: AnyArray) -> None:
+    if np.ndim(density) < 3:
+        raise InputError(
+            f"{where}: got shape {np.shape(density)}, expected [..., H, W, K]"
+        )
 
 
 def _relative_entropy(p: jax.Array, q: jax.Array) -> jax.Array:

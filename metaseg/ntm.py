@@ -3,7 +3,8 @@
 A matrix is float32 `[K, K]`, `T[i, j] = P(noisy = j | clean = i)`: a row for each clean
 class and a column for each noisy class, so rows sum to 1. If noise turns pixels into
 void, the column of void is left out, and rows sum to less than 1. Rates may be traced.
-An argument that is out of range or of a wrong shape raises an `InputError`. Values are
+Rows that were rounded, to four digits or to float16, are divided by their sums. An
+argument that is out of range or of a wrong shape raises an `InputError`. Values are
 checked on the host, so values of traced arguments are not checked. Imports
 `metaseg.labels`, `metaseg.checks` and `metaseg.errors` only.
 
@@ -22,12 +23,14 @@ from jaxtyping import Bool, Float, Float32, Int32, Integer, Real
 
 from metaseg import checks
 from metaseg.errors import InputError
-from metaseg.labels import VOID, one_hot
+from metaseg.labels import VOID, check_ids, is_void, one_hot
 from metaseg.typing import AnyArray, Matrix, Number, Numbers
 
 __all__ = [
     "Estimate",
     "ScoreSums",
+    "as_matrix",
+    "as_prior",
     "binary",
     "block",
     "compose",
@@ -204,11 +207,9 @@ def uniform(
       InputError: If `num_classes` or `prior` is out of range.
     """
     checks.num_classes("num_classes", num_classes)
+    row = jnp.asarray(1 / num_classes, jnp.float32)
     if prior is not None:
-        checks.prior("prior", prior, num_classes)
-    row = jnp.asarray(1 / num_classes if prior is None else prior, jnp.float32)
-    if row.ndim == 0 and prior is not None:
-        row = jnp.stack([1 - row, row])
+        row = as_prior(prior, num_classes)
     return jnp.broadcast_to(row, (num_classes, num_classes))
 
 
@@ -223,9 +224,9 @@ def compose(first: _Matrices, second: _Matrices) -> Float32[jax.Array, "*batch K
       float32 `[..., K, K]`.
 
     Raises:
-      InputError: If a matrix is not square, or the matrices differ in K.
+      InputError: If a matrix is not one, or the matrices differ in K.
     """
-    left, right = _square("first", first), _square("second", second)
+    left, right = as_matrix(first, where="first"), as_matrix(second, where="second")
     if left.shape[-1] != right.shape[-1]:
         raise InputError(f"second: got shape {right.shape}, expected that of first")
     return jnp.matmul(left, right, precision="highest")
@@ -250,10 +251,10 @@ def decode(
       Scores, float32 `[..., K]`.
 
     Raises:
-      InputError: If `matrix` is not square, or `probabilities` has another number of
-        classes.
+      InputError: If `matrix` is not a noise transition matrix, or `probabilities` has
+        another number of classes.
     """
-    inverse = jnp.linalg.pinv(_square("matrix", matrix))
+    inverse = jnp.linalg.pinv(as_matrix(matrix))
     shape, num_classes = np.shape(probabilities), inverse.shape[-1]
     if shape[-1:] != (num_classes,):
         raise InputError(
@@ -282,9 +283,9 @@ def threshold(
       information, and they count as not inverted.
 
     Raises:
-      InputError: If `matrix` is not 2 x 2 numbers.
+      InputError: If `matrix` is not a noise transition matrix of two classes.
     """
-    (t00, t01), (t10, t11) = _square("matrix", matrix, 2)
+    (t00, t01), (t10, t11) = as_matrix(matrix, 2)
     return (t01 + t11) / (t00 + t01 + t10 + t11), t11 * t00 < t01 * t10
 
 
@@ -296,8 +297,11 @@ def singular_values(matrix: _Matrices) -> Float32[jax.Array, "*batch K"]:
 
     Returns:
       float32 `[..., K]`.
+
+    Raises:
+      InputError: If `matrix` is not a noise transition matrix.
     """
-    return jnp.linalg.svd(_square("matrix", matrix), compute_uv=False)
+    return jnp.linalg.svd(as_matrix(matrix), compute_uv=False)
 
 
 def rank(matrix: _Matrices, *, tol: Number = 1e-6) -> Int32[jax.Array, "*batch"]:
@@ -314,7 +318,7 @@ def rank(matrix: _Matrices, *, tol: Number = 1e-6) -> Int32[jax.Array, "*batch"]
       int32 `[...]`.
 
     Raises:
-      InputError: If `matrix` is not square, or `tol` is negative.
+      InputError: If `matrix` is not a noise transition matrix, or `tol` is negative.
 
     Example:
       >>> rank(symmetric(2, 0.5))
@@ -339,7 +343,7 @@ def condition_number(matrix: Matrix, *, tol: float = 1e-6) -> Float32[jax.Array,
       float32 `[...]`.
 
     Raises:
-      InputError: If `matrix` is not square, or `tol` is negative.
+      InputError: If `matrix` is not a noise transition matrix, or `tol` is negative.
     """
     values = singular_values(matrix)
     regular = values[..., -1] > _floor(values, tol)[..., 0]
@@ -354,8 +358,8 @@ def joint_counts(
     Counts of several batches can be added.
 
     Args:
-      clean: Integer class ids, of any shape. Pixels that are void here or in `noisy`
-        are not counted.
+      clean: Integer class ids, of any shape. Pixels that are void (255 or negative)
+        here or in `noisy` are not counted.
       noisy: Integer class ids of the shape of `clean`.
       num_classes: Number of classes K.
 
@@ -363,7 +367,8 @@ def joint_counts(
       int32 `[K, K]`, row = clean class.
 
     Raises:
-      InputError: If `clean` or `noisy` are not integers, or their shapes differ.
+      InputError: If `clean` or `noisy` are not integers or no classes, or their shapes
+        differ.
 
     Example:
       >>> joint_counts(np.array([0, 0, 1, 255]), np.array([0, 1, 1, 1]), 2)
@@ -371,17 +376,13 @@ def joint_counts(
              [0, 1]], dtype=int32)
     """
     checks.num_classes("num_classes", num_classes)
-    before, after = _class_ids("clean", clean), _class_ids("noisy", noisy)
-    if before.shape != after.shape:
-        raise InputError(
-            f"noisy: got shape {after.shape}, expected {before.shape}, as clean"
-        )
+    before = _class_ids("clean", clean, num_classes)
+    after = _class_ids("noisy", noisy, num_classes)
+    checks.same_shape("noisy", after, before.shape, "clean")
     before, after = before.ravel(), after.ravel()
-    # `bincount` would count an id of -1 as 0.
-    lowest, highest = jnp.minimum(before, after), jnp.maximum(before, after)
-    labelled = (lowest >= 0) & (highest < num_classes)
+    void = is_void(before, num_classes) | is_void(after, num_classes)
     left_out = num_classes**2
-    cell = jnp.where(labelled, before * num_classes + after, left_out)
+    cell = jnp.where(void, left_out, before * num_classes + after)
     counts = jnp.bincount(cell, length=left_out + 1)[:left_out]
     return counts.astype(jnp.int32).reshape(num_classes, num_classes)
 
@@ -395,8 +396,8 @@ def estimate(
     returns how far each entry can be trusted.
 
     Args:
-      clean: Integer class ids, of any shape. Pixels that are void here or in `noisy`
-        are not counted.
+      clean: Integer class ids, of any shape. Pixels that are void (255 or negative)
+        here or in `noisy` are not counted.
       noisy: Integer class ids of the shape of `clean`.
       num_classes: Number of classes K.
 
@@ -404,7 +405,8 @@ def estimate(
       float32 `[K, K]`.
 
     Raises:
-      InputError: If `clean` or `noisy` are not integers, or their shapes differ.
+      InputError: If `clean` or `noisy` are not integers or no classes, or their shapes
+        differ.
     """
     return _normalised(joint_counts(clean, noisy, num_classes))
 
@@ -525,17 +527,18 @@ def score_sums(
       InputError: If `probabilities` are not floats on the pixels of `clean`, are
         negative or do not sum to 1.
     """
-    probabilities, ids = jnp.asarray(probabilities), _class_ids("clean", clean)
+    probabilities = jnp.asarray(probabilities)
     if not jnp.issubdtype(probabilities.dtype, jnp.floating):
         raise InputError(
             f"probabilities: got dtype {probabilities.dtype}, expected floats"
         )
-    if probabilities.shape[:-1] != ids.shape or probabilities.shape[-1:] < (2,):
+    num_classes = probabilities.shape[-1] if probabilities.ndim else 0
+    if probabilities.shape[:-1] != np.shape(clean) or num_classes < 2:
         raise InputError(
             f"probabilities: got shape {probabilities.shape}, "
-            f"expected [..., K], K >= 2, on the {ids.shape} of clean"
+            f"expected [..., K], K >= 2, on the {np.shape(clean)} of clean"
         )
-    num_classes = probabilities.shape[-1]
+    ids = _class_ids("clean", clean, num_classes)
     indicator = one_hot(ids, num_classes).reshape(-1, num_classes)
     scores = probabilities.reshape(-1, num_classes).astype(jnp.float32)
     # `where` rather than a product with 0, because scores of void pixels may be NaN.
@@ -591,35 +594,123 @@ def from_score_sums(
     return _normalised(jnp.where(seen, jnp.maximum(unmixed, 0), 0))
 
 
-def validate(matrix: Any, num_classes: int, *, where: str = "matrix") -> None:
+def validate(
+    matrix: Any, num_classes: int, *, where: str = "matrix", void: bool = False
+) -> None:
     """Checks on the host that a value is a noise transition matrix.
+
+    Rounding to four digits or to float16 is allowed for.
 
     Args:
       matrix: Value to check.
       num_classes: Number of classes K.
       where: Name of the argument, for the message.
+      void: Whether rows may sum to less than 1, as they do if noise makes void.
 
     Raises:
-      InputError: If it is not `[K, K]` numbers, or has a negative entry or a row whose
-        sum differs from 1 by more than 1e-5; names the row.
+      InputError: If it is not `[K, K]` numbers, or has an entry that is negative or not
+        finite, or a row that sums to another number than 1; names the row.
     """
     expected = f"expected {num_classes} x {num_classes} numbers"
-    try:
-        values = np.asarray(matrix, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: got {checks.shown(matrix)}, {expected}") from error
+    values = _on_host(matrix, where, expected)
     if values.shape != (num_classes, num_classes):
         raise InputError(f"{where}: got shape {values.shape}, {expected}")
-    for index, row in enumerate(values):
-        if not (row >= 0).all():
+    _check_rows(values, where, void)
+
+
+def as_matrix(
+    matrix: Any,
+    num_classes: int | None = None,
+    *,
+    where: str = "matrix",
+    void: bool = True,
+) -> Float32[jax.Array, "*batch K K"]:
+    """Checks noise transition matrices and converts them to arrays.
+
+    Rows whose sum was changed by rounding are divided by it. The numbers of a traced
+    matrix are not known: they are neither checked nor changed.
+
+    Args:
+      matrix: Matrices `[..., K, K]`; may be traced.
+      num_classes: Number of classes K; by default any.
+      where: Name of the argument, for the message.
+      void: Whether rows may sum to less than 1, as they do if noise makes void.
+
+    Returns:
+      float32 `[..., K, K]`.
+
+    Raises:
+      InputError: As in `validate`.
+
+    Example:
+      >>> as_matrix([[0.3333, 0.3333, 0.3333], [0, 1, 0], [0, 0, 1]], void=False)[0]
+      Array([0.33333334, 0.33333334, 0.33333334], dtype=float32)
+    """
+    values = _square(where, matrix, num_classes)
+    if checks.is_traced(matrix):
+        return values
+    host = _on_host(matrix, where, "expected numbers")
+    _check_rows(host, where, void)
+    return jnp.asarray(_unrounded(host, void), jnp.float32)
+
+
+def as_prior(
+    prior: Any, num_classes: int | None = None, *, where: str = "prior"
+) -> Float32[jax.Array, "K"]:
+    """Checks class probabilities and converts them to an array.
+
+    Args:
+      prior: Class probabilities `[K]`, or the foreground probability for K = 2. They
+        may be 0. Those whose sum was changed by rounding are divided by it. May be
+        traced; then they are neither checked nor changed.
+      num_classes: Number of classes K; by default any.
+      where: Name of the argument, for the message.
+
+    Returns:
+      float32 `[K]`.
+
+    Raises:
+      InputError: If `prior` holds no probabilities, or their sum is not 1.
+    """
+    checks.prior(where, prior, num_classes)
+    row = jnp.asarray(prior, jnp.float32)
+    if row.ndim == 0:
+        return jnp.stack([1 - row, row])
+    if checks.is_traced(prior):
+        return row
+    return jnp.asarray(_unrounded(np.asarray(prior, np.float64), False), jnp.float32)
+
+
+def _on_host(matrix: Any, where: str, expected: str) -> np.ndarray:
+    try:
+        return np.asarray(matrix, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: got {checks.shown(matrix)}, {expected}") from error
+
+
+def _check_rows(values: np.ndarray, where: str, void: bool) -> None:
+    """Checks the entries and the sums of the rows of `[..., K, K]`."""
+    for index, row in enumerate(values.reshape(-1, values.shape[-1])):
+        name = f"{where}: row {index % values.shape[-1]}"
+        if not ((row >= 0) & (row < np.inf)).all():
+            wrong = row[~((row >= 0) & (row < np.inf))][0]
+            raise InputError(f"{name} holds {wrong:g}, expected probabilities >= 0")
+        low = void and row.sum() < 1
+        if not low and not checks.sums_to_one(row):
+            most = "at most 1" if void else "1"
             raise InputError(
-                f"{where}: row {index} holds {row.min():g}, "
-                "expected probabilities of at least 0"
+                f"{name} sums to {row.sum():g}, expected rows to sum to {most}"
             )
-        if abs(row.sum() - 1) > 1e-5:
-            raise InputError(
-                f"{where}: row {index} sums to {row.sum():g}, expected rows to sum to 1"
-            )
+
+
+def _unrounded(values: np.ndarray, void: bool) -> np.ndarray:
+    """Divides rows by their sums where these differ from 1 by more than float32's.
+
+    With `void`, a sum below 1 may be meant, so only sums above 1 are set right.
+    """
+    total = values.sum(axis=-1, keepdims=True)
+    off = total - 1 > 1e-5 if void else abs(total - 1) > 1e-5
+    return np.where(off, values / np.where(off, total, 1), values)
 
 
 def _normalised(joint: Any) -> jax.Array:
@@ -658,12 +749,15 @@ def _floor(values: jax.Array, tol: Number) -> jax.Array:
     return jnp.maximum(tol, resolved)
 
 
-def _class_ids(name: str, labels: Any) -> jax.Array:
+def _class_ids(name: str, labels: Any, num_classes: int) -> jax.Array:
     """`labels` as int32, of any shape."""
-    ids = jnp.asarray(labels)
-    if not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise InputError(f"{name}: got dtype {ids.dtype}, expected integer class ids")
-    return ids.astype(jnp.int32)
+    values = labels if hasattr(labels, "dtype") else np.asarray(labels)
+    if not jnp.issubdtype(values.dtype, jnp.integer):
+        raise InputError(
+            f"{name}: got dtype {values.dtype}, expected integer class ids"
+        )
+    check_ids(values, num_classes, where=name)
+    return jnp.asarray(values).astype(jnp.int32)
 
 
 def _check_counts(counts: Any) -> None:

@@ -200,6 +200,20 @@ def test_effective_labels_span_the_fisher_information_of_all_directions(matrix):
     close(worth.worst, max(expected.min(), 0), 1e-5)
 
 
+@pytest.mark.parametrize("unseen", [0, 1, 2])
+def test_classes_with_a_share_of_zero_do_not_count_in_effective_labels(unseen):
+    prior = np.insert([0.3, 0.7], unseen, 0)
+    seen = np.flatnonzero(prior)
+    matrix = np.random.default_rng(unseen).dirichlet(np.ones(3), size=3)
+    # Fisher information about the one share that is left, of the labels and of clean.
+    slope = matrix[seen[1]] - matrix[seen[0]]
+    expected = np.sum(slope**2 / (prior @ matrix)) / (1 / 0.3 + 1 / 0.7)
+    for measure in (information.effective_labels, effective_labels):
+        close(measure(matrix, prior), (expected, expected))
+        close(measure(np.eye(3), prior), (1, 1))
+        close(measure(np.eye(3), np.eye(3)[unseen]), (0, 0))
+
+
 def test_effective_labels_of_sampling_to_void_are_the_fraction():
     worth = effective_labels(0.1 * np.eye(4))
     close([worth.mean, worth.worst], [0.1, 0.1])
@@ -341,12 +355,28 @@ INVALID = [
     (lambda: information.semantic_information(np.eye(2), [0.5, 0.2]), "prior: sums .*"),
     (
         lambda: information.effective_labels(np.ones((2, 3))),
-        r"matrix: got shape \(2, 3\), expected K x K numbers, K > 1",
+        r"matrix: got shape \(2, 3\), expected K x K numbers",
     ),
     (lambda: information.describe(np.ones(3)), r"matrix: got shape \(3,\), .*"),
     (
         lambda: information.describe(np.eye(3), class_names=("a", "b")),
         "class_names: got 2, expected 3",
+    ),
+    (
+        lambda: information.effective_labels([[1]]),
+        r"matrix: got shape \(1, 1\), expected K x K numbers, K > 1",
+    ),
+    (
+        lambda: information.divergence(FIELD, OTHER[:1]),
+        r"q: got shape \(1, .*\), expected \(.*\), as p",
+    ),
+    (
+        lambda: information.spatial_information(FIELD[0, 0]),
+        r"density: got shape \(.*\), expected \[..., H, W, K\]",
+    ),
+    (
+        lambda: information.boundary_profile(HALF, HALF + 1, 2),
+        r"noisy: class id 2, expected 0..1 or 255 \(void\)",
     ),
     (lambda: information.boundary_profile(HALF, HALF, 1), "num_classes: got 1, .*"),
     (
@@ -362,6 +392,19 @@ INVALID = [
         r"noisy: got shape \(5, 64\), expected \(64, 64\), as clean",
     ),
 ]
+
+
+def test_void_of_any_number_does_not_count_in_a_boundary_profile():
+    marked = np.where(HALF == 0, 255, HALF).astype(np.int32)
+    marked[:, ::3] = 0
+    expected = information.boundary_profile(marked, HALF, 2)
+    negative = np.where(marked == 255, -1, marked)
+    found = information.boundary_profile(negative, HALF, 2)
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    # Traced, an id that is no class counts as void too.
+    other = np.where(marked == 255, 7, marked)
+    near = jax.jit(partial(information.boundary_profile, num_classes=2))(other, HALF)
+    np.testing.assert_array_equal(near.counts, expected.counts)
 
 
 @pytest.mark.parametrize(("call", "message"), INVALID)

@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metaseg import ntm
+from metaseg import decoding, density, information, noise, ntm
 from metaseg.errors import InputError
 from metaseg.labels import VOID
 
@@ -157,7 +157,7 @@ def test_rank_counts_what_the_matrix_tells_apart():
     assert ntm.rank(jnp.diag(jnp.array([1.0, 1e-3])), tol=1e-2) == 1
     assert ntm.rank(ntm.uniform(255)) == 1
     np.testing.assert_array_equal(
-        ntm.rank(jnp.stack([jnp.eye(3), jnp.ones((3, 3))])), [3, 1]
+        ntm.rank(jnp.stack([jnp.eye(3), jnp.ones((3, 3)) / 3])), [3, 1]
     )
 
 
@@ -426,7 +426,19 @@ INVALID = [
         lambda: ntm.joint_counts([0], [[0]], 2),
         r"noisy: got shape \(1, 1\), .*, as clean",
     ),
-    (lambda: ntm.joint_counts([0.0], [0], 2), "clean: got dtype float32, .* class ids"),
+    (
+        lambda: ntm.joint_counts([0, 2], [0, 1], 2),
+        r"clean: class id 2, expected 0..1 or 255 \(void\)",
+    ),
+    (
+        lambda: ntm.estimate([[0] * 6] * 4, [[0] * 4] * 6, 2),
+        r"noisy: got shape \(6, 4\), expected \(4, 6\), as clean",
+    ),
+    (
+        lambda: ntm.score_sums(np.full((1, 2), 0.5), np.array([7])),
+        "clean: class id 7, expected 0..1 or .*",
+    ),
+    (lambda: ntm.joint_counts([0.0], [0], 2), "clean: got dtype float64, .* class ids"),
     (
         lambda: ntm.from_counts([[1, -2], [0, 1]]),
         r"counts: got -2, expected 0..2\^31.*",
@@ -485,3 +497,65 @@ def test_validate_accepts_builders_and_nested_tuples():
 def test_validate_names_the_row(matrix, message):
     with pytest.raises(InputError, match=f"^{message}$"):
         ntm.validate(matrix, 2, where="m")
+
+
+def rounded_matrices():
+    rows = np.random.default_rng(5).dirichlet(np.ones(7), size=7)
+    return {"float16": rows.astype(np.float16), "digits": rows.round(4)}, rows
+
+
+@pytest.mark.parametrize("how", ["float16", "digits"])
+def test_rows_that_were_rounded_are_accepted_and_sum_to_one(how):
+    given, exact = rounded_matrices()
+    matrix = ntm.as_matrix(given[how], void=False)
+    close(matrix.sum(axis=1), np.ones(7))
+    close(matrix, exact, atol=4e-4)
+    ntm.validate(given[how], 7)
+    prior = ntm.as_prior(given[how][0].tolist(), 7)
+    close([prior.sum(), np.abs(prior - exact[0]).max()], [1, 0], atol=4e-4)
+    close(ntm.uniform(3, (0.3333, 0.3333, 0.3333)), np.full((3, 3), 1 / 3))
+
+
+def test_rows_that_need_no_rounding_keep_their_bits():
+    for matrix in (ntm.symmetric(3, 0.1), ntm.sampling(3, 0.9995, fill=VOID)):
+        np.testing.assert_array_equal(ntm.as_matrix(matrix), matrix)
+    np.testing.assert_array_equal(
+        ntm.as_prior((0.2, 0.0, 0.8)), np.float32([0.2, 0, 0.8])
+    )
+
+
+READERS = {
+    "compose": lambda m: ntm.compose(np.eye(2), m),
+    "decode": lambda m: ntm.decode(np.array([0.5, 0.5]), m),
+    "threshold": ntm.threshold,
+    "singular_values": ntm.singular_values,
+    "rank": ntm.rank,
+    "condition_number": ntm.condition_number,
+    "describe": information.describe,
+    "effective_labels": information.effective_labels,
+    "semantic_information": lambda m: information.semantic_information(m, 0.5),
+    "analytic_threshold": decoding.analytic_threshold,
+    "predict": lambda m: decoding.predict(np.array([0.5, 0.5]), m),
+    "invert": lambda m: density.invert(np.full((1, 1, 2), 0.5), m, pixels=9),
+    "transition": lambda m: noise.transition(
+        jax.random.key(0), np.zeros((1, 1), int), matrix=m
+    ),
+    "build": lambda m: noise.build({"name": "transition", "matrix": m}, 2),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+@pytest.mark.parametrize(
+    ("matrix", "problem"),
+    [
+        (((90, 10), (20, 80)), "row 0 sums to 100, expected rows to sum to"),
+        (((1, 0), (1.2, -0.2)), "row 1 holds -0.2, expected probabilities >= 0"),
+        (((1, 0), (np.nan, 1)), "row 1 holds nan, expected probabilities >= 0"),
+        (((np.inf, 0), (0, 1)), "row 0 holds inf, expected probabilities >= 0"),
+    ],
+)
+def test_what_is_no_transition_matrix_is_named_wherever_one_is_read(
+    read, matrix, problem
+):
+    with pytest.raises(InputError, match=rf"^\S+: {problem}"):
+        read(np.array(matrix))

@@ -176,13 +176,11 @@ def transition(
     estimate = ntm.from_counts(total // max(scale, 1), confidence=confidence)
     matrix = np.asarray(estimate.matrix, np.float64)
     prior = total.sum(axis=1) / max(labelled, 1)
-    seen = np.flatnonzero(prior > 0)
-    mean = worst = 0.0
-    if len(seen) > 1:  # one class alone has nothing to be distinguished from
-        worth = information.effective_labels(
-            matrix[np.ix_(seen, seen)], prior[seen] / prior[seen].sum()
-        )
+    mean = worst = information_of_label = 0.0
+    if labelled:
+        worth = information.effective_labels(matrix, prior)
         mean, worst = float(worth.mean), float(worth.worst)
+        information_of_label = float(information.semantic_information(matrix, prior))
     return Transition(
         estimate=estimate,
         interval=interval,
@@ -190,7 +188,7 @@ def transition(
         rank=int(ntm.rank(matrix, tol=1e-3)),
         singular_values=np.asarray(ntm.singular_values(matrix), np.float64),
         condition_number=float(ntm.condition_number(matrix, tol=1e-3)),
-        semantic_information=float(information.semantic_information(matrix, prior)),
+        semantic_information=information_of_label,
         prior_entropy=float(information.entropy(prior)),
         labelled=labelled,
         effective=labelled * mean,

@@ -286,8 +286,7 @@ def _sample_matrix(
 
 
 def _transition_matrix(num_classes: int, *, matrix: Any) -> jax.Array:
-    del num_classes
-    return jnp.asarray(matrix, jnp.float32)
+    return ntm.as_matrix(matrix, num_classes, void=False)
 
 
 def _constant_matrix(num_classes: int, *, fill: int = 0) -> jax.Array:
@@ -493,6 +492,9 @@ def _build(config: Mapping[str, Any], num_classes: int, field: str) -> _Built:
             f"{field}.name: got {name!r}, whose matrix has shape {np.shape(matrix)}, "
             f"expected {(num_classes, num_classes)}"
         )
+    if matrix is not None and registry.is_plugin(name):
+        where = f"{field}.name: matrix of {name!r}"
+        matrix = ntm.as_matrix(matrix, num_classes, where=where)
     if takes_classes:
         given["num_classes"] = num_classes
     fn = partial(noise.fn, **given)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Integer
 
+from metaseg import ntm
 from metaseg.labels import is_void
 from metaseg.noise import draw
 from metaseg.noise.parameters import checked
@@ -38,9 +39,7 @@ def random(
     Raises:
       InputError: If an argument is of a wrong type or out of range.
     """
-    row = jnp.asarray(prior, jnp.float32)
-    if row.ndim == 0:
-        row = jnp.stack([1 - row, row])
+    row = ntm.as_prior(prior)
     rows = jnp.zeros(labels.shape, jnp.int32)
     drawn = draw.categorical(key, rows, row[None]).astype(labels.dtype)
     return jnp.where(is_void(labels), labels, drawn)

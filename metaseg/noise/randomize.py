@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Integer
 
+from metaseg import ntm
 from metaseg.labels import is_void
 from metaseg.noise import draw
 from metaseg.noise.parameters import checked
@@ -133,7 +134,7 @@ def transition(
     Raises:
       InputError: If an argument is of a wrong type or out of range.
     """
-    probabilities = jnp.asarray(matrix, jnp.float32)
+    probabilities = ntm.as_matrix(matrix, void=False)
     num_classes = probabilities.shape[0]
     rows = jnp.minimum(labels, num_classes - 1).astype(jnp.int32)
     noisy = draw.categorical(key, rows, probabilities).astype(labels.dtype)
