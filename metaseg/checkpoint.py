@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
-from metaseg.errors import InputError
+from metaseg.errors import DamagedError, InputError, decoder_errors
 from metaseg.parallel import processes
 
 __all__ = ["Checkpoints", "Restored", "digest"]
@@ -142,8 +142,8 @@ class Checkpoints:
         for step in reversed(steps):
             try:
                 return self.restore(step, like)
-            except Exception as error:  # damaged bytes raise whatever they lead to
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            except (DamagedError, OSError) as error:
+                reason = " ".join(str(error).split())[:200]
                 report(
                     f"checkpoint {self._folder / str(step)} is damaged ({reason}); "
                     "going back to the one before"
@@ -167,18 +167,19 @@ class Checkpoints:
           The contents of the checkpoint.
 
         Raises:
-          ValueError: If the arrays differ from those that were saved.
+          DamagedError: If files are damaged, or the arrays differ from those that were
+            saved.
+          OSError: If a file is missing or cannot be read.
         """
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        found = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore()
-            ),
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore()
         )
-        facts = found["progress"]
-        if facts["digest"] != digest(found["state"]):
-            raise ValueError("its arrays are not those that were saved")
+        with decoder_errors():  # Orbax raises whatever the damage leads to
+            found = self._manager.restore(step, args=args)
+        facts = found["progress"] or {}
+        if facts.get("digest") != digest(found["state"]):
+            raise DamagedError("its arrays are not those that were saved")
         return Restored(step, found["state"], facts["progress"])
 
     def progress(self, step: int) -> dict[str, Any]:

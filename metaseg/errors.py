@@ -2,10 +2,11 @@
 
 import contextlib
 import re
+import traceback
 import unicodedata
 from collections.abc import Iterator
 
-__all__ = ["InputError", "escaped", "prefixed"]
+__all__ = ["DamagedError", "InputError", "decoder_errors", "escaped", "prefixed"]
 
 _OPTION = r"`([a-z_]+(?:\.[a-z_]+)*)(?==[^`]*`|`)"
 
@@ -25,6 +26,37 @@ class InputError(ValueError):
 
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class DamagedError(Exception):
+    """The bytes of a file violate its format."""
+
+
+@contextlib.contextmanager
+def decoder_errors() -> Iterator[None]:
+    """Turns whatever a library raises for damaged bytes into a `DamagedError`.
+
+    Libraries raise errors of any class for damaged bytes, TypeError and AssertionError
+    included. The block should hold calls of a library only: an error of our own code
+    that is raised inside a call would be taken for one of the library. An attribute,
+    name or argument that is wrong in the block itself is raised as it is.
+
+    Raises:
+      DamagedError: With the class and the text of the library's error.
+      OSError: If the operating system cannot read the file.
+    """
+    try:
+        yield
+    except (DamagedError, MemoryError, ImportError):
+        raise
+    except Exception as error:
+        # This generator and the block are two frames; a call of a library adds its own.
+        own = len(list(traceback.walk_tb(error.__traceback__))) == 2
+        if own and isinstance(error, (AttributeError, NameError, TypeError)):
+            raise
+        if isinstance(error, OSError) and error.strerror:
+            raise
+        raise DamagedError(f"{type(error).__name__}: {error}") from error
 
 
 def escaped(text: str) -> str:

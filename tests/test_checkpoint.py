@@ -8,6 +8,7 @@ import pytest
 
 from metaseg import checkpoint
 from metaseg.errors import InputError
+from metaseg.runs import loop
 
 
 def tree(offset=0.0):
@@ -112,6 +113,28 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(tmp_path, d
     assert str(tmp_path / "2") in line
     assert "damaged" in line
     assert "\n" not in line
+
+
+def test_an_error_of_the_program_is_not_taken_for_damage(tmp_path, monkeypatch):
+    save_all(tmp_path, {1: 0.1, 2: 0.2}).close()
+
+    def wrong(tree):
+        return tree.no_such_attribute
+
+    monkeypatch.setattr(checkpoint, "digest", wrong)
+    said = []
+    with pytest.raises(AttributeError, match="no_such_attribute"):
+        checkpoint.Checkpoints(tmp_path).restore_newest(tree(), said.append)
+    assert said == []
+
+
+@pytest.mark.parametrize("error", [AttributeError, TypeError, NameError])
+def test_an_error_of_the_program_is_not_taken_for_a_full_disk(tmp_path, error):
+    def write():
+        raise error("a slip")
+
+    with pytest.raises(error, match="a slip"):
+        loop.guard(checkpoint.Checkpoints(tmp_path), 1, write)
 
 
 def test_if_none_can_be_read_all_are_named(tmp_path):

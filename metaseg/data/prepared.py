@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from metaseg.data import file_options, normalize
 from metaseg.data.dataset import SPLITS, VOID, Dataset, Shape, Split, example_ids
-from metaseg.errors import InputError
+from metaseg.errors import DamagedError, InputError, decoder_errors
 
 __all__ = ["StoredSplit", "find", "load"]
 
@@ -74,11 +74,13 @@ class StoredSplit:
 
     def _read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         try:
-            record = _source(self.path, self.split)[row]
-            name = record["name"].decode()
+            source = _source(self.path, self.split)
+            with decoder_errors():  # TFDS raises many types
+                record = source[row]
+                name = record["name"].decode()
             image, label = _pixels(record["image"]), _pixels(record["label"])[..., 0]
-        except Exception as error:  # damaged bytes raise many types
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+        except (DamagedError, OSError) as error:
+            reason = " ".join(str(error).split())
             raise InputError(
                 f"{self.path}: example {row} of {self.split} ('{self.names[row]}') is "
                 f"unreadable; prepare the data set again ({reason})"
@@ -239,19 +241,21 @@ def _source(path: Path, split: str) -> Any:
     """Opens the files of a split, once per process."""
     import tensorflow_datasets as tfds  # imported late: it takes half a second
 
-    builder = tfds.builder_from_directory(path)
+    with decoder_errors():
+        builder = tfds.builder_from_directory(path)
     skip = {
         name: tfds.decode.SkipDecoding()
         for name, feature in builder.info.features.items()
         if isinstance(feature, tfds.features.Image)
     }
-    return builder.as_data_source(split, decoders=skip)
+    with decoder_errors():
+        return builder.as_data_source(split, decoders=skip)
 
 
 def _pixels(stored: bytes | np.ndarray) -> np.ndarray:
     """Decodes the bytes of a PNG file to `[H, W, C]`; returns arrays as they are."""
     if not isinstance(stored, bytes):
         return stored
-    with Image.open(io.BytesIO(stored)) as file:
+    with decoder_errors(), Image.open(io.BytesIO(stored)) as file:
         pixels = np.asarray(file)
     return pixels.reshape(*pixels.shape[:2], -1)

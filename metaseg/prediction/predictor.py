@@ -26,7 +26,7 @@ from metaseg import (
 )
 from metaseg.data import file_options, normalize, synthetic
 from metaseg.data.file_options import DEFAULT, FileOptions
-from metaseg.errors import InputError, prefixed
+from metaseg.errors import DamagedError, InputError, prefixed
 from metaseg.parallel import processes
 
 __all__ = [
@@ -181,10 +181,11 @@ def _weights(path: Path, config: Any, model: nn.Module, channels: int) -> Any:
     step = checkpoints.best_step()
     if step is None:
         raise InputError(f"{path}: no checkpoint; expected those of a run")
+    like = _state_like(config, model, channels)
     try:
-        state = checkpoints.restore(step, _state_like(config, model, channels)).state
-    except Exception as error:  # Orbax raises whatever the damage leads to
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        state = checkpoints.restore(step, like).state
+    except (DamagedError, OSError) as error:
+        reason = " ".join(str(error).split())
         raise InputError(
             f"{path / str(step)}: unreadable, or of another network than config.json"
             f" says ({reason[:200]})"

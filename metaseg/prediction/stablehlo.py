@@ -21,7 +21,7 @@ from jaxtyping import Float, Real
 
 from metaseg import checks, decoding, files
 from metaseg.data.normalize import PERCENTILES, Normalizer
-from metaseg.errors import InputError
+from metaseg.errors import DamagedError, InputError, decoder_errors
 from metaseg.prediction import network, tiles
 from metaseg.prediction.predictor import Predictor, decision
 from metaseg.prediction.scores import Prediction
@@ -172,12 +172,14 @@ def load_export(path: str | os.PathLike[str]) -> ExportedPredictor:
       InputError: If a file is missing or is not one that `export` wrote.
     """
     try:
-        function = jax.export.deserialize(bytearray(Path(path).read_bytes()))
+        content = bytearray(Path(path).read_bytes())
+        with decoder_errors():
+            function = jax.export.deserialize(content)
         facts = json.loads(Path(f"{os.fspath(path)}.json").read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}") from error
-    except Exception as error:  # the decoder of jax raises many types
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    except (DamagedError, ValueError) as error:  # JSON and text raise ValueError
+        reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{path}: not a file of metaseg.prediction.export ({reason})"
         ) from error

@@ -384,8 +384,9 @@ def guard(
         reason = " ".join(str(error).split())
         # The file system's own message stands at the end of those of all layers above.
         said = [text for text in map(os.strerror, _DISK) if text in reason]
-        if processes.count() > 1 and not said:
-            raise  # another process may have ended
+        ours = isinstance(error, AttributeError | NameError | TypeError)
+        if ours or (processes.count() > 1 and not said):
+            raise  # a fault of the program; or another process has ended
         reason = said[0] if said else reason[:200]
         raise InputError(
             f"workdir: the checkpoint of step {step} cannot be written ({reason}); "

@@ -20,6 +20,7 @@ from PIL import Image
 from metaseg import instances
 from metaseg.data import file_options, importers
 from metaseg.data.file_options import FileOptions
+from metaseg.data.importers import catalog as catalog_lib
 from metaseg.data.importers import encoding, pairs, staging
 from metaseg.data.importers.cityscapes import CLASSES as CITY_CLASSES
 from metaseg.data.importers.dsb2018 import modality
@@ -426,6 +427,19 @@ def test_catalog_pets_are_foreground_and_a_tenth_of_train_becomes_val(pets, out)
     for _, image, label in splits["val"]:
         np.testing.assert_array_equal(image, RGB)
         np.testing.assert_array_equal(label, expected)
+
+
+@pytest.mark.parametrize("error", [AttributeError, TypeError])
+def test_an_error_of_the_program_is_not_taken_for_a_damaged_catalog(
+    tmp_path, monkeypatch, error
+):
+    def wrong(*arguments):
+        raise error("a slip")
+
+    monkeypatch.setattr(catalog_lib, "_source", wrong)
+    item = pairs.ImportItem("train-000000", "train", (), 0)
+    with pytest.raises(error, match="a slip"):
+        catalog_lib.read_record(item, home=tmp_path, image="image", label="label")
 
 
 def test_catalog_features_and_values_of_others_are_given(tmp_path, out):

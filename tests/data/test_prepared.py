@@ -149,6 +149,19 @@ def test_a_damaged_example_is_named(tmp_path, examples):
     assert "example 2 of train ('train-2') is unreadable" in message
 
 
+@pytest.mark.parametrize("error", [AttributeError, TypeError])
+def test_an_error_of_the_program_is_not_taken_for_damage(
+    tmp_path, examples, monkeypatch, error
+):
+    def wrong(content):
+        raise error("a slip")
+
+    stored.write(tmp_path, examples)
+    monkeypatch.setattr(prepared, "_pixels", wrong)
+    with pytest.raises(error, match="a slip"):
+        prepared.load(config(tmp_path))
+
+
 def test_metadata_that_do_not_fit_the_records_are_named(tmp_path, examples):
     path = stored.write(tmp_path, examples)
     facts = json.loads((path / "metadata.json").read_text())

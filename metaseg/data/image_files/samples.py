@@ -7,7 +7,6 @@ import contextlib
 import contextvars
 import logging
 import struct
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metaseg.data.file_options import FileOptions
-from metaseg.errors import InputError, escaped
+from metaseg.errors import DamagedError, InputError, decoder_errors, escaped
 from metaseg.text import count_of
 
 __all__ = [
@@ -73,37 +72,6 @@ class StoredPage(NamedTuple):
     alpha: np.ndarray | None = None
     orientation: int = 1
     names: tuple[str, ...] = ()
-
-
-class DamagedError(Exception):
-    """The bytes of a file violate its format."""
-
-
-@contextlib.contextmanager
-def decoder_errors() -> Iterator[None]:
-    """Turns whatever a library raises for damaged bytes into a `DamagedError`.
-
-    Libraries raise errors of any class for damaged bytes, TypeError and AssertionError
-    included. The block should hold calls of a library only: an error of our own code
-    that is raised inside a call would be taken for one of the library. An attribute,
-    name or argument that is wrong in the block itself is raised as it is.
-
-    Raises:
-      DamagedError: With the class and the text of the library's error.
-      OSError: If the operating system cannot read the file.
-    """
-    try:
-        yield
-    except (DamagedError, MemoryError, ImportError):
-        raise
-    except Exception as error:
-        # This generator and the block are two frames; a call of a library adds its own.
-        own = len(list(traceback.walk_tb(error.__traceback__))) == 2
-        if own and isinstance(error, (AttributeError, NameError, TypeError)):
-            raise
-        if isinstance(error, OSError) and error.strerror:
-            raise
-        raise DamagedError(f"{type(error).__name__}: {error}") from error
 
 
 def unpack(form: str, data: bytes | memoryview, offset: int = 0) -> tuple[Any, ...]:

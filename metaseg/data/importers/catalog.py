@@ -16,7 +16,7 @@ from metaseg.data.importers.pairs import (
     ImportItem,
     ImportOptions,
 )
-from metaseg.errors import InputError
+from metaseg.errors import DamagedError, InputError, decoder_errors
 from metaseg.text import quoted
 
 __all__ = ["Catalog"]
@@ -153,10 +153,12 @@ def _contents(home: Path, name: str) -> tuple[dict[str, int], list[str]]:
     import tensorflow_datasets as tfds
 
     try:
-        info = tfds.builder_from_directory(home).info
-        return {k: v.num_examples for k, v in info.splits.items()}, list(info.features)
-    except Exception as error:  # a damaged folder raises many types
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        with decoder_errors():  # TFDS raises many types
+            info = tfds.builder_from_directory(home).info
+            counts = {k: v.num_examples for k, v in info.splits.items()}
+            return counts, list(info.features)
+    except (DamagedError, OSError) as error:
+        reason = " ".join(str(error).split())
         raise InputError(
             f"{home}: unreadable; expected '{name}' as TFDS prepares it ({reason})"
         ) from error
@@ -198,10 +200,12 @@ def read_record(item: ImportItem, home: Path, image: str, label: str) -> ImportE
     assert item.page is not None
     where = f"{home}: example {item.page} of {split}"
     try:
-        record = _source(home, split, image, label)[item.page]
-        pixels, values = np.asarray(record[image]), np.asarray(record[label])
-    except Exception as error:  # damaged bytes raise many types
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        source = _source(home, split, image, label)
+        with decoder_errors():  # TFDS raises many types
+            record = source[item.page]
+            pixels, values = np.asarray(record[image]), np.asarray(record[label])
+    except (DamagedError, OSError) as error:
+        reason = " ".join(str(error).split())
         raise InputError(f"{where} is unreadable ({reason})") from error
     if values.ndim == 3 and values.shape[-1] == 1:
         values = values[..., 0]
@@ -225,10 +229,12 @@ def _source(home: Path, split: str, *wanted: str) -> Any:
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)  # TFDS would recommend OpenCV
-    builder = tfds.builder_from_directory(home)
+    with decoder_errors():
+        builder = tfds.builder_from_directory(home)
     skip = {
         name: tfds.decode.SkipDecoding()
         for name, feature in builder.info.features.items()
         if isinstance(feature, tfds.features.Image) and name not in wanted
     }
-    return builder.as_data_source(split, decoders=skip)
+    with decoder_errors():
+        return builder.as_data_source(split, decoders=skip)
