@@ -99,6 +99,7 @@ def recognise(
     *,
     options: FileOptions = DEFAULT,
     num_classes: int = 0,
+    fixed_classes: bool = False,
     workers: int = 0,
 ) -> StoredLabels:
     """Looks at all label maps, and finds how class ids are stored in them.
@@ -109,6 +110,7 @@ def recognise(
       items: The label maps.
       options: How files are read.
       num_classes: Number of classes K if it is known; 0: to be found.
+      fixed_classes: Whether K cannot be changed, as `label_encoding.recognise` has it.
       workers: Number of processes for many files; 0 reads in this one.
 
     Returns:
@@ -139,7 +141,12 @@ def recognise(
     ]
     if not surveys:
         raise InputError(found[0].error)
-    encoding, wrong = settle(surveys, options=options, num_classes=num_classes)
+    encoding, wrong = settle(
+        surveys,
+        options=options,
+        num_classes=num_classes,
+        fixed_classes=fixed_classes,
+    )
     return StoredLabels(encoding, options, wrong)
 
 
@@ -155,7 +162,11 @@ def _looked(
 
 
 def settle(
-    surveys: Sequence[tuple[str, Survey]], *, options: FileOptions, num_classes: int
+    surveys: Sequence[tuple[str, Survey]],
+    *,
+    options: FileOptions,
+    num_classes: int,
+    fixed_classes: bool = False,
 ) -> tuple[Encoding, dict[str, str]]:
     """Finds how the label maps are stored, and the few that do not fit the others.
 
@@ -163,6 +174,7 @@ def settle(
       surveys: Name and survey of each label map.
       options: How files are read.
       num_classes: Number of classes K if it is known; 0: to be found.
+      fixed_classes: Whether K cannot be changed, as `label_encoding.recognise` has it.
 
     Returns:
       The encoding, and what is wrong with other maps by their names: one map, or up to
@@ -171,7 +183,11 @@ def settle(
     Raises:
       InputError: If it is not clear what values mean.
     """
-    known: dict[str, Any] = {"options": options, "num_classes": num_classes}
+    known: dict[str, Any] = {
+        "options": options,
+        "num_classes": num_classes,
+        "fixed_classes": fixed_classes,
+    }
     try:
         return label_encoding.recognise(surveys, **known), {}
     except InputError:

@@ -7,7 +7,6 @@ arguments skips images whose files are unchanged and whose results exist.
 import contextlib
 import itertools
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -210,12 +209,12 @@ def _predict(
             options=file_options,
             say=print,
         )
-        with _run_has_classes():
-            stored = label_files.recognise(
-                list(partners.values()),
-                options=file_options,
-                num_classes=predictor.num_classes,
-            )
+        stored = label_files.recognise(
+            list(partners.values()),
+            options=file_options,
+            num_classes=predictor.num_classes,
+            fixed_classes=True,
+        )
         print(stored.encoding.describe())
         options = {**options, "labels": repr(stored.encoding._replace(text=""))}
     prediction_output.check_folder(output)
@@ -247,17 +246,6 @@ def _with_classes(options: FileOptions, predictor: prediction.Predictor) -> File
             " `instances=union`"
         )
     return options
-
-
-@contextlib.contextmanager
-def _run_has_classes() -> Iterator[None]:
-    """Names the run where an error of the block names the number of classes."""
-    try:
-        yield
-    except InputError as error:
-        said = re.sub(r"^num_classes: got", "labels: the run's classes:", str(error))
-        said = re.sub(r"`num_classes=(\d+)`", r"a run of \1 classes", said)
-        raise InputError(said) from error.__cause__
 
 
 def _check_values(values: str, predictor: prediction.Predictor) -> None:

@@ -56,6 +56,14 @@ def refusal(maps, num_classes=0, **options):
     return str(caught.value)
 
 
+def outcome(surveys, **options):
+    """The encoding, or the message of the refusal."""
+    try:
+        return recognise(surveys, **options)
+    except InputError as error:
+        return str(error)
+
+
 def disks(seed, number=5, side=64):
     """Ids of disks, the later ones over the earlier ones."""
     rng = np.random.default_rng(seed)
@@ -238,6 +246,23 @@ def test_masks_are_refused_where_three_classes_are_told():
     assert "`num_classes=2`" in message
     assert "`label_values='255=255'`" in message
     decoded([m * 255 for m in MASKS], 3, label_values="255=255")
+
+
+@pytest.mark.parametrize("told", [2, 3])
+@pytest.mark.parametrize("name", [*REFUSED, "ids", "masks"])
+def test_classes_that_are_fixed_are_not_offered_to_be_changed(name, told):
+    others = {"ids": [noise * 2 for noise in NOISE], "masks": [m * 255 for m in MASKS]}
+    maps = others[name] if name in others else REFUSED[name][0]
+    surveys = [(f"{i}", survey(values)) for i, values in enumerate(maps)]
+    said = outcome(surveys, num_classes=told, fixed_classes=True)
+    assert isinstance(said, str) or (name, told) == ("masks", 2)
+    if isinstance(said, str):
+        assert "`num_classes" not in said
+        assert "`label_" in said or "`instances=" in said
+    options = FileOptions(label_values="1=4")
+    message = f"^label_values: gives class ids up to 4, .* below {told},"
+    with pytest.raises(InputError, match=message):
+        recognise([], num_classes=told, fixed_classes=True, options=options)
 
 
 def test_objects_of_equal_number_in_8_bit_are_at_least_mentioned():
@@ -439,10 +464,7 @@ def test_the_order_of_files_changes_nothing(maps, told, order):
     shuffled = order.sample(surveys, len(surveys))
     results = []
     for one in (surveys, shuffled):
-        try:
-            results.append(recognise(one, num_classes=told))
-        except InputError as error:
-            results.append(str(error))
+        results.append(outcome(one, num_classes=told))
     assert results[0] == results[1]
     if not isinstance(results[0], str):
         for row in maps:

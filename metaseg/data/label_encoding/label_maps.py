@@ -28,10 +28,12 @@ class LabelMaps(NamedTuple):
     Attributes:
       surveys: Name and survey of each map, sorted by name.
       options: How they are read.
+      fixed: Whether the number of classes cannot be changed.
     """
 
     surveys: Sequence[tuple[str, Survey]]
     options: FileOptions
+    fixed: bool = False
 
     def having(self, test: Callable[[Survey], bool]) -> "LabelMaps":
         """Returns the maps whose survey passes a test."""

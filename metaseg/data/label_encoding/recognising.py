@@ -34,6 +34,7 @@ def recognise(
     *,
     options: FileOptions = DEFAULT,
     num_classes: int = 0,
+    fixed_classes: bool = False,
 ) -> Encoding:
     """Finds how the label maps of a folder store class ids.
 
@@ -46,6 +47,8 @@ def recognise(
       options: How label files are read; those of `survey`.
       num_classes: Number of classes K; 0: to be found. If it is told, values below K
         are class ids whatever they look like.
+      fixed_classes: Whether `num_classes` cannot be changed, because it is that of a
+        trained network. Then no message offers that.
 
     Returns:
       The encoding of all maps.
@@ -59,7 +62,8 @@ def recognise(
         raise InputError(
             f"num_classes: got {num_classes}, expected an integer in 2..{VOID}"
         )
-    maps = LabelMaps(sorted(surveys, key=lambda one: one[0]), options)
+    every = sorted(surveys, key=lambda one: one[0])
+    maps = LabelMaps(every, options, fixed_classes)
     deep = maps.having(lambda one: one.kind == "deep")
     if deep:
         raise InputError(
@@ -100,7 +104,7 @@ def _ids(maps: LabelMaps, table: ValueTable, told: int) -> Encoding:
             refusing.values(maps, told)
         refusing.not_from_zero(maps)
     num_classes = told or max(2, ids[-1] + 1 if ids else 2)
-    void = _void(maps, num_classes, told)
+    void = _void(maps, num_classes)
     text = f"Labels are class ids 0 {'and' if num_classes == 2 else 'to'}"
     text += f" {num_classes - 1}"
     absent = sorted(set(range(1, num_classes)) - set(ids))
@@ -129,7 +133,7 @@ def _masks(maps: LabelMaps, table: ValueTable, told: int) -> Encoding:
     )
 
 
-def _void(maps: LabelMaps, num_classes: int, told: int) -> str:
+def _void(maps: LabelMaps, num_classes: int) -> str:
     """Says what is void; refuses 255 that could be class 1."""
     marked = maps.holding(lambda value: value == VOID)
     classed = maps.holding(lambda value: value not in (0, VOID))
@@ -141,7 +145,7 @@ def _void(maps: LabelMaps, num_classes: int, told: int) -> str:
     counts = maps.counts()
     of_classes = sum(counts[value] for value in maps.ids())
     pixels = sum(one.pixels for _, one in marked.surveys)
-    trace = both and told in (0, 2) and of_classes < _TRACE * counts[VOID]
+    trace = both and of_classes < _TRACE * counts[VOID]
     if trace and counts[VOID] < _SPARSE * pixels:
         refusing.trace(maps, both, marked)
     return _void_share(maps, {VOID})
@@ -169,7 +173,7 @@ def _void_share(maps: LabelMaps, marks: set[int]) -> str:
 def _by_values(maps: LabelMaps, table: ValueTable, told: int) -> Encoding:
     """Listed values; other values are class ids, unless the table has a rest."""
     highest = max(table.targets() - {VOID}, default=0)
-    num_classes = _enough("label_values", told, max(2, highest + 1))
+    num_classes = _enough(maps, "label_values", told, max(2, highest + 1))
     text = f"Labels: the stored values are class ids by '{table}'"
     if table.rest is None:
         refusing.unlisted(maps, num_classes)
@@ -183,7 +187,7 @@ def _by_values(maps: LabelMaps, table: ValueTable, told: int) -> Encoding:
 def _by_colors(maps: LabelMaps, told: int) -> Encoding:
     colors = options_lib.parse_colors(maps.options.label_colors)
     highest = max((i for i in colors.values() if i != VOID), default=0)
-    num_classes = _enough("label_colors", told, max(2, highest + 1))
+    num_classes = _enough(maps, "label_colors", told, max(2, highest + 1))
     refusing.colors(maps, listed=True)
     shown = some(f"#{r:02x}{g:02x}{b:02x} is {i}" for (r, g, b), i in colors.items())
     return Encoding(
@@ -209,14 +213,19 @@ def _by_instances(maps: LabelMaps, table: ValueTable, told: int) -> Encoding:
                 f" {maps.listing(f'{mark}=1')} if it is an object"
             )
     choice = maps.options.instances
-    num_classes = _enough("instances", told, 3 if choice == "border" else 2)
+    num_classes = _enough(maps, "instances", told, 3 if choice == "border" else 2)
     text = f"Labels are ids of objects: {_OBJECTS[choice]}"
     text += _void_share(maps, set())
     return Encoding("instances", num_classes, table, instances=choice, text=f"{text}.")
 
 
-def _enough(field: str, told: int, needed: int) -> int:
+def _enough(maps: LabelMaps, field: str, told: int, needed: int) -> int:
     """Returns the number of classes; refuses one that is too small."""
+    if told and told < needed and maps.fixed:
+        raise InputError(
+            f"{field}: gives class ids up to {needed - 1}, expected ids below {told},"
+            " the number of classes"
+        )
     if told and told < needed:
         raise InputError(
             f"num_classes: got {told}, expected `num_classes={needed}` as `{field}`"

@@ -57,24 +57,25 @@ def values(
     ids, every = maps.ids(), maps.having(lambda one: one.distinct > 0)
     holding = maps.having(lambda one: any(map(wrong, one.counts))) or every
     highest = int(maps.highest())
-    enough = ""
-    if ids and ids[-1] < VOID and not maps.are_many():
-        enough = f"`num_classes={ids[-1] + 1}`"
+    small = bool(ids) and ids[-1] < VOID and not maps.are_many()
+    enough = f"`num_classes={ids[-1] + 1}`" if small and not maps.fixed else ""
     if maps.are_objects():
         what = "ids of objects, not of classes"
         cures = [
             "`instances=union` (each object is class 1)",
-            "`instances=border` (and class 2 where objects touch)",
+            "`instances=void` (and void where objects touch)"
+            if maps.fixed and told == 2
+            else "`instances=border` (and class 2 where objects touch)",
         ]
     elif ids[-1:] == [WHITE[1]] and not have_gaps(ids[:-1]):
         what = f"{WHITE[1]} is a usual mark of void"
         cures = [maps.listing(f"{WHITE[1]}={VOID}")]
-    elif enough and len(ids) <= MOST_FOUND and not have_gaps(ids):
+    elif small and len(ids) <= MOST_FOUND and not have_gaps(ids):
         what = f"class ids up to {ids[-1]}"
         union = maps.listing(f"1-{ids[-1]}=1")
         void = maps.listing(f"{max(told, 1)}-{ids[-1]}={VOID}")
         cures = [] if 0 in maps.counts() else [f"{_from_one(maps)} (they count from 1)"]
-        cures += [enough, f"{union} (all are class 1)"]
+        cures += [*([enough] if enough else []), f"{union} (all are class 1)"]
         cures += [f"{void} (those are void)"] if told > 2 else []
         enough = ""
     elif maps.distinct() <= 2 * _FEW:
@@ -100,6 +101,9 @@ def _levels(maps: LabelMaps, told: int) -> list[str]:
     threshold = f"`label_threshold={_middle(levels[-1])}`"
     if len(levels) > _FEW:
         return [threshold]
+    if maps.fixed and len(levels) >= told:
+        listed = ",".join(f"{value}=1" for value in levels)
+        return [f"{maps.listing(listed)} (all are class 1)", threshold]
     listed = ",".join(f"{value}={i}" for i, value in enumerate(levels, 1))
     more = f" with `num_classes={len(levels) + 1}`" if 0 < told <= len(levels) else ""
     return [f"{maps.listing(listed)}{more}", *([threshold] if len(levels) > 1 else [])]
@@ -242,11 +246,13 @@ def two_classes(maps: LabelMaps, told: int) -> NoReturn:
       InputError: Always.
     """
     found = maps.holding(lambda value: value > 0)
-    void = ",".join(f"{value}={VOID}" for value in WHITE if value in maps.counts())
+    white = [value for value in WHITE if value in maps.counts()]
+    ones, voids = (",".join(f"{value}={i}" for value in white) for i in (1, VOID))
+    cure = maps.listing(ones) if maps.fixed else "`num_classes=2`"
     raise InputError(
         f"{found.first}: {maps.values()} {found.where(maps)} and no other value:"
-        f" masks of two classes (num_classes={told}); expected `num_classes=2`, or"
-        f" {maps.listing(void)} if they are void"
+        f" masks of two classes (num_classes={told}); expected {cure}, or"
+        f" {maps.listing(voids)} if they are void"
     )
 
 
