@@ -156,7 +156,7 @@ CASES = {
     "grey_levels": (
         plain_image,
         grey_levels,
-        "label_values='128=1,255=2'",
+        "label_values='128=1,255=",
         {"label_values": "128=1,255=1"},
     ),
     "soft_edges": (plain_image, soft, "label_threshold=", {"label_threshold": 128}),
