@@ -3,9 +3,12 @@
 import contextlib
 import ctypes
 import hashlib
+import multiprocessing
 import os
 import platform
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import platformdirs
 __all__ = [
     "cache_compiled_programs",
     "keep_freed_memory",
+    "start_worker",
     "unread_output_is_dropped",
 ]
 
@@ -111,6 +115,23 @@ def keep_freed_memory() -> None:
         (top_pad, 1 << 26),
     ):
         libc.mallopt(option, value)
+
+
+def start_worker() -> None:
+    """Ties a process of a pool to its parent; an initializer of the pool.
+
+    The terminal sends Ctrl-C to all processes: the parent alone answers. Workers of a
+    parent that is killed would wait for ever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 class _Dropping:

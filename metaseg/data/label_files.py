@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int32, Real, UInt8
 from tqdm import tqdm
 
+from metaseg import host
 from metaseg.data import collect, image_files, label_encoding
 from metaseg.data.collect import Item, Loaded
 from metaseg.data.file_options import DEFAULT, FileOptions
@@ -320,7 +321,9 @@ def _each(
     # Forking a process that runs jax can hang it.
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with ProcessPoolExecutor(
+            workers, mp_context=context, initializer=host.start_worker
+        ) as pool:
             yield from collect.read_ahead(pool, call, tasks, lambda _: 4 * workers + 1)
     except BrokenProcessPool:
         raise InputError(

@@ -24,6 +24,7 @@ from metaseg.data.collect import Item, Source
 from metaseg.data.file_options import DEFAULT, FileKeywords, FileOptions
 from metaseg.data.label_files import StoredLabels
 from metaseg.errors import InputError, escaped
+from metaseg.parallel import processes
 from metaseg.text import count_of
 
 __all__ = ["Audited", "audit", "audit_arrays"]
@@ -136,6 +137,7 @@ def audit(
       InputError: If an argument is wrong, no map can be read, or the output cannot be
         written.
     """
+    processes.check_backend()
     workers = os.cpu_count() or 1 if workers is None else workers
     checks.integer("workers", workers, 0)
     checks.seed("seed", seed)

@@ -24,6 +24,7 @@ from metaseg.data.collect import Item, Source
 from metaseg.data.file_options import FileKeywords, FileOptions
 from metaseg.data.label_files import StoredLabels
 from metaseg.errors import InputError, escaped, prefixed
+from metaseg.parallel import processes
 from metaseg.runs import prediction_labels, prediction_output
 from metaseg.text import count_of
 
@@ -151,6 +152,7 @@ def predict(
       InputError: If an argument is wrong, no image can be predicted, or the output
         cannot be written.
     """
+    processes.check_backend()
     checks.choice("values", values, VALUES)
     options = {
         "decision_rule": decision_rule,

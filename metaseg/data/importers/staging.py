@@ -13,14 +13,13 @@ import json
 import multiprocessing
 import os
 import pickle
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metaseg import host
 from metaseg.data.file_options import FileOptions
 from metaseg.data.importers import encoding
 from metaseg.data.importers.encoding import ExampleRecord, StoragePlan
@@ -175,7 +174,7 @@ def workers(count: int) -> Iterator[Executor | None]:
         return
     # Forking a process that has threads can hang it.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=host.start_worker)
     try:
         yield pool
     except BrokenProcessPool:
@@ -185,19 +184,6 @@ def workers(count: int) -> Iterator[Executor | None]:
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent reports it once
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    # Workers of a parent that is killed would wait for ever.
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _wanted(records: Sequence[ExampleRecord], found: Found) -> list[ExampleRecord]:
