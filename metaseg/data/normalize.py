@@ -34,8 +34,14 @@ class Affine(NamedTuple):
     def __call__(
         self, image: Real[np.ndarray, "H W C"]
     ) -> Float32[np.ndarray, "H W _"]:
-        """Applies the map to `[H, W, C]` of any dtype; returns float32."""
+        """Applies the map to `[H, W, C]` of any dtype; returns float32.
+
+        A grey image is repeated where `shift` or `scale` differ by channel.
+        """
         values = _floats(image)
+        channels = max(np.size(self.shift), np.size(self.scale))
+        if values.shape[-1] < channels:
+            values = np.repeat(values, channels, axis=-1)
         values -= self.shift
         values /= self.scale
         return values.astype(np.float32, copy=False)
@@ -59,11 +65,21 @@ class Normalizer:
     std: float | tuple[float, ...] = 1.0
 
     def __call__(self, image: Real[np.ndarray, "H W C"]) -> Affine:
-        """Returns the map for a whole image `[H, W, C]`."""
+        """Returns the map for a whole image `[H, W, C]`.
+
+        Raises:
+          InputError: If `mean` or `std` are not for C channels.
+        """
         if self.method == "zscore":
             return _zscore(image)
         if self.method == "percentile":
             return _percentile(image)
+        for field, value in (("mean", self.mean), ("std", self.std)):
+            if image.shape[-1] != 1 and np.size(value) not in (1, image.shape[-1]):
+                raise InputError(
+                    f"{field}: got {np.size(value)} numbers, expected one, or one for"
+                    f" each of {image.shape[-1]} channels"
+                )
         return Affine(*(np.asarray(x) if np.ndim(x) else x for x in self._fixed()))
 
     def _fixed(self) -> tuple[Any, Any]:
@@ -133,7 +149,7 @@ def _per_channel(field: str, value: Any, default: float) -> float | tuple[float,
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError):
         array = np.array(np.nan)
-    if array.ndim > 1 or array.size not in (1, 3) or not np.isfinite(array).all():
+    if array.ndim > 1 or array.size == 0 or not np.isfinite(array).all():
         raise InputError(
             f"{field}: got {value!r}, expected a number, or one per channel"
         )

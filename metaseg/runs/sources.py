@@ -115,7 +115,7 @@ def load(config: ConfigDict) -> Dataset:
     with (
         prefixed("config.", "data"),
         prefixed("config.files.", *FileOptions._fields),
-        prefixed("config.data.", "num_classes"),
+        prefixed("config.data.", "num_classes", "mean", "std"),
     ):
         if c.name != FOLDER:
             data = source(c)

@@ -78,6 +78,8 @@ def test_what_is_left_out_is_counted_in_a_line_with_what_helps(tmp_path):
         assert f"1 file {kind}: " in line
         assert cure in line
     assert not finding.describe_left_out({})
+    with pytest.raises(InputError, match="a Zarr array"):
+        finding.listing(tmp_path / "slide.zarr")
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,18 @@ def test_fixed_is_the_same_for_every_image_and_per_channel():
     np.testing.assert_allclose(scaled, image / 255, rtol=1e-6)
 
 
+def test_fixed_takes_any_number_of_channels_and_repeats_grey_images():
+    image = RNG.integers(0, 256, (4, 5, 2), dtype=np.uint8)
+    method = build("fixed", mean=(10, 20), std=4)
+    expected = (image - np.array([10.0, 20.0])) / 4
+    np.testing.assert_allclose(method(image)(image), expected, rtol=1e-6)
+    grey = image[..., :1]
+    expected = (grey - np.array([10.0, 20.0])) / 4
+    np.testing.assert_allclose(method(grey)(grey), expected, rtol=1e-6)
+    with pytest.raises(InputError, match=r"^mean: got 2 numbers, .* 3 channels"):
+        method(IMAGES["uint8"])
+
+
 def test_none_keeps_stored_values():
     np.testing.assert_array_equal(
         build("none")(IMAGES["uint16"])(IMAGES["uint16"]), IMAGES["uint16"]
@@ -82,7 +94,7 @@ def test_a_part_is_normalised_as_in_the_whole():
             {"normalize": "fixed", "mean": "x"},
             "data.mean: got 'x', expected",
         ),
-        ({"normalize": "fixed", "mean": (1, 2)}, "data.mean"),
+        ({"normalize": "fixed", "mean": ((1, 2),)}, "data.mean"),
         ({"normalize": "fixed", "std": float("nan")}, "data.std"),
     ],
 )

@@ -447,6 +447,34 @@ def test_a_share_of_zero_leaves_a_split_empty(tmp_path, roots):
     assert [len(p) for p in pairs.draw("abcd", (1, 0, 0), 0)] == [4, 0, 0]
 
 
+def test_each_page_is_an_image_or_one_is_taken_in_every_command(tmp_path, predictor):
+    def stack(path, image, ids, which):
+        seed = int(path.name[-1])
+        every = [scene(seed), scene(seed + 50)]
+        tif(path, np.stack([(one[0], mask(one[1]))[which] for one in every]))
+
+    root = write(tmp_path / "in", partial(stack, which=0), partial(stack, which=1))
+    test = root / "test"
+    for page, names in (
+        (None, ["cell_6#0", "cell_6#1", "cell_7#0", "cell_7#1"]),
+        (1, ["cell_6", "cell_7"]),
+    ):
+        data = loaded(root, page=page)
+        assert list(data.test.names) == names
+        np.testing.assert_array_equal(data.test.labels[-1], mask(scene(57)[1]) > 0)
+        assert_same(prepared_as(root, tmp_path / f"out{page}", page=page), data)
+        out = tmp_path / f"audit{page}"
+        found = audit.audit(test / "labels", out, workers=0, page=page)
+        assert sorted(row["name"] for row in found.rows) == names
+        out = tmp_path / f"predicted{page}"
+        given = partial(predict.predict, predictor, str(test / "images"), out)
+        made = given(labels=test / "labels", page=page)
+        assert [row["name"] for row in made.rows] == names
+        assert made.bad == []
+    with pytest.raises(InputError, match=r"cell_6\.tif: page 7 of 2"):
+        given(page=7)
+
+
 # Channels
 
 

@@ -119,6 +119,9 @@ def listing(root: Path, *, exclude: Path | None = None) -> Listing:
       InputError: If the folder, or one below it, cannot be listed.
     """
     root = Path(root)
+    cure = unsupported(root)
+    if cure is not None and root.is_dir():
+        raise InputError(f"{shown(root)}: {cure}")
     found: list[Path] = []
     left_out: collections.Counter[str] = collections.Counter()
     excluded = None if exclude is None else exclude.resolve()
