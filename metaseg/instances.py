@@ -241,16 +241,25 @@ def borders(ids: Integer[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     top = np.iinfo(rank.dtype).max
     lowest = np.where(rank > 0, rank, top)
     # Void and background never count as the smaller neighbour.
-    lowest = ndimage.minimum_filter(lowest, size=3, mode="constant", cval=top)
+    for axis in (0, 1):
+        lowest = ndimage.minimum_filter1d(
+            lowest, 3, axis=axis, mode="constant", cval=top
+        )
     return (rank > 0) & (lowest < rank)
 
 
 def _rank(ids: np.ndarray) -> np.ndarray:
     """Ranks objects from 1 by area, then from the last first pixel; 0 outside."""
     flat = np.maximum(ids.ravel(), 0)
-    known, first, index, areas = np.unique(
-        flat, return_index=True, return_inverse=True, return_counts=True
-    )
+    if flat.max(initial=0) < max(256, 4 * flat.size):  # a table is faster than sorting
+        areas = np.bincount(flat)
+        first = np.zeros(len(areas), np.int64)
+        first[flat[::-1]] = np.arange(flat.size)[::-1]  # the last assignment counts
+        known, index = np.arange(len(areas)), flat
+    else:
+        known, first, index, areas = np.unique(
+            flat, return_index=True, return_inverse=True, return_counts=True
+        )
     areas[known == 0] = 0
     order = np.lexsort((-first, areas))
     ranks = np.empty(len(known), np.int32)
