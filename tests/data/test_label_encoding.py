@@ -3,6 +3,7 @@
 import itertools
 import json
 import pickle
+import re
 import subprocess
 import sys
 
@@ -239,6 +240,15 @@ def test_class_ids_beyond_those_told_name_both_cures():
     with pytest.raises(InputError, match="`--num_classes=11`"), prefixed("--"):
         encoding_of(maps, 2)
     assert encoding_of(maps, 11).num_classes == 11
+
+
+@pytest.mark.parametrize("told", [0, 2, 3])
+def test_every_cure_of_instance_maps_is_one(told):
+    message = refusal(IDS, told).partition("; expected ")[2]
+    offered = re.findall(r"`instances=(\w+)`(?: with `num_classes=(\d)`)?", message)
+    assert [choice for choice, _ in offered] == ["union", "border"]
+    for choice, classes in offered:
+        decoded(IDS, int(classes or told), instances=choice)
 
 
 def test_masks_are_refused_where_three_classes_are_told():

@@ -61,12 +61,12 @@ def values(
     enough = f"`num_classes={ids[-1] + 1}`" if small and not maps.fixed else ""
     if maps.are_objects():
         what = "ids of objects, not of classes"
-        cures = [
-            "`instances=union` (each object is class 1)",
-            "`instances=void` (and void where objects touch)"
-            if maps.fixed and told == 2
-            else "`instances=border` (and class 2 where objects touch)",
-        ]
+        border = "`instances=border` (and class 2 where objects touch)"
+        if told == 2:  # a third class has to be told, or is none of a trained network
+            border = border.replace("` (", "` with `num_classes=3` (")
+        if told == 2 and maps.fixed:
+            border = "`instances=void` (and void where objects touch)"
+        cures = ["`instances=union` (each object is class 1)", border]
     elif ids[-1:] == [WHITE[1]] and not have_gaps(ids[:-1]):
         what = f"{WHITE[1]} is a usual mark of void"
         cures = [maps.listing(f"{WHITE[1]}={VOID}")]
