@@ -74,6 +74,8 @@ def escaped(text: str) -> str:
       >>> print(escaped(b"Zelle_\xfc".decode("utf-8", "surrogateescape")))
       Zelle_\xfc
     """
+    if text.isprintable():  # nearly all names
+        return text
     return "".join(
         _escape(letter) if unicodedata.category(letter) in ("Cc", "Cs") else letter
         for letter in text

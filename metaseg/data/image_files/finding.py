@@ -276,7 +276,7 @@ def images_of(
     """
     left_out = collections.Counter(found.left_out)
     suffix = options.image_suffix or ""
-    files = _grouped(found, suffix)
+    files = _without_suffix(_grouped(found), suffix)
     if suffix:
         others = len(found.files) - sum(map(len, files.values()))
         left_out.update({f"without the suffix {suffix}": others} if others else {})
@@ -320,7 +320,7 @@ def labels_of(
     elif suffix is None:
         beside = _labels_beside(plain)
         suffix = _shared_suffix(beside or plain)
-    files = _grouped(found, suffix)
+    files = _without_suffix(plain, suffix)
     others = len(found.files) - sum(map(len, files.values()))
     if others:
         left_out[f"without the suffix {suffix}"] += others
@@ -333,14 +333,21 @@ def labels_of(
     return NamedFiles(files, known, left_out)
 
 
-def _grouped(found: Listing, suffix: str = "") -> dict[str, list[Path]]:
-    """Groups files by name without the suffix; others do not count."""
+def _grouped(found: Listing) -> dict[str, list[Path]]:
+    """Groups files by name."""
     files: dict[str, list[Path]] = {}
     for path in found.files:
-        name = name_of(path, found.root)
-        if name.endswith(suffix) and os.path.basename(name) != suffix:
-            files.setdefault(name.removesuffix(suffix), []).append(path)
+        files.setdefault(name_of(path, found.root), []).append(path)
     return files
+
+
+def _without_suffix(files: dict[str, list[Path]], suffix: str) -> dict[str, list[Path]]:
+    """Takes the suffix off the names; others do not count."""
+    return {
+        name.removesuffix(suffix): list(paths)
+        for name, paths in files.items()
+        if name.endswith(suffix) and os.path.basename(name) != suffix
+    }
 
 
 def _labels_beside(names: Collection[str]) -> list[str]:
