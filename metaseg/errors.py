@@ -1,12 +1,20 @@
 """The one exception for wrong input, as opposed to a fault of the package."""
 
 import contextlib
+import contextvars
 import re
 import traceback
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-__all__ = ["DamagedError", "InputError", "decoder_errors", "escaped", "prefixed"]
+__all__ = [
+    "DamagedError",
+    "InputError",
+    "decoder_errors",
+    "escaped",
+    "prefixed",
+    "with_prefixes",
+]
 
 _OPTION = r"`([a-z_]+(?:\.[a-z_]+)*)(?==[^`]*`|`)"
 
@@ -121,12 +129,42 @@ def prefixed(prefix: str, *fields: str) -> Iterator[None]:
     def named(found: re.Match[str]) -> str:
         return f"`{prefix}{found[1]}" if is_ours(found[1]) else found[0]
 
+    def with_options(said: str) -> str:
+        return re.sub(_OPTION, named, said)
+
+    token = _prefixes.set((with_options, *_prefixes.get()))
     try:
         yield
     except InputError as error:
-        said = re.sub(_OPTION, named, str(error))
+        said = with_options(str(error))
         if is_ours(said.partition(":")[0]):
             said = f"{prefix}{said}"
         if said == str(error):
             raise
         raise InputError(said) from error.__cause__
+    finally:
+        _prefixes.reset(token)
+
+
+_prefixes: contextvars.ContextVar[tuple[Callable[[str], str], ...]] = (
+    contextvars.ContextVar("prefixes", default=())
+)
+
+
+def with_prefixes(said: str) -> str:
+    """Names the options of a message that is printed and not raised.
+
+    Args:
+      said: The message, such as that of an error in a list.
+
+    Returns:
+      The message with the prefixes of the blocks of `prefixed` that it is in.
+
+    Example:
+      >>> with prefixed("--", "page"):
+      ...     print(with_prefixes("a.tif: 3 pages; expected `page=0`"))
+      a.tif: 3 pages; expected `--page=0`
+    """
+    for with_options in _prefixes.get():
+        said = with_options(said)
+    return said

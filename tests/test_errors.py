@@ -1,6 +1,6 @@
 import pytest
 
-from metaseg.errors import InputError, prefixed
+from metaseg.errors import InputError, prefixed, with_prefixes
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,14 @@ def test_only_the_named_fields_and_those_below_them_get_a_prefix(message, expect
     with pytest.raises(InputError) as caught, prefixed("config.", "data", "noise"):
         raise InputError(message)
     assert str(caught.value) == expected
+
+
+def test_options_of_a_printed_line_get_the_prefixes_of_all_blocks():
+    with prefixed("--", "config"), prefixed("config.", "page"):
+        assert with_prefixes("3 pages; try `page=0`") == (
+            "3 pages; try `--config.page=0`"
+        )
+    assert with_prefixes("3 pages; try `page=0`") == "3 pages; try `page=0`"
 
 
 def test_without_names_every_field_gets_the_prefix():

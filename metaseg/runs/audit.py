@@ -23,7 +23,7 @@ from metaseg.data import collect, file_options, label_encoding, label_files
 from metaseg.data.collect import Item, Source
 from metaseg.data.file_options import DEFAULT, FileKeywords, FileOptions
 from metaseg.data.label_files import StoredLabels
-from metaseg.errors import InputError, escaped
+from metaseg.errors import InputError, escaped, with_prefixes
 from metaseg.parallel import processes
 from metaseg.text import count_of
 
@@ -636,7 +636,7 @@ def _image(
     try:
         image = collect.read_image(item, options)
     except InputError as error:
-        print(f"warning: {error}", file=sys.stderr)
+        print(f"warning: {with_prefixes(str(error))}", file=sys.stderr)
         return None
     if image.shape[:2] != shape:
         print(
@@ -660,7 +660,8 @@ def _say(summary: Mapping[str, Any], html: Path) -> None:
             f"{compared['effective']:,.0f} clean ones"
         )
     for bad in summary["bad"]:
-        print(f"bad: {bad['reason']}", file=sys.stderr)
+        print(f"bad: {with_prefixes(bad['reason'])}", file=sys.stderr)
     if summary["bad"]:
-        print(f"bad files left out: {len(summary['bad'])}", file=sys.stderr)
+        bad_files = count_of(len(summary["bad"]), "bad file")
+        print(f"{bad_files} left out", file=sys.stderr)
     print(f"report: {escaped(str(html))}")

@@ -12,11 +12,18 @@ from metaseg.errors import InputError, prefixed
 from metaseg.runs import defaults, sources, workdir
 from metaseg.runs.training import members, steps
 
-__all__ = ["check", "check_igtt", "has_open_length", "open_fields", "resolve"]
+__all__ = [
+    "DEFAULT_CROP",
+    "check",
+    "check_igtt",
+    "has_open_length",
+    "open_fields",
+    "resolve",
+]
 
 STARTS = ("black", "intensity", "contrast")
 LABEL_USES = ("none", "measure", "choose")
-_CROP = 64  # largest side in pixels of the windows that the data decide
+DEFAULT_CROP = 64  # largest side in pixels of the windows that the data decide
 _OPEN = 1_000_000_000  # stands for a length that the data decide
 
 
@@ -146,7 +153,7 @@ def resolve(config: ConfigDict, data: Dataset | None = None) -> FrozenConfigDict
             found.optimizer.step_every = every
     c.checkpoint_every = c.checkpoint_every or c.eval_every
     if data is not None and found.augment.crop is None:
-        found.augment.crop = min(_CROP, int(data.train.valid_size.min()))
+        found.augment.crop = min(DEFAULT_CROP, int(data.train.valid_size.min()))
     with prefixed("config."):
         if data is not None:
             _check_classes(found, data)

@@ -12,8 +12,9 @@ import tifffile
 from jaxtyping import Integer
 
 from metaseg import files
-from metaseg.errors import InputError
+from metaseg.errors import InputError, with_prefixes
 from metaseg.runs import prediction_labels
+from metaseg.text import count_of
 
 __all__ = [
     "RECORDS",
@@ -237,16 +238,17 @@ def say(
       report: Path of the page.
     """
     for _, reason in bad:
-        print(f"bad: {reason}", file=sys.stderr)
+        print(f"bad: {with_prefixes(reason)}", file=sys.stderr)
     if bad:
         print(f"bad files: {len(bad)}", file=sys.stderr)
     if pooled is not None:
         shown = ("iou", "miou", "dice", "accuracy")
         values = [f"{k} {pooled[k]:.4f}" for k in shown if k in pooled]
-        print(f"{measured} images with labels: {'  '.join(values)}")
+        labelled = count_of(measured, "image")
+        print(f"{labelled} with labels: {'  '.join(values)}")
         if "objects" in pooled:
             print(_objects_line(pooled["objects"]))
-    print(", ".join(part for part in (f"{images} images", rate) if part))
+    print(", ".join(part for part in (count_of(images, "image"), rate) if part))
     print(f"report: {report}")
 
 

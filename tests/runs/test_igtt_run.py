@@ -443,7 +443,8 @@ def test_padding_is_not_valid_and_batches_hold_every_image_in_order():
 
 
 def test_the_command_stops_for_a_signal_and_says_what_is_wrong(tmp_path):
-    fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
+    values = FIELDS | {"igtt.rounds": 100_000}
+    fields = [f"--config.{name}={value}" for name, value in values.items()]
     script = str(tiny.ROOT / "experiments" / "igtt.py")
     start = [sys.executable, script, f"--workdir={tmp_path / 'run'}"]
     cells = f"--config={tiny.ROOT / 'configs' / 'cell_igtt.py'}"
@@ -457,7 +458,7 @@ def test_the_command_stops_for_a_signal_and_says_what_is_wrong(tmp_path):
     assert wrong.stderr.startswith("error: --config.igtt.round: no such field")
     run = tiny.start(
         os.environ["JAX_COMPILATION_CACHE_DIR"],
-        [*start, cells, *fields, "--config.igtt.rounds=100000"],
+        [*start, cells, *fields],
     )
     for line in run.stderr:
         if line.startswith("step"):

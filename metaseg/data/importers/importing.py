@@ -31,7 +31,7 @@ from metaseg.data.importers.metadata import FORMAT, read_metadata
 from metaseg.data.importers.pairs import SPLITS, Found, ImportOptions
 from metaseg.data.importers.sources import SOURCES
 from metaseg.data.importers.staging import Staged, Stamp, Stored
-from metaseg.errors import InputError, escaped
+from metaseg.errors import InputError, escaped, with_prefixes
 from metaseg.text import count_of
 
 __all__ = ["ImportRequest", "Prepared", "prepare"]
@@ -318,7 +318,7 @@ def _judge(
     listed.write_text("\n".join([*lines, ""]), encoding="utf-8")
     if not job.settings.skip_bad:
         for line in lines[1:SAID]:
-            print(f"bad: {line}", file=sys.stderr)
+            print(f"bad: {with_prefixes(line)}", file=sys.stderr)
         raise InputError(
             f"path: {count_of(len(lines), 'file')} cannot be used, all listed in"
             f" '{listed}'; `skip_bad` leaves them out. The first: {lines[0]}"

@@ -150,10 +150,10 @@ def _complete(workdir: Path, baselines: bool) -> bool:
 
 
 def _crop_note(config: ConfigDict, made: Setup) -> list[str]:
-    """Says which windows are trained on, if the data decided it."""
-    if config.augment.crop is not None:
-        return []
+    """Says which windows are trained on, if images are smaller than the default."""
     crop = made.config.augment.crop
+    if config.augment.crop is not None or crop == config_lib.DEFAULT_CROP:
+        return []
     return [
         f"trains on windows of {crop} x {crop} pixels, which all images have; "
         "config.augment.crop sets another size"
