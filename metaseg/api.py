@@ -40,8 +40,8 @@ def train(
     noise: str | None = None,
     steps: int | None = None,
     fields: Mapping[str, Any] | None = None,
-    val: float | tuple[Arrays, Arrays] = 0.1,
-    test: float | tuple[Arrays, Arrays] = 0.2,
+    val: float | tuple[Arrays, Arrays | None] | None = 0.1,
+    test: float | tuple[Arrays, Arrays | None] | None = 0.2,
     num_classes: int | None = None,
     workdir: str | os.PathLike[str] | None = None,
     quiet: bool = False,
@@ -62,8 +62,10 @@ def train(
       noise: Name of a noise, see `metaseg.noise`, or "package.module:name".
       steps: Number of training steps.
       fields: More settings by name, such as `{"model.width": 16}`.
-      val: Share of the images for validation, or a pair of images and labels.
-      test: Share of the images for the test, or a pair of images and labels.
+      val: Share of the images for validation, or a pair of images and labels; 0 or
+        None: none.
+      test: Share of the images for the test, or a pair of images and labels, which may
+        be None; 0 or None: none.
       num_classes: Number of classes K; by default one more than the highest id.
       workdir: Folder for results and checkpoints; the same call resumes a stopped run.
         Without it, the run is in memory and `Run.save` writes it.

@@ -10,6 +10,7 @@ are kept. May import `errors` and `parallel.processes`.
 import contextlib
 import copy
 import logging as python_logging
+import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from orbax.checkpoint import checkpoint_managers
 from metaseg.errors import DamagedError, InputError, decoder_errors
 from metaseg.parallel import processes
 
-__all__ = ["Checkpoints", "Restored", "digest"]
+__all__ = ["Checkpoints", "Restored", "best_step", "digest"]
 
 KEPT = 2  # newest checkpoints: if the last one is damaged, there is another
 
@@ -187,21 +188,6 @@ class Checkpoints:
         args = ocp.args.Composite(progress=ocp.args.JsonRestore())
         return self._manager.restore(step, args=args)["progress"]["progress"]
 
-    def best_step(self) -> int | None:
-        """Returns the step with the highest score; the newest one if none has a score.
-
-        Of equal scores the first step counts. The result is None if there is no
-        checkpoint.
-        """
-        scores = {
-            step: metrics["score"]
-            for step in self._manager.all_steps()
-            if (metrics := self._manager.metrics(step))
-        }
-        if not scores:
-            return self._manager.latest_step()
-        return max(scores, key=lambda step: (scores[step], -step))
-
     def wait(self) -> None:
         """Waits until everything is on disk; raises the error of a failed write."""
         self._manager.wait_until_finished()
@@ -221,6 +207,28 @@ def _only_errors_logged() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
+
+
+def best_step(scores: Mapping[int, float]) -> int | None:
+    """Chooses the step with the highest score, the latest one of equals.
+
+    Args:
+      scores: Score of the validation at some steps; NaN where it is undefined.
+
+    Returns:
+      The step. None if no score is finite, or if several are finite and all are equal:
+      such scores choose nothing.
+
+    Example:
+      >>> best_step({100: 0.2, 200: 0.7, 300: 0.7, 400: float("nan")})
+      300
+      >>> best_step({100: 0.0, 200: 0.0}) is None
+      True
+    """
+    finite = {step: score for step, score in scores.items() if math.isfinite(score)}
+    if not finite or (len(finite) > 1 and len(set(finite.values())) == 1):
+        return None
+    return max(finite, key=lambda step: (finite[step], step))
 
 
 def digest(tree: Any) -> int:

@@ -256,8 +256,9 @@ def table(
       `(measures, thresholds, image_iou)`. `measures[name][rule]` is a measure of
       `measure` and, for two classes, `measures["auc"]` the area under the ROC curve, of
       inverted scores where "analytic" inverts them. `thresholds[rule]` is empty for
-      K > 2. `image_iou[rule]` is the IoU `[N]` of each image, averaged over the classes
-      if K > 2.
+      K > 2. A rule whose threshold would be tuned on labels of one class, or on none,
+      is missing there, and its measures are NaN. `image_iou[rule]` is the IoU `[N]` of
+      each image, averaged over the classes if K > 2.
     """
     matrices: dict[str, np.ndarray] = {
         "argmax": np.asarray(test.argmax),
@@ -271,13 +272,14 @@ def table(
         thresholds = {
             "argmax": argmax_threshold(),
             "analytic": analytic_threshold(matrix),
-            "validation": Threshold(
-                *metrics.best_threshold(np.asarray(validation.histogram).sum(axis=0))
-            ),
-            "oracle": Threshold(*metrics.best_threshold(pooled)),
         }
-        for name in ("validation", "oracle"):
-            matrices[name] = _at_threshold(histogram, thresholds[name])
+        tuned = np.asarray(validation.histogram).sum(axis=0)
+        for name, counts in (("validation", tuned), ("oracle", pooled)):
+            if counts.any(axis=-1).all():  # pixels of both classes
+                thresholds[name] = Threshold(*metrics.best_threshold(counts))
+                matrices[name] = _at_threshold(histogram, thresholds[name])
+            else:
+                matrices[name] = np.zeros_like(matrices["argmax"])
     columns = {rule: measure(m) for rule, m in matrices.items()}
     measures: dict[str, object] = _transpose(columns)
     if binary:

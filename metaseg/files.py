@@ -21,6 +21,7 @@ __all__ = [
     "UNFINISHED",
     "Journal",
     "bucket",
+    "expanded",
     "in_bucket",
     "plain",
     "read_run",
@@ -218,6 +219,17 @@ def bucket(address: str, *, field: str = "workdir") -> Path:
             return self
 
     return cast(Path, Bucket(address))
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Returns a path whose leading `~` is the home folder; a bucket stays as it is.
+
+    Args:
+      path: Path on a disk or in a `bucket`.
+    """
+    if not in_bucket(path):
+        return Path(path).expanduser()
+    return path if isinstance(path, Path) else bucket(os.fspath(path))
 
 
 class Journal:

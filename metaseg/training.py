@@ -459,7 +459,7 @@ def evaluate(
 
     def join(parts: Sequence[Any], most: int) -> np.ndarray:
         joined = np.concatenate([to_host(x) for x in parts], axis)
-        return joined.take(range(min(most, joined.shape[axis])), axis)
+        return joined.take(np.arange(min(most, joined.shape[axis])), axis)
 
     joined = jax.tree.map(lambda *x: join(x, count), *found)
     return joined, join(kept, min(keep, count)) if kept else None

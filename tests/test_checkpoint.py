@@ -36,19 +36,26 @@ def test_state_and_progress_come_back(tmp_path):
     assert jax.tree.structure(found.state) == jax.tree.structure(tree())
 
 
-def test_the_two_newest_and_the_best_are_kept(tmp_path):
-    scores = {1: 0.1, 2: 0.9, 3: 0.3, 4: None, 5: 0.2}
+def test_the_two_newest_and_the_best_are_kept_of_equals_the_latest(tmp_path):
+    scores = {1: 0.1, 2: 0.9, 3: 0.9, 4: 0.3, 5: None, 6: 0.2}
     checkpoints = save_all(tmp_path, scores)
-    assert checkpoints.steps() == [2, 4, 5]
-    assert checkpoints.best_step() == 2
+    assert checkpoints.steps() == [3, 5, 6]
     checkpoints.close()
-    assert checkpoint.Checkpoints(tmp_path, read_only=True).best_step() == 2
+    known = {step: score for step, score in scores.items() if score is not None}
+    assert checkpoint.best_step(known) == 3
 
 
-def test_without_scores_the_newest_is_the_best_and_without_any_there_is_none(tmp_path):
-    assert checkpoint.Checkpoints(tmp_path / "empty").best_step() is None
+def test_scores_that_are_equal_or_undefined_choose_no_step():
+    nan = float("nan")
+    assert checkpoint.best_step({}) is None
+    assert checkpoint.best_step({1: nan}) is None
+    assert checkpoint.best_step({1: 0.0, 2: 0.0, 3: nan}) is None
+    assert checkpoint.best_step({1: nan, 2: 0.3}) == 2
+    assert checkpoint.best_step({1: 0.5, 2: 0.5, 3: 0.1}) == 2
+
+
+def test_without_a_checkpoint_nothing_is_restored(tmp_path):
     assert checkpoint.Checkpoints(tmp_path / "empty").restore_newest(tree()) is None
-    assert save_all(tmp_path / "two", {3: None, 8: None}).best_step() == 8
 
 
 def test_what_is_saved_may_be_donated_at_once(tmp_path):

@@ -4,7 +4,7 @@ Host-side NumPy. Imports `checks`, `dataset`, `file_options`, `label_encoding` a
 `normalize`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from metaseg.text import count_of
 __all__ = ["from_arrays", "from_images"]
 
 Arrays = np.ndarray | Sequence[Any]
-Part = float | tuple[Arrays, Arrays]
+Part = float | tuple[Arrays, Arrays | None] | None
 
 
 def from_arrays(
@@ -57,7 +57,7 @@ def from_arrays(
       labels: Class ids `[N, H, W]`, or a sequence of N arrays `[H, W]`: integers, whole
         floats or bool. 255 is void. In masks that hold 0 and 255 alone, 255 is class 1.
       val: Validation split: a share of `images` in (0, 1), or its own
-        `(images, labels)`.
+        `(images, labels)`, where `labels` may be None. 0 or None: there is none.
       test: Test split: likewise.
       num_classes: Number of classes K; by default one more than the highest class id,
         and at least 2.
@@ -78,8 +78,9 @@ def from_arrays(
 
     Returns:
       The data set, with images float32 `[n, H, W, C]` and labels uint8 `[n, H, W]` in
-      each split. Shares are rounded to whole examples, at least one each; which
-      examples a split gets follows from `seed` and N alone.
+      each split. Shares above 0 are rounded to whole examples, at least one each;
+      which examples a split gets follows from `seed` and N alone. Images without labels
+      are void.
 
     Raises:
       InputError: If an argument is wrong, or it is not clear what labels mean.
@@ -107,7 +108,8 @@ def from_arrays(
     known = _names(names, count)
     rows = _rows(count, seed, {"val": val, "test": test})
     every = [example for part in given.values() for example in part]
-    encoding = _decode_labels(given, num_classes, options)
+    unlabelled = _unlabelled(val=val, test=test)
+    encoding = _decode_labels(given, num_classes, options, unlabelled)
     called_classes = _class_names(class_names, encoding)
     size = _common_size(every)
 
@@ -171,21 +173,23 @@ def from_images(
     return Dataset(name, every, every.take(np.arange(0)), every, num_classes=2)
 
 
-def _two(split: str, part: Sequence[Any]) -> tuple[Arrays, Arrays]:
+def _two(split: str, part: Sequence[Any]) -> tuple[Arrays, Arrays | None]:
     if len(part) != 2:
         raise InputError(
-            f"{split}: got {count_of(len(part), 'item')}, expected a share in (0, 1), "
+            f"{split}: got {count_of(len(part), 'item')}, expected a share in [0, 1), "
             "or a pair (images, labels)"
         )
     return part[0], part[1]
 
 
 def _examples(
-    split: str, images: Iterable[Any], labels: Iterable[Any]
+    split: str, images: Iterable[Any], labels: Iterable[Any] | None
 ) -> list[Example]:
     """Checks arrays one by one; returns images `[h, w, C]` and labels as stored."""
     prefix = _prefix(split)
     pixels = [np.asarray(image) for image in images]
+    if labels is None:
+        labels = (np.full(image.shape[:2], VOID, np.uint8) for image in pixels)
     maps = [np.asarray(label) for label in labels]
     if len(pixels) != len(maps) or not pixels:
         raise InputError(
@@ -254,40 +258,53 @@ def _rows(count: int, seed: int, parts: dict[str, Part]) -> dict[str, np.ndarray
     for split, part in parts.items():
         if isinstance(part, tuple | list):
             continue
-        checks.number(split, part, 0, 1, open_ends=True)
-        number = max(1, round(float(part) * count))
+        checks.number(split, part or 0, 0, 1)
+        number = max(1, round(float(part) * count)) if part else 0
         rows[split] = np.sort(order[first : first + number])
         first += number
     if first >= count:
         raise InputError(
             f"images: got {count}, of which validation and test split take {first}; "
-            "expected more images, or smaller shares"
+            "expected more images, or smaller shares (val=0, test=0: no such split)"
         )
     return rows | {"train": np.sort(order[first:])}
 
 
+def _unlabelled(**parts: Part) -> set[str]:
+    """Returns the splits that are given as images without labels."""
+    pairs = {k: part for k, part in parts.items() if isinstance(part, tuple | list)}
+    return {split for split, (_, labels) in pairs.items() if labels is None}
+
+
 def _decode_labels(
-    given: dict[str, list[Example]], num_classes: int | None, options: FileOptions
+    given: dict[str, list[Example]],
+    num_classes: int | None,
+    options: FileOptions,
+    unlabelled: Collection[str],
 ) -> label_encoding.Encoding:
-    """Turns stored values into uint8 class ids in place; returns what they meant."""
+    """Turns stored values into uint8 class ids in place; returns what they meant.
+
+    Void maps of images without labels say nothing about how labels are encoded.
+    """
     if num_classes is not None:
         checks.num_classes("num_classes", num_classes)
     names = {
         split: [f"{_prefix(split)}labels[{i}]" for i in range(len(examples))]
         for split, examples in given.items()
+        if split not in unlabelled
     }
     surveys = [
         (where, label_encoding.survey(label, options=options))
-        for split, examples in given.items()
-        for where, (_, label) in zip(names[split], examples, strict=True)
+        for split in names
+        for where, (_, label) in zip(names[split], given[split], strict=True)
     ]
     encoding = label_encoding.recognise(
         surveys, options=options, num_classes=num_classes or 0
     )
-    for split, examples in given.items():
+    for split in names:
         given[split] = [
             (image, label_encoding.decode(label, encoding, where=where))
-            for where, (image, label) in zip(names[split], examples, strict=True)
+            for where, (image, label) in zip(names[split], given[split], strict=True)
         ]
     return encoding
 

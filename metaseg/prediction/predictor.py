@@ -63,6 +63,7 @@ class Predictor(NamedTuple):
       border: Class between objects that touch, if the labels were made of instance maps
         with such a class; or None.
       files: How the image files of the run were read.
+      weights: Which weights of the run these are, such as "step 700, the last".
     """
 
     model: nn.Module
@@ -77,32 +78,87 @@ class Predictor(NamedTuple):
     final_threshold: decoding.Threshold | None = None
     border: int | None = None
     files: FileOptions = DEFAULT
+    weights: str = ""
+
+
+class _Found(NamedTuple):
+    """What the folder of a run says of its network.
+
+    Attributes:
+      results: Content of `results.json`, or the part that is known before the end.
+      step: Step of the weights; None: the newest.
+      described: Which weights these are.
+    """
+
+    results: Mapping[str, Any]
+    step: int | None
+    described: str
 
 
 def load(workdir: str | os.PathLike[str]) -> Predictor:
-    """Loads the best weights of a run.
+    """Loads the weights of a run that its `results.json` measures.
 
     Args:
-      workdir: Work folder of `experiments/main.py`, whose checkpoint with the best
-        validation score is taken, or of `experiments/igtt.py`.
+      workdir: Work folder of `metaseg train` or `metaseg igtt`. Of an unfinished run of
+        training the weights are the newest, or the best so far, as
+        `config.training.weights` says.
 
     Returns:
       The predictor.
 
     Raises:
-      InputError: If the folder is missing or not that of a finished run.
+      InputError: If the folder is missing or holds no run with weights.
     """
     processes.check_backend()
-    folder = Path(workdir).expanduser()
+    folder = files.expanded(workdir)
     config = ConfigDict(files.read_run(folder, "config.json"))
-    results = files.read_run(folder, "results.json")
+    if (folder / "results.json").is_file():
+        finished = files.read_run(folder, "results.json")
+        chosen = finished.get("weights") or {}
+        described = chosen.get("described", "")
+        found = _Found(finished, chosen.get("step"), described)
+    else:
+        found = _unfinished(folder, config)
+    results = found.results
     if results.get("members"):
         one = folder / results["members"][0]["folder"]
         raise InputError(f"{folder}: an ensemble; expected one of its runs, as {one}")
     parts = from_results(config, results, None, where=str(folder))
-    weights = folder / results.get("network", "checkpoints")
-    variables = _weights(weights, config, parts.model, parts.channels)
-    return parts._replace(variables=jax.device_put(variables))
+    path = folder / results.get("network", "checkpoints")
+    variables = _weights(path, found.step, config, parts.model, parts.channels)
+    return parts._replace(variables=jax.device_put(variables), weights=found.described)
+
+
+def _unfinished(folder: Path, config: ConfigDict) -> _Found:
+    """Finds the weights of a run of training that has no results yet."""
+    for section, name in (("igtt", "run of iGTT"), ("", "ensemble")):
+        if section in config or (not section and config.parallel.ensemble > 1):
+            raise InputError(
+                f"{folder}: an unfinished {name}; expected a finished one, which has "
+                "results.json"
+            )
+    path, steps = folder / "checkpoints", []
+    if path.is_dir():
+        checkpoints = checkpoint.Checkpoints(path, read_only=True)
+        steps = checkpoints.steps()
+    if not steps:
+        raise InputError(
+            f"{folder}: neither results.json nor a checkpoint; expected the work folder"
+            " of a run that has trained"
+        )
+    progress = checkpoints.progress(steps[-1])
+    if "results" not in progress:
+        raise InputError(f"{path / str(steps[-1])}: not the checkpoint of such a run")
+    step, name = steps[-1], "the newest"
+    if config.training.weights == "best":
+        rows = [row for row in progress["history"][0] if row["split"] == "val"]
+        scores = {row["step"]: row.get("iou", row.get("miou")) for row in rows}
+        known = {k: v for k, v in scores.items() if v is not None}
+        best = checkpoint.best_step(known)
+        if best in steps:
+            step, name = best, "the best so far"
+    described = f"step {step} of {config.training.steps}, {name} of an unfinished run"
+    return _Found(progress["results"], step, described)
 
 
 def from_results(
@@ -156,6 +212,7 @@ def from_results(
         final_threshold=_final_threshold(results.get("threshold")),
         border=_border(config, class_names),
         files=file_options.build(channels=data.get("files", {}).get("channels")),
+        weights=(results.get("weights") or {}).get("described", ""),
     )
 
 
@@ -173,14 +230,18 @@ def _border(config: ConfigDict, class_names: Sequence[str]) -> int | None:
     return 2 if len(class_names) == 3 and (of_files or named) else None
 
 
-def _weights(path: Path, config: Any, model: nn.Module, channels: int) -> Any:
-    """Returns the weights of the checkpoint with the best validation score."""
+def _weights(
+    path: Path, step: int | None, config: Any, model: nn.Module, channels: int
+) -> Any:
+    """Returns the weights of the checkpoint of a step, by default the newest."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; expected the checkpoints of a run")
     checkpoints = checkpoint.Checkpoints(path, read_only=True)
-    step = checkpoints.best_step()
-    if step is None:
-        raise InputError(f"{path}: no checkpoint; expected those of a run")
+    steps = checkpoints.steps()
+    if not steps or step not in (None, *steps):
+        wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+        raise InputError(f"{path}: {wanted}; expected those of a run")
+    step = steps[-1] if step is None else step
     like = _state_like(config, model, channels)
     try:
         state = checkpoints.restore(step, like).state
@@ -311,7 +372,9 @@ def fingerprint(predictor: Predictor) -> str:
       64 hexadecimal digits, which differ if the network, its weights, the normalisation
       or a decision rule differs.
     """
-    facts = predictor._replace(variables=None, matrix=None, name="", class_names=())
+    facts = predictor._replace(
+        variables=None, matrix=None, name="", class_names=(), weights=""
+    )
     digest = hashlib.sha256(repr(facts).encode())
     for leaf in jax.tree.leaves((predictor.variables, predictor.matrix)):
         digest.update(np.ascontiguousarray(leaf).tobytes())

@@ -148,7 +148,8 @@ def _arrays(
     for index, image in enumerate(given):
         if isinstance(image, str | os.PathLike):
             where = escaped(os.fspath(image))
-            array = image_files.read_image(Path(image), options=options)
+            path = Path(image).expanduser()
+            array = image_files.read_image(path, options=options)
         else:
             where = f"images[{index}]"
             array = collect.checked(image, where)

@@ -104,7 +104,7 @@ def export(
             "size: got None, but the program of the network depends on the size of the"
             f" images ({reason}); expected (height, width)"
         ) from error
-    target = Path(path)
+    target = Path(path).expanduser()
     _write_bytes(target, bytes(exported.serialize()))
     facts = {
         "name": predictor.name,
@@ -172,10 +172,11 @@ def load_export(path: str | os.PathLike[str]) -> ExportedPredictor:
       InputError: If a file is missing or is not one that `export` wrote.
     """
     try:
-        content = bytearray(Path(path).read_bytes())
+        place = Path(path).expanduser()
+        content = bytearray(place.read_bytes())
         with decoder_errors():
             function = jax.export.deserialize(content)
-        facts = json.loads(Path(f"{os.fspath(path)}.json").read_text(encoding="utf-8"))
+        facts = json.loads(Path(f"{place}.json").read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}") from error
     except (DamagedError, ValueError) as error:  # JSON and text raise ValueError

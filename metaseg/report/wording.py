@@ -249,6 +249,7 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         "Classes": _count(data.get("num_classes")),
         "Parameters": _count(_part(results, "model").get("parameters")),
+        "Weights": str(_part(results, "weights").get("described") or ""),
         "Total time": duration(time.get("total_seconds")),
         "Training": f"{_count(speed)} images/s" if is_number(speed) else "",
         "Waiting for data": f"{100 * waited:.1f} %" if waited else "",

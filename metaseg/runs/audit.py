@@ -141,7 +141,7 @@ def audit(
     workers = os.cpu_count() or 1 if workers is None else workers
     checks.integer("workers", workers, 0)
     checks.seed("seed", seed)
-    folder = Path(output)
+    folder = Path(output).expanduser()
     options = file_options.build(**files)
     inputs = _inputs(labels, reference, num_classes, options, print, workers)
     names = _class_names(class_names, inputs.num_classes)

@@ -10,7 +10,7 @@ from metaseg import checks, igtt
 from metaseg.data.dataset import Dataset
 from metaseg.errors import InputError, prefixed
 from metaseg.runs import defaults, sources, workdir
-from metaseg.runs.training import members, steps
+from metaseg.runs.training import evaluation, members, steps
 
 __all__ = [
     "DEFAULT_CROP",
@@ -77,6 +77,12 @@ def check_igtt(
             ("noise.name", config.noise.name, "none", "labels come from the scores"),
             ("parallel.ensemble", config.parallel.ensemble, 1, "a run has one network"),
             ("training.epochs", config.training.epochs, 0, "rounds give the length"),
+            (
+                "training.weights",
+                config.training.weights,
+                "last",
+                "igtt.labels='choose' takes the best round",
+            ),
         ):
             if got != expected:
                 raise InputError(f"{field}: got {got!r}, expected {expected!r}: {why}")
@@ -212,7 +218,9 @@ def _check_numbers(config: ConfigDict) -> None:
     checks.integer("optimizer.step_every", config.optimizer.step_every, 1)
     may_be_off = ("epochs", "steps_per_dispatch", "checkpoint_every")
     for field, value in config.training.items():
-        checks.number(f"training.{field}", value, 0 if field in may_be_off else 1)
+        if field not in ("weights", "init_from"):
+            checks.number(f"training.{field}", value, 0 if field in may_be_off else 1)
+    checks.choice("training.weights", config.training.weights, evaluation.WEIGHTS)
     decay = config.optimizer.ema_decay
     checks.number("optimizer.ema_decay", decay, 0, 1)
     if decay == 1:

@@ -41,7 +41,7 @@ def find(name: str) -> Path:
     Raises:
       InputError: If there is no such file and no such config.
     """
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.is_file():
         return path
     if path.name == name:

@@ -165,6 +165,11 @@ def get_config() -> ConfigDict:
     config.training.log_every = 20  # steps between two training losses
     config.training.eval_every = 100  # steps between two validations
     config.training.checkpoint_every = 0  # steps; 0: at every validation
+    # Weights that a run measures, predicts with and exports: "last", or "best", those
+    # of the best validation (of equals the latest; the last if all are equal).
+    config.training.weights = "last"
+    # Work folder of a run whose weights training starts from; "": random weights.
+    config.training.init_from = ""
 
     config.parallel = ConfigDict()
     config.parallel.partitioner = "jit"  # over a mesh of devices; or "pmap"

@@ -61,9 +61,25 @@ class MetricsLog:
         self._events = SummaryWriter(str(self._disk), **purge)
         self._send()
 
-    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Records the values of one split at one step."""
-        row = {"step": step, "split": split, **values}
+    def write(
+        self,
+        step: int,
+        split: str,
+        values: Mapping[str, float],
+        *,
+        why_null: Mapping[str, str] | None = None,
+    ) -> None:
+        """Records the values of one split at one step.
+
+        Args:
+          step: Number of steps taken.
+          split: Name of the split.
+          values: Values by name.
+          why_null: Why values are NaN, by their names; NaN is null in the file.
+        """
+        row: dict[str, Any] = {"step": step, "split": split, **values}
+        if why_null:
+            row["why_null"] = dict(why_null)
         self.history.append(row)
         if self._metrics is None:
             return

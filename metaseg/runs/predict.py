@@ -129,7 +129,8 @@ def predict(
     """Segments images and writes label maps, overlays, a table and a page.
 
     Args:
-      run: Work folder of a finished run, or a loaded predictor.
+      run: Work folder of a run, or a loaded predictor. Of an unfinished run the newest
+        weights are used.
       images: Folder, file or glob pattern; or a sequence of files; or arrays, see
         `data.collect.find`.
       output: Folder for the results: new, empty, or that of an earlier prediction,
@@ -163,7 +164,7 @@ def predict(
     }
     file_options = options_lib.build(**files)
     label_encoding.check(file_options)
-    folder = Path(output)
+    folder = Path(output).expanduser()
     try:
         return _predict(run, images, folder, labels, file_options, options)
     except OSError as error:  # errors of images are listed, so this is the output
@@ -223,17 +224,19 @@ def _predict(
     options = {**options, "files": repr(options_lib.changed(file_options))}
     task = _Task(predictor, decode, partners, output, stored, file_options, options)
     source = collect.described(images)
+    weights = f"; weights: {predictor.weights}" if predictor.weights else ""
     print(
         f"{count_of(len(items), 'image')} at {source}"
         + (f", {len(partners)} with a label map" if labels is not None else "")
-        + f"; run: {predictor.name}; decision rule: {options['decision_rule']}"
+        + f"; run: {predictor.name}{weights}; decision rule: {options['decision_rule']}"
     )
     bad: list[tuple[str, str]] = []
     rows, rate = _predict_all(task, items, bad)
     if not rows:
         raise InputError(f"images: no image could be predicted; first: {bad[0][1]}")
     bad += [(row["name"], row["label_error"]) for row in rows if "label_error" in row]
-    facts = {"images": source, "run": f"{predictor.name}{folder}", "rate": rate}
+    run = f"{predictor.name}{folder}{weights}"
+    facts = {"images": source, "run": run, "rate": rate}
     where = None if labels is None else collect.described(labels)
     return _summarise(task, rows, bad, str(where), {**facts, "start": start})
 

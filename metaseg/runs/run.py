@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -33,7 +34,7 @@ class Run:
       folder: Work folder; None for a run in memory.
       members: The runs of an ensemble; empty for a run by itself.
       masks: After iGTT, a mask of each image by name, uint8 `[H, W]` of 0 and 1.
-      state: Final train state, of a run in memory.
+      state: Train state that `results` measures, of a run in memory.
       panels: Test images for the report, of a run in memory.
     """
 
@@ -56,8 +57,8 @@ class Run:
     def predictor(self) -> prediction.Predictor:
         """The network with its decision rules.
 
-        A run in a work folder predicts with its best validated weights, as
-        `prediction.load` does; a run in memory with its last weights.
+        The weights are those that `results` measures: the last or, with
+        `config.training.weights` "best", those of the best validation.
         """
         if self.folder is not None:
             return prediction.load(self.folder)
@@ -116,25 +117,42 @@ class Run:
 
         export(self.predictor, path, **options)
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Writes a run in memory into a new folder, as a run with a work folder does.
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes a run in memory into a folder, as a run with a work folder does.
+
+        The folder appears whole or not at all.
 
         Args:
           folder: New or empty folder.
+          overwrite: Whether to replace a run that `folder` holds.
 
         Returns:
           The folder, from which `load` reads the run.
 
         Raises:
-          InputError: If the folder is not empty, or the run has a folder already.
+          InputError: If the folder is not empty, unless it holds a run and `overwrite`
+            is true; or if this run has a folder already.
         """
-        from metaseg.runs.training import output  # imports the report
-
-        place = Path(folder).expanduser()
+        place = files.expanded(folder)
         if self.folder is not None:
             raise InputError(f"folder: the run is saved in '{self.folder}' already")
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            raise InputError(f"folder: got '{place}', expected a new or empty folder")
+        _check_replaceable(place, overwrite)
+        if files.in_bucket(place):
+            self._write(place)
+            return place
+        draft = place.with_name(f".{place.name}.{os.getpid()}.part")
+        try:
+            self._write(draft)
+            if place.is_dir():
+                shutil.rmtree(place)
+            draft.replace(place)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return place
+
+    def _write(self, place: Path) -> None:
+        from metaseg.runs.training import output  # imports the report
+
         members = [
             dataclasses.replace(member, folder=place / "members" / str(i))
             for i, member in enumerate(self.members)
@@ -152,7 +170,7 @@ class Run:
         for one in members or [saved]:
             assert one.folder is not None
             name = results.get("network", "checkpoints")
-            save_weights(one.folder / name, int(one.state.step), one.state)
+            save_weights(one.folder / name, one.results["weights"]["step"], one.state)
             lines = [json.dumps(files.plain(row)) + "\n" for row in one.history]
             files.write_text(one.folder / "metrics.jsonl", "".join(lines))
         for one in (*members, saved):
@@ -160,7 +178,17 @@ class Run:
             files.write_json(one.folder / "config.json", one.config.to_dict())
             files.write_json(one.folder / "environment.json", one.environment)
         output.write(saved)
-        return place
+
+
+def _check_replaceable(place: Path, overwrite: bool) -> None:
+    """Raises InputError unless a folder is new, empty, or a run to be replaced."""
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        return
+    holds_run = (place / "config.json").is_file() and (place / "results.json").is_file()
+    if holds_run and overwrite:
+        return
+    cure = ", or overwrite=True to replace the run in it" if holds_run else ""
+    raise InputError(f"folder: got '{place}', expected a new or empty folder{cure}")
 
 
 def save_weights(folder: Path, step: int, state: Any) -> None:
@@ -196,7 +224,7 @@ def load(folder: str | os.PathLike[str]) -> Run:
     Raises:
       InputError: If the folder holds no finished run.
     """
-    place = _place(folder)
+    place = files.expanded(folder)
     read = functools.partial(files.read_run, place)
     results = read("results.json")
     members = tuple(load(place / row["folder"]) for row in results.get("members") or ())
@@ -212,13 +240,6 @@ def load(folder: str | os.PathLike[str]) -> Run:
         members=members,
         masks=masks,
     )
-
-
-def _place(folder: str | os.PathLike[str]) -> Path:
-    """Returns the path of a folder on a disk or in a bucket."""
-    if not files.in_bucket(folder):
-        return Path(folder).expanduser()
-    return folder if isinstance(folder, Path) else files.bucket(os.fspath(folder))
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The work folder of a run: whether it can be used, and where the run in it stands."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -8,8 +9,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metaseg import checkpoint, files
+from metaseg import checkpoint, files, optimizers
 from metaseg.errors import InputError
+from metaseg.parallel import processes
+from metaseg.runs import folder_lock
 from metaseg.runs.loop import LoopState
 
 __all__ = [
@@ -17,8 +20,11 @@ __all__ = [
     "Resumed",
     "check",
     "check_config",
+    "continued",
     "digest",
+    "locked",
     "newest",
+    "set_aside",
 ]
 
 MODES = ("auto", "must", "never")
@@ -32,6 +38,14 @@ FREE = (
     "parallel.ensemble_by",
     "report.images",
 )
+# A run goes on with other values of these fields. Lengths may only grow.
+LONGER = ("training.steps", "training.epochs", "igtt.rounds")
+CADENCE = (
+    "training.log_every",
+    "training.eval_every",
+    "training.checkpoint_every",
+)
+RESULTS = ("results.json", "report.html")  # a finished run has both
 # `config.resolve` sets these fields from the size of the data set.
 LENGTHS = ("training.steps", "optimizer.step_every")
 
@@ -48,6 +62,37 @@ class Resumed(NamedTuple):
     state: Any
     at: LoopState
     history: list[list[dict[str, Any]]]
+
+
+@contextlib.contextmanager
+def locked(workdir: Path | None) -> Iterator[None]:
+    """Keeps other runs out of a folder; process 0 of several holds the lock.
+
+    The file `.lock` in the folder names the process. The system releases the lock of a
+    process that ends in any way. Folders in a bucket are not locked.
+
+    Args:
+      workdir: The folder, which is made if it is missing; None locks nothing.
+
+    Raises:
+      InputError: If another run uses the folder, or it cannot be written.
+    """
+    if workdir is None or files.in_bucket(workdir):
+        yield
+        return
+    held: list[folder_lock.FolderLock] = []
+
+    def acquire() -> int:
+        _check_writable(workdir)
+        held.append(folder_lock.FolderLock(workdir))
+        return 0
+
+    processes.decide(acquire)
+    try:
+        yield
+    finally:
+        for lock in held:
+            lock.release()
 
 
 def check(workdir: Path, mode: str) -> bool:
@@ -81,13 +126,16 @@ def check_config(
 ) -> bool:
     """Compares the settings of the run in a folder with those of this run.
 
+    A run may be made longer, finished or not; what it writes on the way may come at
+    other steps. All else has to be the same.
+
     Args:
       workdir: Folder with a run.
       config: Settings of this run, nested mappings of plain values.
       ignored: Fields left out of the comparison.
 
     Returns:
-      Whether the run in the folder is finished.
+      Whether the run in the folder is finished, and is to be no longer than it is.
 
     Raises:
       InputError: If the settings differ; the message names the fields.
@@ -101,10 +149,18 @@ def check_config(
         {k: v for k, v in _decisive(c).items() if k not in ignored}
         for c in (saved, config)
     )
+    differing = [
+        field
+        for field in sorted(before.keys() | now.keys())
+        if before.get(field) != now.get(field) and field not in CADENCE
+    ]
+    longer = [f for f in LONGER if f in differing]
+    for field in longer:
+        _check_longer(field, before.get(field), now.get(field), before, now)
     changed = [
         f"config.{field} was {before.get(field)!r}, is {now.get(field)!r}"
-        for field in sorted(before.keys() | now.keys())
-        if before.get(field) != now.get(field)
+        for field in differing
+        if field not in longer
     ]
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -112,7 +168,68 @@ def check_config(
             f"workdir: '{workdir}' holds a run of another config "
             f"({'; '.join(changed[:3])}{more}); expected the same, or another folder"
         )
-    return (workdir / "results.json").is_file() and (workdir / "report.html").is_file()
+    return not longer and all((workdir / name).is_file() for name in RESULTS)
+
+
+def _check_longer(
+    field: str, old: Any, new: Any, before: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    """Raises InputError if a length shrinks."""
+    steps = "training.steps"
+    if before.get(steps) is not None and now.get(steps) is not None:
+        if now[steps] >= before[steps] or field != steps:
+            return  # epochs may become steps and the reverse
+    elif new is None or old is None or new >= old:
+        return
+    raise InputError(
+        f"workdir: config.{field} was {old!r}, is {new!r}; a run can be trained for "
+        "longer, not for less: expected at least as many, or another folder"
+    )
+
+
+def set_aside(folder: Path, steps: int) -> None:
+    """Renames the results of a run that is to be trained for longer.
+
+    They are named after the number of steps that the run had, `results-500.json`.
+
+    Args:
+      folder: Folder of a run.
+      steps: Number of steps that the run is to have.
+
+    Raises:
+      OSError: If a file cannot be written.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        before = config["training"]["steps"]
+    except (OSError, ValueError, KeyError):  # a new folder
+        return
+    if before == steps:
+        return
+    for path in [folder / name for name in RESULTS]:
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            files.write_text(folder / f"{path.stem}-{before}{path.suffix}", text)
+            path.unlink()
+
+
+def continued(config: Any, step: int) -> str:
+    """Says where a run goes on.
+
+    Args:
+      config: Settings of the run.
+      step: Number of steps taken.
+
+    Returns:
+      The step, the length of the run, and the learning rate of the next step.
+    """
+    c, total = config.optimizer, config.training.steps
+    said = f"going on after step {step} of {total}"
+    if step >= total:
+        return said
+    rate = float(optimizers.schedule(c, total)(step))
+    length = f" over {total} steps" if c.schedule == "cosine" else ""
+    return f"{said}; learning rate {rate:.3g} ({c.schedule}{length})"
 
 
 def _check_writable(workdir: Path) -> None:
@@ -168,12 +285,14 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Returns a hash of the fields that a result depends on.
+    """Returns a hash of the fields that the state after a step depends on.
 
     Args:
       config: Settings of a run, nested mappings of plain values.
     """
-    text = json.dumps(_decisive(config), sort_keys=True)
+    left_out = (*LONGER, *CADENCE)
+    kept = {k: v for k, v in _decisive(config).items() if k not in left_out}
+    text = json.dumps(kept, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -208,4 +327,5 @@ def newest(
             "its config.json says; expected that of one run"
         )
     history = values.pop("history")
+    values.pop("results", None)
     return Resumed(found.state, LoopState.from_plain(values), history)

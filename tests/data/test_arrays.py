@@ -151,7 +151,7 @@ def test_borders_of_instance_maps_are_a_class_with_a_name():
         ({"images": [*IMAGES[:18], *np.ones((1, 6, 8, 2)), *np.ones((1, 6, 8, 3))]},
          r"images: got 2 and 3 channels"),
         ({"val": 0.9}, r"images: got 20, of which validation and test split take 22"),
-        ({"val": 0}, r"val: got 0, expected a number in \(0, 1\)"),
+        ({"val": -0.1}, r"val: got -0.1, expected a number in \[0, 1\]"),
         ({"test": (IMAGES,)}, r"test: got 1 item, expected a share"),
         ({"test": (IMAGES, LABELS[:1])}, r"test\.labels: got 1 map for 20 images"),
         ({"names": ["a"] * 20}, r"names: got 20 names, 1 of them different"),
@@ -169,3 +169,16 @@ def test_a_wrong_argument_is_named(changes, message):
 
 def test_the_package_offers_it():
     assert data.from_arrays is from_arrays
+
+
+def test_validation_and_test_split_may_be_missing_or_without_labels():
+    found = from_arrays(IMAGES, LABELS, val=0, test=None)
+    sizes = [len(split) for _, split in found.splits()]
+    assert sizes == [20, 0, 0]
+    assert found.val.shape == found.train.shape
+    masks = 255 * LABELS
+    found = from_arrays(IMAGES, masks, val=(IMAGES[:2], None), test=(IMAGES[:3], None))
+    assert (found.val.labels == 255).all()
+    assert found.test.labels.shape == (3, *LABELS.shape[1:])
+    assert (found.test.labels == 255).all()
+    np.testing.assert_array_equal(found.train.labels, LABELS)

@@ -46,8 +46,10 @@ def test_config_json_holds_resolved_lengths_and_the_run_is_found_again(tmp_path)
     assert config.training.steps != 3  # the given settings are left as they are
     again = train(config, workdir=tmp_path, resume="must", quiet=True)
     assert again.results == run.results
-    with pytest.raises(InputError, match=r"config\.training\.epochs was 1\.5, is 2\.0"):
-        train(tiny.config(**fields | {"training.epochs": 2.0}), workdir=tmp_path)
+    shorter = tiny.config(**fields | {"training.epochs": 0.5})
+    shorter.optimizer.step_epochs = 1.0
+    with pytest.raises(InputError, match=r"config\.training\.epochs was 1\.5, is 0\.5"):
+        train(shorter, workdir=tmp_path)
 
 
 def test_resolved_settings_cannot_be_changed_at_any_depth():

@@ -98,7 +98,7 @@ def test_the_best_validated_weights_are_kept(runs, data_dir):
     feed = feeds.build(made.members, made.data.train, layout)
     programs = run_lib._compile(made, state, feed, batches)
     kept = checkpoint.Checkpoints(runs / "memory" / "checkpoints", read_only=True)
-    assert kept.best_step() == best["step"]
+    assert best["step"] in kept.steps()
     state = kept.restore(best["step"], state).state
     (values,) = evaluation.validate(programs, state, batches, len(made.data.val))
     assert values["iou"] == best["iou"]

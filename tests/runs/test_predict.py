@@ -583,22 +583,26 @@ def test_the_page_shows_scores_and_a_curve_of_objects(root, tmp_path, predicted)
     assert "0.500 to 0.500 in 10 points" in page  # of the curve
 
 
-def test_the_best_validated_weights_are_taken_and_without_scores_the_newest(
-    root, tmp_path
-):
-    best = prediction.load(root / "run")
-    expected = variables_of(best.model, 1, seed=3)
-    for a, b in zip(
-        jax.tree.leaves(best.variables), jax.tree.leaves(expected), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
-    (tmp_path / "run").mkdir()
+def test_the_weights_are_those_that_results_name_else_the_newest(root, tmp_path):
+    first = prediction.load(root / "run")
+    zeros = jax.tree.map(jnp.zeros_like, first.variables)
+    run = tmp_path / "run"
+    run.mkdir()
     for name in ("config.json", "results.json"):
-        (tmp_path / "run" / name).write_text((root / "run" / name).read_text())
-    other = jax.tree.map(jnp.zeros_like, best.variables)
-    save_states(tmp_path / "run", {2: (other, None), 7: (best.variables, None)})
-    found = prediction.load(tmp_path / "run")
-    assert prediction.fingerprint(found) == prediction.fingerprint(best)
+        (run / name).write_text((root / "run" / name).read_text())
+    save_states(run, {2: (zeros, 0.9), 7: (first.variables, 0.1)})
+    found = prediction.load(run)
+    assert prediction.fingerprint(found) == prediction.fingerprint(first)
+    results = json.loads((run / "results.json").read_text())
+    weights = {"rule": "best", "step": 2, "described": "step 2, the best validated"}
+    (run / "results.json").write_text(json.dumps(results | {"weights": weights}))
+    found = prediction.load(run)
+    assert found.weights == "step 2, the best validated"
+    assert not any(leaf.any() for leaf in jax.tree.leaves(found.variables))
+    weights["step"] = 5
+    (run / "results.json").write_text(json.dumps(results | {"weights": weights}))
+    with pytest.raises(InputError, match="no checkpoint of step 5"):
+        prediction.load(run)
 
 
 def test_a_picture_of_a_large_image_is_reduced_to_means():

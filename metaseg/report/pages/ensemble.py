@@ -45,6 +45,7 @@ def write_ensemble(
     num_classes: int,
     command: str,
     time: Mapping[str, Any],
+    warnings: Sequence[str] = (),
 ) -> None:
     """Writes the page of an ensemble, with links to the pages of its runs.
 
@@ -60,6 +61,7 @@ def write_ensemble(
       num_classes: Number of classes K.
       command: Command line of the ensemble; may be empty.
       time: "time" of results.json, for all runs together; may be empty.
+      warnings: What the data leave undefined, in sentences.
 
     Raises:
       ValueError: If there is no member.
@@ -76,6 +78,7 @@ def write_ensemble(
         title=title,
         sentence=_sentence(members, fields),
         facts=_facts(members, groups, main, overlap, time),
+        warnings=warnings,
         fields=fields,
         rules=rules,
         rule_names=wording.DECISION_RULES,

@@ -76,6 +76,7 @@ def write_igtt(
         title=f"{data['name']}, segmented without labels",
         sentence=_sentence(results),
         facts=_facts(results),
+        warnings=results.get("warnings") or [],
         table=_table(results["table"]),
         charts=figures.round_curves(history),
         evolution=[_evolved(each) for each in evolution],

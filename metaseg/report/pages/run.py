@@ -8,7 +8,7 @@ import numpy as np
 
 from metaseg import files
 from metaseg.report import figures, pictures, tables, template, wording
-from metaseg.report.panels import Panel, check_panel, worst_first
+from metaseg.report.panels import VOID, Panel, check_panel, worst_first
 
 __all__ = ["write_run"]
 
@@ -52,13 +52,15 @@ def write_run(
         title=title,
         summary=wording.summary(results),
         facts=wording.facts(results),
+        warnings=results.get("warnings") or [],
         rule_names=wording.DECISION_RULES,
         rule_notes=wording.RULE_NOTES,
         colours=_legend(num_classes),
         curves=figures.learning_curves(history),
         config=tables.flatten(config),
         environment=tables.flatten(environment),
-        panels=[_panel(panel, num_classes) for panel in worst_first(panels)],
+        panels=_panels(panels, num_classes),
+        labelled=_labelled(panels),
         spread=_spread(panels),
         num_classes=num_classes,
         overlap="IoU" if num_classes == 2 else "mIoU",
@@ -124,23 +126,33 @@ def _legend(num_classes: int) -> dict[str, Any]:
     }
 
 
-def _panel(panel: Panel, num_classes: int) -> dict[str, Any]:
+def _labelled(panels: Sequence[Panel]) -> bool:
+    """Returns whether a test image has a labelled pixel."""
+    return any((panel.clean != VOID).any() for panel in panels)
+
+
+def _panels(panels: Sequence[Panel], num_classes: int) -> list[dict[str, Any]]:
+    """Prepares the pictures of the test images, those of labels where there are any."""
+    labelled = _labelled(panels)
+    return [_panel(panel, num_classes, labelled) for panel in worst_first(panels)]
+
+
+def _panel(panel: Panel, num_classes: int, labelled: bool) -> dict[str, Any]:
     """Prepares the pictures of one test image."""
-    return {
-        "name": panel.name,
-        "iou": wording.number(panel.iou),
-        "pictures": [
-            ("Image", pictures.image_picture(panel.image)),
+    drawn = [("Image", pictures.image_picture(panel.image))]
+    if labelled:
+        drawn += [
             ("Clean label", pictures.label_picture(panel.clean, num_classes)),
             ("Noisy label", pictures.label_picture(panel.noisy, num_classes)),
-            ("Score", pictures.score_picture(panel.score)),
-            ("Prediction", pictures.label_picture(panel.prediction, num_classes)),
-            (
-                "Errors",
-                pictures.error_picture(panel.clean, panel.prediction, num_classes),
-            ),
-        ],
-    }
+        ]
+    drawn += [
+        ("Score", pictures.score_picture(panel.score)),
+        ("Prediction", pictures.label_picture(panel.prediction, num_classes)),
+    ]
+    if labelled:
+        errors = pictures.error_picture(panel.clean, panel.prediction, num_classes)
+        drawn.append(("Errors", errors))
+    return {"name": panel.name, "iou": wording.number(panel.iou), "pictures": drawn}
 
 
 def _spread(panels: Sequence[Panel]) -> str:

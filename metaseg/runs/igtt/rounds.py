@@ -27,6 +27,7 @@ from metaseg.runs.igtt.images import Images
 from metaseg.runs.igtt.programs import IgttPrograms, Placed
 from metaseg.runs.loop import LoopState, Report, Task, take_steps
 from metaseg.runs.training import members as members_lib
+from metaseg.runs.training import undefined
 from metaseg.runs.training.setup import Setup
 
 __all__ = [
@@ -115,14 +116,12 @@ class Rounds(Task):
 
     Attributes:
       log: Records and progress; to be set before the first round.
-      best_step: Step with the best validation, where labels choose and no checkpoint
-        keeps the weights; else None.
-      best_state: Train state of that step.
+      best_state: Train state of the best validation, where labels choose and no
+        checkpoint keeps the weights; else None.
     """
 
     members = 1
     log: progress_lib.RunLog
-    best_step: int | None = None
     best_state: Any = None
 
     def __init__(self, parts: Parts, target: str, folder: Path | None) -> None:
@@ -271,11 +270,18 @@ class Rounds(Task):
         row |= {"seconds": seconds, "update_share": updating / seconds}
         if self._validation is not None:
             row |= self._validate(state, self._validation)
-        self.log.records[0].write(at.step, "round", row)
+        labels, why = self._made.labels.get("val"), {}
+        if labels is not None:
+            null = [name for name, value in row.items() if not math.isfinite(value)]
+            why = {
+                name: undefined.measure_reason(labels, name.removeprefix("val_"))
+                for name in null
+            }
+        self.log.records[0].write(at.step, "round", row, why_null=why)
         self.log.progress(at.step, force=True, **_shown(row))
         score = self._score(row)
-        if self._folder is None and score is not None and score > self._best_score:
-            self._best_score, self.best_step = score, at.step
+        if self._folder is None and score is not None and score >= self._best_score:
+            self._best_score = score
             self.best_state = jax.tree.map(jnp.copy, state.state)  # steps donate theirs
         return Report(state, score, updating)
 
@@ -311,6 +317,8 @@ class Rounds(Task):
             (*sources.window(self._config, made.data), made.data.channels),
             ema=parts.ema_decay > 0,
         )
+        if made.initial is not None:
+            state = made.initial.put_into(state)
         return self._layout.put_state(state)
 
     def _settings(self, round_: int) -> Any:
@@ -365,6 +373,8 @@ class Rounds(Task):
     def _score(self, row: Mapping[str, float]) -> float | None:
         """Returns the score of a round by which labels may choose the best."""
         if self._config.igtt.labels != "choose" or self._validation is None:
+            return None
+        if not self._made.labels["val"].chooses:
             return None
         return row["val_dice"] if math.isfinite(row["val_dice"]) else None
 

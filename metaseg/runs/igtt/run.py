@@ -6,9 +6,10 @@ and `report.html` there, the weights for prediction into `network/`, and with ba
 `baselines/NAME/` for each network trained for them.
 """
 
+import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +23,10 @@ from metaseg.batch import Batch
 from metaseg.data import file_options
 from metaseg.data.dataset import Dataset
 from metaseg.errors import InputError
-from metaseg.parallel import processes
+from metaseg.parallel import Layout, processes
 from metaseg.runs import config as config_lib
+from metaseg.runs import labelled, signals, sources
 from metaseg.runs import progress as progress_lib
-from metaseg.runs import signals, sources
 from metaseg.runs import workdir as workdir_lib
 from metaseg.runs.igtt import baselines as baselines_lib
 from metaseg.runs.igtt import output
@@ -36,8 +37,8 @@ from metaseg.runs.igtt.rounds import SUPERVISED, Parts, Rounds, Truth, measure
 from metaseg.runs.loop import Loop
 from metaseg.runs.metrics_log import MetricsLog
 from metaseg.runs.run import Run, load, save_weights
+from metaseg.runs.training import evaluation, setup, undefined
 from metaseg.runs.training import results as results_lib
-from metaseg.runs.training import setup
 from metaseg.runs.training.setup import Setup
 from metaseg.text import command_line, count_of
 
@@ -52,7 +53,7 @@ class Variant(NamedTuple):
     Attributes:
       rounds: The task.
       state: Train state that segments: the last, or that of the best validation.
-      round: Number of rounds that it was trained for.
+      weights: Which state that is.
       history: Rows of metrics.
       seconds: Time that training took.
       updating: Seconds of these spent making labels.
@@ -60,7 +61,7 @@ class Variant(NamedTuple):
 
     rounds: Rounds
     state: Any
-    round: int
+    weights: evaluation.Choice
     history: list[dict[str, Any]]
     seconds: float
     updating: float
@@ -110,37 +111,71 @@ def segment(
     began = time.perf_counter()
     watch = watch or signals.Watch(handle=False)
     processes.check_backend()
+    if "://" in str(workdir):
+        raise InputError(f"workdir: got '{workdir}', expected a folder on a disk")
+    workdir = None if workdir is None else files.expanded(workdir)
     with progress_lib.quiet_logging(), watch:
         config_lib.check_igtt(config, data, baselines=baselines)
         layout = setup.build_layout(config)
         resolved = config_lib.resolve(config)
-        if "://" in str(workdir):
-            raise InputError(f"workdir: got '{workdir}', expected a folder on a disk")
-        if workdir is not None and workdir_lib.check(workdir, resume):
-            finished = workdir_lib.check_config(
-                workdir, resolved.to_dict(), ignored=config_lib.open_fields(config)
-            )
-            if finished and _complete(workdir, baselines):
-                if not quiet:
-                    progress_lib.say(f"{workdir} holds this run, finished")
-                return load(workdir)
-        data = _load(resolved, workdir) if data is None else data
-        resolved = config_lib.resolve(config, data)
-        made = setup.build(resolved, workdir, data, layout)
-        setup.begin_folders(made)
-        if not quiet:
-            for line in (*data.notes, *_crop_note(config, made), _described(made)):
-                progress_lib.say(line)
-        watch.check()
-        session = _begin(made, watch, quiet)
-        clock = {"setup_seconds": time.perf_counter() - began}
-        return _run(session, clock, began, baselines)
+        with workdir_lib.locked(workdir):
+            if workdir is not None and workdir_lib.check(workdir, resume):
+                finished = workdir_lib.check_config(
+                    workdir, resolved.to_dict(), ignored=config_lib.open_fields(config)
+                )
+                if finished and _complete(workdir, baselines):
+                    if not quiet:
+                        progress_lib.say(f"{workdir} holds this run, finished")
+                    return load(workdir)
+            data = _load(resolved, workdir) if data is None else data
+            made = _built(config_lib.resolve(config, data), workdir, data, layout)
+            _check_baselines(made, baselines)
+            setup.begin_folders(made)
+            if not quiet:
+                for line in (*data.notes, *_crop_note(config, made), *_described(made)):
+                    progress_lib.say(line)
+            watch.check()
+            session = _begin(made, watch, quiet)
+            clock = {"setup_seconds": time.perf_counter() - began}
+            return _run(session, clock, began, baselines)
 
 
 def _load(config: FrozenConfigDict, workdir: Path | None) -> Dataset:
     if config.data.name == sources.IMAGES:
         return sources.load_images(config, workdir)
     return sources.load(config)
+
+
+def _built(
+    config: FrozenConfigDict, workdir: Path | None, data: Dataset, layout: Layout
+) -> Setup:
+    """Puts the parts of a run together; without test images, it segments those it has.
+
+    Raises:
+      InputError: If there is no training image.
+    """
+    if not len(data.train):
+        raise InputError("config.data: got no training image, expected at least one")
+    if len(data.test):
+        return setup.build(config, workdir, data, layout)
+    made = setup.build(
+        config, workdir, dataclasses.replace(data, test=data.train), layout
+    )
+    said = "there are no test images: the training images are segmented"
+    return made._replace(warnings=[*made.warnings, said])
+
+
+def _check_baselines(made: Setup, baselines: bool) -> None:
+    if baselines and not _labelled(made, "test"):
+        raise InputError(
+            f"baselines: {made.labels['test'].lack()}, expected labels: other methods "
+            "are compared by labels"
+        )
+
+
+def _labelled(made: Setup, split: str) -> bool:
+    """Returns whether a split has labels that may be read."""
+    return split in made.labels and made.labels[split].labelled
 
 
 def _complete(workdir: Path, baselines: bool) -> bool:
@@ -160,15 +195,22 @@ def _crop_note(config: ConfigDict, made: Setup) -> list[str]:
     ]
 
 
-def _described(made: Setup) -> str:
+def _described(made: Setup) -> list[str]:
+    """Describes a run in a line for the terminal, and what its data leave undefined."""
     c, data = made.config.igtt, made.data
     height, width, channels = data.train.shape
     where = f"; writing to {made.workdir}" if made.workdir is not None else ""
-    return (
+    line = (
         f"{data.name}: {count_of(len(data.train), 'image')} to learn from and "
         f"{len(data.test)} to segment, up to {height} x {width} x {channels}; "
         f"{count_of(c.rounds, 'round')} of {count_of(c.steps_per_round, 'step')}{where}"
     )
+    started = [] if made.initial is None else [str(made.initial)]
+    return [
+        line,
+        *started,
+        *(f"warning: {said}" for said in made.warnings),
+    ]
 
 
 def _begin(made: Setup, watch: signals.Watch, quiet: bool) -> _Session:
@@ -184,7 +226,7 @@ def _begin(made: Setup, watch: signals.Watch, quiet: bool) -> _Session:
     state = layout.put_state(made.initial_state())
     programs = programs_lib.build(made, state, on_device, placed[0])
     validation = None
-    if config.igtt.labels != "none":
+    if _labelled(made, "val"):
         seen = images_of(data.val)
         labels = labels_of(data.val)
         validation = Truth(programs_lib.place(config, layout, seen), labels)
@@ -204,9 +246,8 @@ def _run(
     main = _train_variant(session, target, made.workdir)
     threshold = _common_threshold(session.parts, main)
     if made.workdir is not None:
-        step = main.round * made.config.igtt.steps_per_round
         state = made.layout.get_state(main.state)
-        save_weights(made.workdir / NETWORK, step, state)
+        save_weights(made.workdir / NETWORK, main.weights.step, state)
     masks = _masks(session, main)
     table, ious = _measured(made, f"iGTT, {target}", masks)
     if baselines:
@@ -237,7 +278,7 @@ def _run(
         for row in table:
             progress_lib.say(
                 f"{row['name']:24}  IoU {row['iou']:.4f}  mean per image "
-                f"{row['mean_image_iou']:.4f}"
+                f"{row['mean_image_iou']:.4f}".replace("nan", "undefined")
             )
     return run
 
@@ -273,13 +314,17 @@ def _train_variant(
     )
     if found.state is not None:
         arrays = rounds.restored(found.state)
-        log.say(f"going on after step {step}")
+        log.say(workdir_lib.continued(config, step))
     log.begin()
     rounds.warm_up(arrays)
     loop = Loop(rounds, log=log, checkpoints=checkpoints, facts=facts, at=found.at)
     try:
         arrays = loop.run(arrays, session.watch)
-        state, step = _chosen(config, rounds, arrays, loop.at.step, checkpoints)
+        state, weights = _chosen(
+            session.parts.made, rounds, arrays, log.records[0].history, checkpoints
+        )
+        if weights.note:
+            log.say(f"warning: igtt.labels is 'choose', but {weights.note}")
     finally:
         log.close()
         if checkpoints is not None:
@@ -287,7 +332,7 @@ def _train_variant(
     return Variant(
         rounds,
         state,
-        step // config.igtt.steps_per_round,
+        weights,
         log.records[0].history,
         loop.at.training,
         loop.at.updating,
@@ -295,22 +340,24 @@ def _train_variant(
 
 
 def _chosen(
-    config: FrozenConfigDict,
+    made: Setup,
     rounds: Rounds,
     arrays: Any,
-    step: int,
+    history: Sequence[Mapping[str, Any]],
     checkpoints: checkpoint.Checkpoints | None,
-) -> tuple[Any, int]:
-    """Returns the state that segments, and its step."""
-    if config.igtt.labels != "choose":
-        return arrays.state, step
-    best = checkpoints.best_step() if checkpoints else rounds.best_step
-    if best in (None, step):
-        return arrays.state, step
+) -> tuple[Any, evaluation.Choice]:
+    """Returns the state that segments, and which it is."""
+    last = history[-1]["step"]
+    rule = "best" if made.config.igtt.labels == "choose" else "last"
+    scores = {row["step"]: row["val_dice"] for row in history if "val_dice" in row}
+    lack = made.labels["val"].lack() if rule == "best" else ""
+    choice = evaluation.choose(rule, scores, last, lack=lack)
+    if choice.step == last:
+        return arrays.state, choice
     if checkpoints is None:
-        return rounds.best_state, best
-    found = checkpoints.restore(best, rounds.saved(arrays))
-    return rounds.restored(found.state).state, best
+        return rounds.best_state, choice
+    found = checkpoints.restore(choice.step, rounds.saved(arrays))
+    return rounds.restored(found.state).state, choice
 
 
 def _masks(session: _Session, variant: Variant) -> np.ndarray:
@@ -322,7 +369,7 @@ def _measured(
     made: Setup, name: str, masks: np.ndarray
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Returns a row of the table, and the IoU of each image; no row without labels."""
-    if made.config.igtt.labels == "none":
+    if not _labelled(made, "test"):
         return [], np.full(len(masks), np.nan)
     values, ious = measure(masks, labels_of(made.data.test))
     return [baselines_lib.row(name, values)], ious
@@ -352,6 +399,10 @@ def _loops(session: _Session) -> list[dict[str, Any]]:
     others: Sequence[str] = [t for t in igtt.TARGETS if t != made.config.igtt.target]
     for target in (*others, SUPERVISED):
         true = target == SUPERVISED
+        if true and not labelled.count("train", made.data.train, 2).chooses:
+            if not session.quiet:
+                progress_lib.say("baseline: none supervised, without training labels")
+            continue
         if not session.quiet:
             progress_lib.say(f"baseline: {target}")
         labels = labels_of(made.data.train) if true else None
@@ -373,7 +424,16 @@ def _results(
     baselines: bool,
 ) -> dict[str, Any]:
     """Returns the content of `results.json`."""
-    data = made.data
+    data, weights = made.data, main.weights
+    why_null = {
+        f"table.{i}.{name}": undefined.measure_reason(made.labels["test"], name)
+        for i, row in enumerate(table)
+        for name, value in row.items()
+        if value != value  # NaN
+    }
+    if threshold is None:
+        why_null["threshold"] = "the scores of no training image have a threshold"
+    started = {} if made.initial is None else {"init_from": made.initial.plain()}
     return {
         "command": command_line(),
         "data": {
@@ -388,11 +448,15 @@ def _results(
             "class_names": data.class_names,
         },
         "noise": {"matrix": None},
+        "weights": weights.plain(),
+        **started,
+        "warnings": list(made.warnings),
+        "why_null": why_null,
         "network": NETWORK,
         "threshold": None if threshold is None else threshold._asdict(),
         "igtt": {
             "rounds": len(main.history),
-            "round": main.round,
+            "round": weights.step // made.config.igtt.steps_per_round,
             "labels": made.config.igtt.labels,
             "stability": main.history[-1]["stability"],
         },

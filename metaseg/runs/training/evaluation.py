@@ -1,17 +1,50 @@
-"""Evaluation of every member of a run, and the choice of the best validation."""
+"""Evaluation of every member of a run, and the choice of the weights that it ships."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from metaseg import decoding, training
+from metaseg import checkpoint, decoding, training
 from metaseg.data.pipeline import InOrder
 from metaseg.runs.training.steps import Programs
 
-__all__ = ["best_of", "evaluate", "measure_of", "validate"]
+__all__ = [
+    "WEIGHTS",
+    "Choice",
+    "best_of",
+    "choose",
+    "evaluate",
+    "measure_of",
+    "undecided",
+    "validate",
+    "validation_scores",
+]
+
+WEIGHTS = ("last", "best")  # rules of config.training.weights
+
+
+class Choice(NamedTuple):
+    """The weights that a run measures, predicts with and exports.
+
+    Attributes:
+      rule: "last" or "best".
+      step: Number of steps that they were trained for.
+      note: Why "best" took the last weights; else empty.
+    """
+
+    rule: str
+    step: int
+    note: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """Returns the fields as `results.json` holds them, and a description."""
+        best = self.rule == "best" and not self.note
+        described = f"step {self.step}, {'the best validated' if best else 'the last'}"
+        found = {"rule": self.rule, "step": self.step, "described": described}
+        return found | ({"note": self.note} if self.note else {})
 
 
 def evaluate(
@@ -85,12 +118,86 @@ def measure_of(values: Mapping[str, Any]) -> str:
     return "iou" if "iou" in values else "miou"
 
 
-def best_of(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns step and measure of the best validation, the first of equals.
+def validation_scores(
+    histories: Sequence[Sequence[Mapping[str, Any]]], diverged: Sequence[int]
+) -> dict[int, float]:
+    """Returns the score of each validation by its step.
+
+    Args:
+      histories: Rows of metrics of each member.
+      diverged: For each member the first step with a loss that is not finite, or 0;
+        from there on its measures do not count.
+
+    Returns:
+      The mean measure of the members; NaN where it is undefined.
+    """
+    found: dict[int, list[float]] = {}
+    for history, lost in zip(histories, diverged, strict=True):
+        for row in history:
+            if row["split"] != "val" or (lost and lost <= row["step"]):
+                continue
+            value = row[measure_of(row)]
+            found.setdefault(row["step"], []).append(
+                float("nan") if value is None else value
+            )
+    return {step: float(np.mean(values)) for step, values in found.items()}
+
+
+def choose(
+    rule: str, scores: Mapping[int, float], last: int, *, lack: str = ""
+) -> Choice:
+    """Chooses the weights of a run.
+
+    Args:
+      rule: One of `WEIGHTS`.
+      scores: Scores of the validations by their steps.
+      last: Number of steps of the run.
+      lack: What validation lacks to choose, of `SplitLabels.lack`; else empty.
+
+    Returns:
+      The choice. "best" takes the latest of equal scores, and the last weights if the
+      scores choose nothing.
+    """
+    if rule == "last":
+        return Choice(rule, last)
+    best = None if lack else checkpoint.best_step(scores)
+    if best is not None:
+        return Choice(rule, best)
+    reason = lack or undecided(scores)
+    return Choice(rule, last, f"{reason}: the last weights are taken")
+
+
+def undecided(scores: Mapping[int, float]) -> str:
+    """Says why scores choose no step.
+
+    Args:
+      scores: Scores of the validations by their steps.
+
+    Returns:
+      The reason.
+    """
+    finite = {score for score in scores.values() if np.isfinite(score)}
+    if not scores:
+        return "there was no validation"
+    if not finite:
+        return "every validation score is undefined"
+    return f"every validation score is {finite.pop():.4f}"
+
+
+def best_of(history: Sequence[Mapping[str, Any]], *, lack: str = "") -> dict[str, Any]:
+    """Returns step and measure of the best validation, the latest of equals.
 
     Args:
       history: Rows of metrics.
+      lack: As for `choose`.
+
+    Returns:
+      "step" and the measure by its name; both None if the validations choose no step.
     """
-    rows = [row for row in history if row["split"] == "val"]
-    row = max(rows, key=lambda row: row[measure_of(row)] or 0.0)
-    return {"step": row["step"], measure_of(row): row[measure_of(row)]}
+    rows = {row["step"]: row for row in history if row["split"] == "val"}
+    scores = validation_scores([history], [0])
+    step = None if lack else checkpoint.best_step(scores)
+    measure = measure_of(next(iter(rows.values()), {"iou": None}))
+    if step is None:
+        return {"step": None, measure: None}
+    return {"step": step, measure: rows[step][measure]}

@@ -35,6 +35,10 @@ def _write_member(run: Run) -> None:
         panels=run.panels,
         num_classes=data["num_classes"],
     )
+    if results["test"]["loss"] is None:  # no labels: the predictions are the result
+        for panel in run.panels:
+            path = run.folder / "predictions" / f"{panel.name}.png"
+            files.write_png(path, panel.prediction)
     files.write_json(run.folder / "results.json", results)
 
 
@@ -60,5 +64,6 @@ def _write_ensemble(run: Run) -> None:
         num_classes=data["num_classes"],
         command=run.results["command"],
         time=run.results["time"],
+        warnings=run.results.get("warnings", ()),
     )
     files.write_json(run.folder / "results.json", run.results)

@@ -22,8 +22,9 @@ from ml_collections import ConfigDict
 from metaseg import decoding, files, noise, report, training
 from metaseg.data import file_options
 from metaseg.data.dataset import Dataset, Examples, Split
+from metaseg.runs import labelled
 from metaseg.runs.run import Run
-from metaseg.runs.training import evaluation
+from metaseg.runs.training import evaluation, undefined
 from metaseg.runs.training import members as members_lib
 from metaseg.runs.training.members import TRACED
 from metaseg.text import command_line
@@ -34,9 +35,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Scores",
     "conclusion",
+    "data_facts",
     "ensemble",
     "environment",
     "finished",
+    "known",
     "main_measure",
     "noise_name",
     "noisy_labels",
@@ -76,6 +79,7 @@ def finished(
     *,
     history: list[dict[str, Any]],
     state: training.TrainState,
+    weights: evaluation.Choice,
     diverged: int,
     facts: Mapping[str, Any],
 ) -> Run:
@@ -86,7 +90,8 @@ def finished(
       member: Index of the member.
       scores: Evaluation of the member.
       history: Rows of its metrics.
-      state: Its final train state, on the host.
+      state: Its chosen train state, on the host.
+      weights: Which state that is.
       diverged: Step of the first loss that was not finite, or 0.
       facts: What else goes into `results.json`.
 
@@ -96,11 +101,21 @@ def finished(
     config, data = made.members[member], made.data
     matrix, folder = made.matrix(member), made.folders()[member]
     found, image_iou = _measures(config, matrix, data, scores)
+    _drop_void_losses(found, made.labels)
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
     found["model"]["parameters"] = parameters
-    found["best"] = evaluation.best_of(history)
+    found["weights"] = weights.plain()
+    lack = made.labels["val"].lack()
+    found["best"] = evaluation.best_of(history, lack=lack)
+    if made.initial is not None:
+        found["init_from"] = made.initial.plain()
     if diverged:
         found["diverged"] = diverged
+    found = files.plain(found)
+    found["warnings"] = list(made.warnings)
+    validations = evaluation.validation_scores([history], [0])
+    undecided = lack or evaluation.undecided(validations)
+    found["why_null"] = undefined.reasons(found, made.labels, undecided)
     return Run(
         config=config,
         results=files.plain(found | dict(facts)),
@@ -132,9 +147,11 @@ def ensemble(made: "Setup", members: Sequence[Run]) -> Run:
         if member.folder is not None and made.workdir is not None:
             row["folder"] = str(member.folder.relative_to(made.workdir))
         found = member.results
-        row |= {k: found[k] for k in ("test", "best", "diverged") if k in found}
+        own = ("test", "weights", "best", "diverged", "why_null")
+        row |= {k: found[k] for k in own if k in found}
         rows.append(row)
-    shared = {k: first[k] for k in ("command", "data", "model", "time", "memory")}
+    common = ("command", "data", "model", "init_from", "warnings", "time", "memory")
+    shared = {k: first[k] for k in common if k in first}
     return Run(
         config=made.config,
         results=files.plain({**shared, "members": rows}),
@@ -175,25 +192,19 @@ def _measures(
     results: dict[str, Any] = {
         "command": command_line(),
         "noise": noise_facts(config, matrix, data.train),
-        "data": {
-            "name": data.name,
-            "num_classes": data.num_classes,
-            "class_names": data.class_names,
-            **{name: len(split) for name, split in data.splits()},
-            **({"train": "endless"} if config.data.endless else {}),
-            "image_shape": data.train.shape,
-            "channels": data.channels,
-            "channel_names": data.channel_names,
-            "files": file_options.changed(data.files),
-        },
+        "data": data_facts(config, data),
         "model": {"name": config.model.name},
-        "test": {**measures, "loss": float(np.mean(scores.test.loss))},
+        "test": {**measures, "loss": _mean(scores.test.loss)},
         "validation": own,
     }
     if thresholds:
+        rules = decoding.DECISION_RULES
+        known = {rule: thresholds.get(rule) for rule in rules}
         results["thresholds"] = {
-            **{rule: each.value for rule, each in thresholds.items()},
-            "inverted": {rule: each.inverted for rule, each in thresholds.items()},
+            **{rule: each.value if each else None for rule, each in known.items()},
+            "inverted": {
+                rule: bool(each and each.inverted) for rule, each in known.items()
+            },
         }
         pooled = test.histogram.sum(axis=0).reshape(2, 64, -1).sum(axis=-1)
         results["score_histogram"] = {
@@ -202,6 +213,56 @@ def _measures(
             "foreground": pooled[1],
         }
     return results, image_iou
+
+
+def data_facts(config: ConfigDict, data: Dataset) -> dict[str, Any]:
+    """Returns the section `data` of `results.json`.
+
+    Args:
+      config: Settings of the run.
+      data: Its data set.
+    """
+    return {
+        "name": data.name,
+        "num_classes": data.num_classes,
+        "class_names": data.class_names,
+        **{name: len(split) for name, split in data.splits()},
+        **({"train": "endless"} if config.data.endless else {}),
+        "image_shape": data.train.shape,
+        "channels": data.channels,
+        "channel_names": data.channel_names,
+        "files": file_options.changed(data.files),
+    }
+
+
+def known(made: "Setup") -> dict[str, Any]:
+    """Returns the part of `results.json` that is known before training.
+
+    A checkpoint holds it, so that an unfinished run can predict.
+
+    Args:
+      made: Parts of the run.
+    """
+    matrix = made.settings.matrix
+    return files.plain(
+        {
+            "data": data_facts(made.config, made.data),
+            "noise": {"matrix": None if matrix is None else np.asarray(matrix)},
+        }
+    )
+
+
+def _mean(values: chex.Array) -> float:
+    """Returns the mean; NaN of no values."""
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+def _drop_void_losses(
+    found: dict[str, Any], labels: Mapping[str, labelled.SplitLabels]
+) -> None:
+    """Makes the loss of a split without labels NaN; the mean of no terms is 0."""
+    if not labels["test"].labelled:
+        found["test"]["loss"] = float("nan")
 
 
 def noisy_labels(config: ConfigDict, split: Split) -> np.ndarray:
@@ -318,10 +379,14 @@ def summary(results: Mapping[str, Any]) -> str:
       results: Content of results.json.
     """
     measure = main_measure(results)
-    values = results["test"][measure]
-    text = "  ".join(f"{rule} {value:.4f}" for rule, value in values.items())
-    auc = results["test"].get("auc")
-    return f"test {measure}: {text}" + ("" if auc is None else f"  auc {auc:.4f}")
+    values = results["test"][measure] | {"auc": results["test"].get("auc")}
+    known = [
+        f"{name} {value:.4f}" for name, value in values.items() if value is not None
+    ]
+    if known:
+        return f"test {measure}: {'  '.join(known)}"
+    reason = results.get("why_null", {}).get(f"test.{measure}.argmax", "no value")
+    return f"test {measure}: undefined, {reason}"
 
 
 def peak_memory() -> int:

@@ -8,19 +8,20 @@ writes these for each member under `members/`, and a comparison above.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from metaseg import checkpoint, optimizers, parallel
+from metaseg import checkpoint, files, optimizers, parallel
 from metaseg.data.dataset import Dataset
 from metaseg.data.pipeline import InOrder
-from metaseg.errors import InputError, prefixed
+from metaseg.errors import DamagedError, InputError, prefixed
 from metaseg.parallel import processes
 from metaseg.runs import config as config_lib
 from metaseg.runs import progress as progress_lib
@@ -29,7 +30,15 @@ from metaseg.runs import workdir as workdir_lib
 from metaseg.runs.loop import Loop, LoopState, Report, Task, TraceWindow, take_steps
 from metaseg.runs.metrics_log import MetricsLog
 from metaseg.runs.run import Run, load, save_weights
-from metaseg.runs.training import evaluation, feeds, output, results, setup, steps
+from metaseg.runs.training import (
+    evaluation,
+    feeds,
+    output,
+    results,
+    setup,
+    steps,
+    undefined,
+)
 from metaseg.runs.training.setup import Setup
 from metaseg.runs.training.steps import Programs
 
@@ -70,27 +79,29 @@ def train(
     clock = {"start": time.perf_counter()}
     watch = watch or signals.Watch(handle=False)
     processes.check_backend()
+    workdir = None if workdir is None else files.expanded(workdir)
     with progress_lib.quiet_logging(), watch:
         quiet = quiet or not processes.is_primary()
         config_lib.check(config, data)
         layout = setup.build_layout(config)
-        holds_run = workdir is not None and bool(
-            processes.decide(partial(workdir_lib.check, workdir, resume))
-        )
-        if holds_run:
-            resolved: Any = config_lib.resolve(config)
-            _compare(workdir, resolved, config_lib.open_fields(config))
-        data = sources.load(config) if data is None else data
-        watch.check()
-        resolved = config_lib.resolve(config, data)
-        if holds_run and _compare(workdir, resolved):
-            assert workdir is not None
-            if not quiet:
-                progress_lib.say(f"{workdir} holds this run, finished")
-            return load(workdir)
-        window = _trace_window(profile, resolved, workdir)
-        made = setup.build(resolved, workdir, data, layout)
-        return _run(made, watch, window, quiet, clock)
+        with workdir_lib.locked(workdir):
+            holds_run = workdir is not None and bool(
+                processes.decide(partial(workdir_lib.check, workdir, resume))
+            )
+            if holds_run:
+                resolved: Any = config_lib.resolve(config)
+                _compare(workdir, resolved, config_lib.open_fields(config))
+            data = sources.load(config) if data is None else data
+            watch.check()
+            resolved = config_lib.resolve(config, data)
+            if holds_run and _compare(workdir, resolved):
+                assert workdir is not None
+                if not quiet:
+                    progress_lib.say(f"{workdir} holds this run, finished")
+                return load(workdir)
+            window = _trace_window(profile, resolved, workdir)
+            made = setup.build(resolved, workdir, data, layout)
+            return _run(made, watch, window, quiet, clock)
 
 
 def _compare(workdir: Path | None, config: Any, ignored: Sequence[str] = ()) -> bool:
@@ -126,9 +137,10 @@ def _run(
     clock: dict[str, float],
 ) -> Run:
     layout, workdir = made.layout, made.workdir
+    initial = made.initial_state()
     if processes.is_primary():
         setup.begin_folders(made)
-    state = layout.put_state(made.initial_state())
+    state = layout.put_state(initial)
     checkpoints = None
     if workdir is not None:
         checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
@@ -136,17 +148,18 @@ def _run(
     say = (lambda _: None) if quiet else progress_lib.say
     found = workdir_lib.newest(checkpoints, layout.get_state(state), digest, say)
     log = _open_log(made, found, quiet)
-    for line in (*made.data.notes, _described(made)):
+    for line in _described(made):
         log.say(line)
     if found.state is not None:
         state = layout.put_state(found.state)
-        log.say(f"going on after step {found.at.step}")
+        log.say(workdir_lib.continued(made.config, found.at.step))
     clock["setup_seconds"] = time.perf_counter() - clock["start"]
+    facts = {"config": digest, "results": results.known(made)}
     try:
         trained = _train(
-            made, log, state, found.at, checkpoints, digest, watch, window, clock
+            made, log, state, found.at, checkpoints, facts, watch, window, clock
         )
-        run = _finish(made, log, trained, clock)
+        run = _finish(made, log, trained, checkpoints, clock)
     except BaseException:  # close the log, so that its rows can be read
         with contextlib.suppress(OSError):
             log.close()
@@ -178,8 +191,8 @@ def _open_log(
     )
 
 
-def _described(made: Setup) -> str:
-    """Describes a run in a line or two for the terminal."""
+def _described(made: Setup) -> list[str]:
+    """Describes a run in a line for the terminal, and what its data leave undefined."""
     config, data = made.config, made.data
     height, width, channels = data.train.shape
     size = "endless" if config.data.endless else len(data.train)
@@ -188,7 +201,7 @@ def _described(made: Setup) -> str:
     where += [f"{processes.count()} processes"] * (processes.count() > 1)
     where += [f"an ensemble of {count}"] * (count > 1)
     where += [f"writing to {made.workdir}"] * (made.workdir is not None)
-    return "; ".join(
+    line = "; ".join(
         [
             f"{data.name}: {size} + {len(data.val)} + {len(data.test)} images "
             f"(train, val, test) of {height} x {width} x {channels}, "
@@ -197,6 +210,13 @@ def _described(made: Setup) -> str:
             *where,
         ]
     )
+    started = [] if made.initial is None else [str(made.initial)]
+    return [
+        *data.notes,
+        line,
+        *started,
+        *(f"warning: {said}" for said in made.warnings),
+    ]
 
 
 class _Trained(NamedTuple):
@@ -206,11 +226,13 @@ class _Trained(NamedTuple):
       state: Final state, laid out.
       programs: Compiled steps.
       at: Where the loop ended.
+      best_state: Laid-out state of the best validation, where no checkpoint keeps it.
     """
 
     state: Any
     programs: Programs
     at: LoopState
+    best_state: Any
 
 
 def _train(
@@ -219,7 +241,7 @@ def _train(
     state: Any,
     at: LoopState,
     checkpoints: checkpoint.Checkpoints | None,
-    digest: str,
+    facts: Mapping[str, Any],
     watch: signals.Watch,
     window: TraceWindow | None,
     clock: dict[str, float],
@@ -239,7 +261,7 @@ def _train(
             task,
             log=log,
             checkpoints=checkpoints,
-            facts={"config": digest},
+            facts=facts,
             at=at,
             trace=window,
         )
@@ -248,7 +270,7 @@ def _train(
     finally:
         feed.close()
     _count_time(made, programs, loop.at, clock)
-    return _Trained(state, programs, loop.at)
+    return _Trained(state, programs, loop.at, task.best_state)
 
 
 def _compile(made: Setup, state: Any, feed: feeds.Feed, val: InOrder) -> Programs:
@@ -268,7 +290,14 @@ def _compile(made: Setup, state: Any, feed: feeds.Feed, val: InOrder) -> Program
 
 
 class TrainTask(Task):
-    """Training on labels: validates on the way."""
+    """Training on labels: validates on the way.
+
+    Attributes:
+      best_state: State of the best validation so far, of a run in memory whose weights
+        are the best; else None.
+    """
+
+    best_state: Any = None
 
     def __init__(
         self,
@@ -284,6 +313,10 @@ class TrainTask(Task):
         self._made, self._log, self._programs = made, log, programs
         self._feed, self._val_batches = feed, val_batches
         self._c = made.config.training
+        self._validates = made.labels["val"].labelled
+        self._chooses = made.labels["val"].chooses
+        self._keeps_best = made.workdir is None and self._c.weights == "best"
+        self._best_score = -math.inf
         self._learning_rates = [
             optimizers.schedule(m.optimizer, m.training.steps) for m in made.members
         ]
@@ -332,19 +365,27 @@ class TrainTask(Task):
             values = {"loss": loss, "learning_rate": float(rate(step - 1)), **speed}
             record.write(step, "train", values)
         shown, score = {"loss": _range(means)}, None
-        if step % c.eval_every == 0 or step == self.total_steps:
+        due = step % c.eval_every == 0 or step == self.total_steps
+        if due and self._validates:
             scores, measure = self._validate(state, step)
             shown[f"val {measure}"] = _range(scores)
             pairs = zip(scores, at.diverged, strict=True)
-            score = float(np.mean([score for score, bad in pairs if not bad]))
-        self._log.progress(step, force=score is not None, **shown)
+            if self._chooses:
+                score = float(np.mean([score for score, bad in pairs if not bad]))
+            if self._keeps_best and score is not None and score >= self._best_score:
+                self._best_score = score
+                self.best_state = jax.tree.map(jnp.copy, state)  # steps donate theirs
+        self._log.progress(step, force=len(shown) > 1, **shown)
         return Report(state, score)
 
     def _validate(self, state: Any, step: int) -> tuple[list[float], str]:
         count = len(self._made.data.val)
         rows = evaluation.validate(self._programs, state, self._val_batches, count)
+        labels = self._made.labels["val"]
         for record, values in zip(self._log.records, rows, strict=True):
-            record.write(step, "val", values)
+            null = [name for name, value in values.items() if not np.isfinite(value)]
+            why = {name: undefined.measure_reason(labels, name) for name in null}
+            record.write(step, "val", values, why_null=why)
         measure = evaluation.measure_of(rows[0])
         return [values[measure] for values in rows], measure
 
@@ -356,8 +397,8 @@ class TrainTask(Task):
         return speed if peak is None else {**speed, "flops_utilisation": rate / peak}
 
     def saves(self, step: int) -> bool:
-        """Returns whether `training.checkpoint_every` steps are over."""
-        return step % self._c.checkpoint_every == 0
+        """Returns whether `training.checkpoint_every` steps or all steps are over."""
+        return step % self._c.checkpoint_every == 0 or step == self.total_steps
 
     def saved(self, state: Any) -> Any:
         """Returns the train state as any layout can restore it."""
@@ -369,7 +410,10 @@ class TrainTask(Task):
 
 
 def _range(values: Sequence[float]) -> str:
-    """Formats a value, or the lowest and highest of several."""
+    """Formats a value, or the lowest and highest of several that are defined."""
+    values = [value for value in values if not math.isnan(value)]
+    if not values:
+        return "undefined"
     if len(values) == 1:
         return f"{values[0]:.4f}"
     return f"{min(values):.4f}..{max(values):.4f}"
@@ -402,27 +446,51 @@ def _count_time(
     clock["data_wait_share"] = at.waiting / seconds
 
 
+def _chosen(
+    made: Setup,
+    log: progress_lib.RunLog,
+    trained: _Trained,
+    checkpoints: checkpoint.Checkpoints | None,
+) -> tuple[Any, evaluation.Choice]:
+    """Returns the laid-out state that the run measures and ships, and which it is."""
+    c, layout, state = made.config.training, made.layout, trained.state
+    histories = [record.history for record in log.records]
+    scores = evaluation.validation_scores(histories, trained.at.diverged)
+    lack = made.labels["val"].lack()
+    choice = evaluation.choose(c.weights, scores, trained.at.step, lack=lack)
+    if choice.step == trained.at.step:
+        return state, choice
+    if checkpoints is None:
+        return trained.best_state, choice
+    try:
+        found = checkpoints.restore(choice.step, layout.get_state(state))
+    except (DamagedError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        note = (
+            f"the checkpoint of step {choice.step}, the best, cannot be read "
+            f"({reason}): the last weights are taken"
+        )
+        return state, evaluation.Choice(choice.rule, trained.at.step, note)
+    return layout.put_state(found.state), choice
+
+
 def _finish(
-    made: Setup, log: progress_lib.RunLog, trained: _Trained, clock: dict[str, float]
+    made: Setup,
+    log: progress_lib.RunLog,
+    trained: _Trained,
+    checkpoints: checkpoint.Checkpoints | None,
+    clock: dict[str, float],
 ) -> Run:
     """Evaluates every member, and writes results and reports."""
-    began, data = time.perf_counter(), made.data
-    programs, state = trained.programs, trained.state
-    keep = made.config.report.images
-    validated = evaluation.evaluate(
-        programs, state, setup.in_order(made, data.val), len(data.val)
-    )
-    tested = evaluation.evaluate(
-        programs, state, setup.in_order(made, data.test), len(data.test), keep=keep
-    )
-    scores = [
-        results.Scores(val, *test)
-        for (val, _), test in zip(validated, tested, strict=True)
-    ]
+    began, programs = time.perf_counter(), trained.programs
+    state, choice = _chosen(made, log, trained, checkpoints)
+    if choice.note:
+        log.say(f"warning: training.weights is 'best', but {choice.note}")
+    scores = _evaluated(made, programs, state)
     clock["evaluate_seconds"] = time.perf_counter() - began
     final = jax.tree.map(programs.layout.to_host, made.layout.get_state(state))
     if len(made.members) > 1 and made.workdir is not None:
-        _save_members(made, final)
+        _save_members(made, final, choice.step)
     start = clock.pop("start")
     clock["total_seconds"] = time.perf_counter() - start
     memory = {
@@ -437,6 +505,7 @@ def _finish(
             scores[i],
             history=log.records[i].history,
             state=_member_state(final, i, len(made.members)),
+            weights=choice,
             diverged=trained.at.diverged[i],
             facts={"time": dict(clock), "memory": memory},
         )
@@ -453,13 +522,27 @@ def _finish(
     return run
 
 
+def _evaluated(made: Setup, programs: Programs, state: Any) -> list[results.Scores]:
+    """Evaluates validation and test split with each member."""
+    data, keep = made.data, min(made.config.report.images, len(made.data.test))
+    validated = evaluation.evaluate(
+        programs, state, setup.in_order(made, data.val), len(data.val)
+    )
+    tested = evaluation.evaluate(
+        programs, state, setup.in_order(made, data.test), len(data.test), keep=keep
+    )
+    return [
+        results.Scores(val, *test)
+        for (val, _), test in zip(validated, tested, strict=True)
+    ]
+
+
 def _member_state(final: Any, member: int, count: int) -> Any:
     return final if count == 1 else jax.tree.map(lambda x: x[member], final)
 
 
-def _save_members(made: Setup, final: Any) -> None:
-    """Saves a checkpoint of each member's final weights, for prediction."""
+def _save_members(made: Setup, final: Any, step: int) -> None:
+    """Saves a checkpoint of each member's chosen weights, for prediction."""
     for i, folder in enumerate(made.folders()):
         assert folder is not None
-        step = made.members[i].training.steps
         save_weights(folder / "checkpoints", step, _member_state(final, i, 2))

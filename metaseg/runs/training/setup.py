@@ -1,6 +1,6 @@
 """The parts of a run, put together from its settings and its data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,11 +9,13 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from metaseg import checks, files, models, parallel, training
-from metaseg.data.dataset import Dataset, Examples
+from metaseg.data.dataset import SPLITS, Dataset, Examples
 from metaseg.data.pipeline import InOrder
 from metaseg.errors import InputError, prefixed
 from metaseg.parallel import Layout, processes
-from metaseg.runs import sources
+from metaseg.runs import initial as initial_lib
+from metaseg.runs import labelled, sources
+from metaseg.runs import workdir as workdir_lib
 from metaseg.runs.training import members as members_lib
 from metaseg.runs.training import results, steps
 
@@ -31,6 +33,9 @@ class Setup(NamedTuple):
       layout: Layout of all arrays.
       parts: Static parts of the step, without the values in which members differ.
       settings: Arrays that tell the compiled steps in what members differ.
+      labels: Labels of the splits by name, of `labelled.survey`.
+      warnings: What the labels leave undefined.
+      initial: Weights of another run that training starts from, or None.
     """
 
     config: FrozenConfigDict
@@ -40,6 +45,9 @@ class Setup(NamedTuple):
     layout: Layout
     parts: training.Step
     settings: members_lib.StepSettings
+    labels: Mapping[str, labelled.SplitLabels]
+    warnings: Sequence[str]
+    initial: initial_lib.Initial | None
 
     def folders(self) -> list[Path | None]:
         """Returns the folder of each member's results."""
@@ -55,7 +63,14 @@ class Setup(NamedTuple):
         return matrix if matrix is None or matrix.ndim == 2 else matrix[member]
 
     def initial_state(self) -> training.TrainState:
-        """Draws the weights; with several members, leaves lead with the members."""
+        """Returns the weights before the first step.
+
+        They are drawn, or those of another run. With several members, leaves lead with
+        the members.
+
+        Raises:
+          InputError: If the weights of another run do not fit.
+        """
         window = sources.window(self.config, self.data)
         states = [
             training.create_state(
@@ -67,6 +82,8 @@ class Setup(NamedTuple):
             )
             for member in self.members
         ]
+        if self.initial is not None:
+            states = [self.initial.put_into(state) for state in states]
         if len(states) == 1:
             return states[0]
         return jax.tree.map(lambda *x: np.stack(x), *states)
@@ -85,12 +102,50 @@ def build(
 
     Returns:
       The parts.
+
+    Raises:
+      InputError: If nothing can be learned from the training labels.
     """
+    labels = labelled.survey(data, _read_splits(config))
+    if "train" in labels:
+        field = "labels" if config.data.name == "arrays" else "config.data"
+        labelled.check_training(labels["train"], field)
     members = members_lib.configs(config)
-    settings = members_lib.settings(members)
     return Setup(
-        config, workdir, members, data, layout, steps.build(members[0]), settings
+        config=config,
+        workdir=workdir,
+        members=members,
+        data=data,
+        layout=layout,
+        parts=steps.build(members[0]),
+        settings=members_lib.settings(members),
+        labels=labels,
+        warnings=labelled.warnings(labels, chooses=_chooses(config)),
+        initial=_initial(config),
     )
+
+
+def _initial(config: ConfigDict) -> initial_lib.Initial | None:
+    """Loads the weights to start from."""
+    source = config.training.init_from
+    if not source:
+        return None
+    with prefixed("config.training.init_from: "):
+        return initial_lib.load(source, config.data.num_classes)
+
+
+def _read_splits(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the splits whose labels may be read: iGTT learns without them."""
+    if "igtt" not in config:
+        return SPLITS
+    return () if config.igtt.labels == "none" else ("val", "test")
+
+
+def _chooses(config: ConfigDict) -> str:
+    """Returns the setting by which validation chooses the weights, if there is one."""
+    if "igtt" in config:
+        return "igtt.labels='choose'" if config.igtt.labels == "choose" else ""
+    return "training.weights='best'" if config.training.weights == "best" else ""
 
 
 def build_layout(config: ConfigDict) -> Layout:
@@ -146,12 +201,17 @@ def _layout(config: ConfigDict) -> Layout:
 def begin_folders(setup: Setup) -> None:
     """Writes config.json and environment.json into the folders of a run.
 
+    The results of a run that is to be trained for longer get another name.
+
     Args:
       setup: Parts of the run.
     """
     if setup.workdir is None:
         return
     setup.workdir.mkdir(parents=True, exist_ok=True)
+    for folder in {setup.workdir, *setup.folders()}:
+        assert folder is not None
+        workdir_lib.set_aside(folder, setup.config.training.steps)
     environment = results.environment()
     files.write_json(setup.workdir / "config.json", setup.config.to_dict())
     files.write_json(setup.workdir / "environment.json", environment)
@@ -167,9 +227,12 @@ def in_order(setup: Setup, split: Examples) -> InOrder:
 
     Args:
       setup: Parts of the run.
-      split: The split.
+      split: The split. In place of an empty one stands a training image, with which
+        steps can be compiled.
     """
     layout: Any = setup.layout
+    if not len(split):
+        split = setup.data.train.take([0])
     size = setup.config.training.eval_batch_size
     return InOrder(
         split, layout.round_up(size), place=layout.put_batch, part=layout.part()
