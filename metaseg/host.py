@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import hashlib
+import io
 import multiprocessing
 import os
 import platform
@@ -171,8 +172,14 @@ def _dropping(stream: Any) -> Any:
 
 @contextlib.contextmanager
 def unread_output_is_dropped() -> Iterator[None]:
-    """Lets a command go on in the block when the reader of its output has gone."""
+    """Lets a command go on in the block when the reader of its output has gone.
+
+    Names of files that the terminal cannot show are printed with escapes.
+    """
     before = sys.stdout, sys.stderr
+    for stream in before:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.stdout, sys.stderr = map(_dropping, before)
     try:
         yield

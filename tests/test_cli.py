@@ -1,6 +1,7 @@
 """The `metaseg` command: flags, names of configs, and errors in one line."""
 
 import inspect
+import io
 import os
 import subprocess
 import sys
@@ -93,6 +94,14 @@ def test_a_list_can_be_piped_into_head(module):
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "none()\n", "")
+
+
+def test_names_that_a_terminal_cannot_show_are_printed_with_escapes(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    with host.unread_output_is_dropped():
+        print(os.fsdecode(b"Zelle_\xfc"), "\u00fc")
+    assert written.getvalue() == b"Zelle_\\udcfc \\xfc\n"
 
 
 def test_a_progress_line_that_nobody_reads_does_not_end_a_job(monkeypatch):

@@ -16,7 +16,6 @@ from metaseg import host
 from metaseg.cli import file_flags, parsing
 
 FLAGS = flags.FlagValues()
-INTERRUPTED = "stopped; run the same command again to continue"
 _LABELS = flags.DEFINE_string(
     "labels",
     None,

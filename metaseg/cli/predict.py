@@ -17,7 +17,6 @@ from metaseg.cli import file_flags, parsing
 from metaseg.errors import InputError
 
 FLAGS = flags.FlagValues()
-INTERRUPTED = "stopped; run the same command again to continue"
 _RUN = flags.DEFINE_string(
     "run", None, "Work folder of a finished run.", flag_values=FLAGS
 )

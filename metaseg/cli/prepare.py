@@ -20,7 +20,6 @@ from metaseg.cli import file_flags, parsing
 from metaseg.errors import InputError
 
 FLAGS = flags.FlagValues()
-INTERRUPTED = "stopped; run the same command again to continue"
 _SOURCE = flags.DEFINE_string(
     "source",
     None,

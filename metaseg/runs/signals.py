@@ -68,7 +68,7 @@ def leave(status: int, said: str) -> NoReturn:
 def _write(said: str) -> None:
     """Writes a line to standard error, which the main thread may be using."""
     with contextlib.suppress(OSError, ValueError):  # closed, or no file
-        os.write(sys.stderr.fileno(), f"{said}\n".encode())
+        os.write(sys.stderr.fileno(), f"{said}\n".encode(errors="backslashreplace"))
 
 
 @contextlib.contextmanager
