@@ -5,8 +5,8 @@
     python benchmarks/reading.py --against=../before --without=imagecodecs
 
 Each version reads in a process of its own. The two take turns file by file, so that a
-busy machine slows both. `--without` hides a package from the other version, which may
-be older than its use.
+busy machine slows both, and CPU time is measured. `--without` hides a package from the
+other version, which may be older than its use.
 """
 
 import contextlib
@@ -36,10 +36,10 @@ if sys.argv[1]:
 from metaseg.data.image_files import read_image
 for line in sys.stdin:
     path, times = line.rstrip("\\n").rsplit(" ", 1)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(int(times)):
         read_image(Path(path))
-    print((time.perf_counter() - start) / int(times), flush=True)
+    print((time.process_time() - start) / int(times), flush=True)
 """
 
 
@@ -58,7 +58,7 @@ class Reader:
         )
 
     def seconds(self, path: Path, times: int) -> float:
-        """Returns the mean time of reading a file some times."""
+        """Returns the mean CPU time of reading a file some times."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(path, times, file=self._process.stdin, flush=True)

@@ -98,7 +98,7 @@ def _strips(stream: BinaryIO) -> _Strips | None:
             if len(text) < number > 4 or any(word in text for word in _WORDS):
                 return None
         elif code not in _NO_MATTER:
-            if kind not in _FORMS or number > 65_536:
+            if kind not in _FORMS or not 0 < number <= 65_536:
                 return None
             tags[code] = _values(stream, order + str(number) + _FORMS[kind], where)
     return _usual(tags, order, os.fstat(stream.fileno()).st_size)

@@ -98,12 +98,7 @@ def _palette(page: Any) -> np.ndarray | None:
 def _check(plane: Any, want: Want) -> int:
     """Refuses what is not read; returns the orientation."""
     page = plane.keyframe
-    with samples.decoder_errors():
-        orientation = page.tags.valueof("Orientation", default=1)
-    sizes = (page.imagelength, page.imagewidth, page.samplesperpixel)
-    for number in (orientation, *sizes):
-        if not isinstance(number, int):  # damaged tags hold texts or many numbers
-            raise DamagedError("a tag does not hold a number")
+    orientation = _checked_numbers(plane)
     samples.check_upright(want, orientation)
     if want.label and _may_be_lossy(plane):
         raise InputError(
@@ -123,8 +118,31 @@ def _check(plane: Any, want: Want) -> int:
         raise InputError(
             f"{want.name}: axes {page.axes}; expected planes, grey or colour"
         )
-    samples.check_size(want, *sizes)
+    samples.check_size(want, page.imagelength, page.imagewidth, page.samplesperpixel)
     _check_coding(page, want)
+    return orientation
+
+
+def _checked_numbers(plane: Any) -> int:
+    """Refuses tags that hold texts or many numbers; returns the orientation."""
+    page, size = plane.keyframe, plane.parent.filehandle.size
+    with samples.decoder_errors():
+        orientation = page.tags.valueof("Orientation", default=1)
+    single = (
+        orientation,
+        page.imagelength,
+        page.imagewidth,
+        page.samplesperpixel,
+        page.rowsperstrip,
+        page.compression,
+        page.predictor,
+        page.photometric,
+    )
+    counts = tuple(plane.databytecounts)
+    if not all(isinstance(n, int) for n in (*single, *plane.dataoffsets, *counts)):
+        raise DamagedError("a tag does not hold a number")
+    if max(counts, default=0) > size or not (page.is_tiled or page.rowsperstrip):
+        raise DamagedError("a tag holds a number that cannot be")
     return orientation
 
 
