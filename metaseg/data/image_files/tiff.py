@@ -165,7 +165,7 @@ def _stacks(stream: BinaryIO, file: tifffile.TiffFile) -> list[_Stack]:
     if usable and all(usable):
         full = [one for one in every if not one.keyframe.subfiletype & _NO_IMAGE]
         return [_described(series) for series in full or every]
-    images = np.flatnonzero([one.is_image for one in chain])
+    images = np.flatnonzero(chain)
     images = images if len(images) else np.arange(len(chain))
     return [_Stack(file.pages, images[:, None])]
 

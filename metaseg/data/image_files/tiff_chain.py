@@ -4,9 +4,9 @@ tifffile parses each directory in full, which would be slow for thousands of pla
 and ends the chain in silence where it is damaged. Imports no jax.
 """
 
-import os
+import mmap
 import struct
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import tifffile
 from tifffile import TIFF
@@ -14,7 +14,7 @@ from tifffile import TIFF
 from metaseg.data.image_files import samples
 from metaseg.data.image_files.samples import DamagedError
 
-__all__ = ["PlaneEntry", "chain"]
+__all__ = ["chain"]
 
 _TAG_BYTES = {kind: struct.calcsize(form) for kind, form in TIFF.DATA_FORMATS.items()}
 _NEW_SUBFILE_TYPE = 254
@@ -24,19 +24,7 @@ _NO_IMAGE = 0b101  # reduced resolution, transparency mask
 _SHORT = 3
 
 
-class PlaneEntry(NamedTuple):
-    """A directory of a TIFF file.
-
-    Attributes:
-      offset: Where it begins.
-      is_image: Whether it is neither a smaller copy nor a mask of another plane.
-    """
-
-    offset: int
-    is_image: bool
-
-
-def chain(stream: BinaryIO, file: tifffile.TiffFile) -> list[PlaneEntry]:
+def chain(stream: BinaryIO, file: tifffile.TiffFile) -> list[bool]:
     """Follows the chain of directories.
 
     Args:
@@ -44,7 +32,7 @@ def chain(stream: BinaryIO, file: tifffile.TiffFile) -> list[PlaneEntry]:
       file: The same file as tifffile has opened it.
 
     Returns:
-      An entry for each plane.
+      For each plane, whether it is an image: not a smaller copy or a mask of another.
 
     Raises:
       DamagedError: If the chain leads back or beyond the end of the file, or the first
@@ -53,47 +41,47 @@ def chain(stream: BinaryIO, file: tifffile.TiffFile) -> list[PlaneEntry]:
     layout = file.tiff
     if layout.is_ndpi:  # whose offsets are of another form
         with samples.decoder_errors():
-            return [PlaneEntry(page.offset, True) for page in file.pages]
-    size = os.fstat(stream.fileno()).st_size
-    found: list[PlaneEntry] = []
+            return [True] * len(file.pages)
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            return _follow(layout, data)
+        except struct.error as error:
+            raise DamagedError("a directory lies beyond its end") from error
+
+
+def _follow(layout: Any, data: mmap.mmap) -> list[bool]:
+    form = f"{layout.byteorder}HH{'QQ' if layout.offsetsize == 8 else 'II'}"
+    entry, count = struct.Struct(form), struct.Struct(layout.tagnoformat)
+    link = struct.Struct(layout.offsetformat)
+    images: list[bool] = []
     seen: set[int] = set()
-    tags: bytes = b""
-    stream.seek(8 if layout.is_bigtiff else 4)
-    while True:
-        (offset,) = samples.unpack(
-            layout.offsetformat, stream.read(layout.offsetsize), 0
-        )
-        if not offset:
-            break
-        if offset in seen or offset > size:
-            raise DamagedError(f"plane {len(found)} is not where it should be")
+    first = last = 0
+    (offset,) = link.unpack_from(data, 8 if layout.is_bigtiff else 4)
+    while offset:
+        if offset in seen or offset > len(data):
+            raise DamagedError(f"plane {len(images)} is not where it should be")
         seen.add(offset)
-        stream.seek(offset)
-        (count,) = samples.unpack(layout.tagnoformat, stream.read(layout.tagnosize))
-        if count * layout.tagsize > size:
-            raise DamagedError(f"{count} tags")
-        tags = stream.read(count * layout.tagsize)
-        if len(tags) < count * layout.tagsize:
-            raise DamagedError("a directory lies beyond its end")
-        if not found:
-            _check_tags(layout, tags, size)
-        found.append(PlaneEntry(offset, _is_image(layout, tags)))
-    if not found:
+        first, last = first or offset, offset
+        start, (tags,) = offset + count.size, count.unpack_from(data, offset)
+        end = start + tags * entry.size
+        images.append(_is_image(layout, entry, data, start, end))
+        (offset,) = link.unpack_from(data, end)
+    if not images:
         raise DamagedError("it has no plane")
-    if len(found) > 1:
-        _check_tags(layout, tags, size)
-    return found
+    for offset in {first, last}:
+        start, (tags,) = offset + count.size, count.unpack_from(data, offset)
+        _check_tags(layout, entry, data[start : start + tags * entry.size], len(data))
+    return images
 
 
-def _entry_form(layout: Any) -> str:
-    return f"{layout.byteorder}HH{'QQ' if layout.offsetsize == 8 else 'II'}"
-
-
-def _is_image(layout: Any, tags: bytes) -> bool:
+def _is_image(
+    layout: Any, entry: struct.Struct, data: mmap.mmap, start: int, end: int
+) -> bool:
     """Looks at the first tags of a directory, which are sorted by their codes."""
-    for code, kind, _, value in struct.iter_unpack(_entry_form(layout), tags):
+    for at in range(start, end, entry.size):
+        code, kind, _, value = entry.unpack_from(data, at)
         if code > _SUBFILE_TYPE:
-            return True
+            break
         if kind == _SHORT and layout.byteorder == ">":  # it lies first in its room
             value >>= 8 * (layout.offsetsize - 2)
         if code == _SUBFILE_TYPE:
@@ -103,10 +91,10 @@ def _is_image(layout: Any, tags: bytes) -> bool:
     return True
 
 
-def _check_tags(layout: Any, tags: bytes, size: int) -> None:
+def _check_tags(layout: Any, entry: struct.Struct, tags: bytes, size: int) -> None:
     """Refuses values beyond the end of the file, which tifffile would leave out."""
     room = layout.offsetsize
-    for _, kind, number, where in struct.iter_unpack(_entry_form(layout), tags):
+    for _, kind, number, where in entry.iter_unpack(tags):
         length = number * _TAG_BYTES.get(kind, 0)
         if length > room and where + length > size:
             raise DamagedError("tags lie beyond its end")

@@ -5,6 +5,8 @@ small images tifffile's metadata take longer than the pixels. Whatever is unusua
 damaged is left to tifffile. Host-side NumPy; imports no jax.
 """
 
+import io
+import math
 import os
 import struct
 from typing import Any, BinaryIO, NamedTuple
@@ -72,6 +74,7 @@ def decode(stream: BinaryIO, want: Want) -> StoredPage | None:
             return None
         height, width, channels = strips.shape
         samples.check_size(want, height, width, channels)
+        assert isinstance(stream, io.BufferedReader)
         return StoredPage(_pixels(stream, strips))
     except DamagedError:
         return None
@@ -146,11 +149,9 @@ def _usual(tags: dict[int, tuple[int, ...]], order: str, size: int) -> _Strips |
     return _Strips(shape, dtype, rows, offsets, lengths, compression, predictor == 2)
 
 
-def _pixels(stream: BinaryIO, strips: _Strips) -> np.ndarray:
-    _, width, channels = strips.shape
-    pixels = np.empty(strips.shape, strips.dtype)
-    flat = pixels.reshape(-1).view(np.uint8)
-    line = width * channels * strips.dtype.itemsize
+def _pixels(stream: io.BufferedReader, strips: _Strips) -> np.ndarray:
+    flat = np.empty(math.prod(strips.shape) * strips.dtype.itemsize, np.uint8)
+    line = flat.size // strips.shape[0]
     decoder = _DECODERS[strips.compression]
     for index, (offset, length) in enumerate(
         zip(strips.offsets, strips.lengths, strict=True)
@@ -159,20 +160,16 @@ def _pixels(stream: BinaryIO, strips: _Strips) -> np.ndarray:
         part = flat[first : first + strips.rows * line]
         stream.seek(offset)
         if decoder is None:
-            if length != len(part):
-                raise DamagedError("a strip of another length")
-            stored = np.fromfile(stream, np.uint8, length)
-            if len(stored) != length:
-                raise DamagedError("a strip of another length")
-            part[:] = stored
-            continue
-        data = stream.read(length)
-        with samples.decoder_errors():
-            decoded = decoder(data, out=part)
-        if len(decoded) != len(part):
+            count = stream.readinto(part.data) if length == len(part) else 0
+        else:
+            data = stream.read(length)
+            with samples.decoder_errors():
+                count = len(decoder(data, out=part))
+        if count != len(part):
             raise DamagedError("a strip of another length")
-    native = pixels.astype(strips.dtype.newbyteorder("="), copy=False)
+    pixels = flat.view(strips.dtype).reshape(strips.shape)
+    pixels = pixels.astype(strips.dtype.newbyteorder("="), copy=False)
     if strips.differences:
         with samples.decoder_errors():
-            imagecodecs.delta_decode(native, axis=-2, out=native)
-    return native
+            imagecodecs.delta_decode(pixels, axis=-2, out=pixels)
+    return pixels
