@@ -196,9 +196,10 @@ FAMILIES = {
 @pytest.mark.parametrize("family", FAMILIES)
 def test_verdict_names_the_family(family):
     for fn in FAMILIES[family]:
-        judged = auditing.verdict(pooled(noisy(fn), cells()))
-        assert judged.family == family, fn
-        assert judged.sentences
+        found = auditing.verdict(pooled(noisy(fn), cells()))
+        assert found.family == family, fn
+        assert found.sentences
+        assert "never" not in " ".join(found.sentences)
 
 
 def test_differences_of_two_annotators_have_two_kinds_of_error():
@@ -207,25 +208,25 @@ def test_differences_of_two_annotators_have_two_kinds_of_error():
     labels = noisy(
         partial(noise.elastic, amplitude=2.0), partial(noise.omit, rate=0.25)
     )
-    judged = auditing.verdict(pooled(labels, cells()))
+    found = auditing.verdict(pooled(labels, cells()))
     overlooked = (outlines != labels).sum() / (labels != cells()).sum()
-    assert judged.family in ("perturbed", "objects")
-    assert judged.kinds.independent < 0.1
-    assert judged.kinds.boundary > 0.2
-    assert judged.kinds.objects == pytest.approx(overlooked, abs=0.2)
-    said = " ".join(judged.sentences)
+    assert found.family in ("perturbed", "objects")
+    assert found.kinds.independent < 0.1
+    assert found.kinds.boundary > 0.2
+    assert found.kinds.objects == pytest.approx(overlooked, abs=0.2)
+    said = " ".join(found.sentences)
     assert "Boundaries are displaced" in said
     assert "Whole objects are wrong" in said
-    assert judged.evidence["missed_objects"] == pytest.approx(0.25, abs=0.15)
-    assert 0.3 < judged.evidence["displacement"] < 3
+    assert found.evidence["missed_objects"] == pytest.approx(0.25, abs=0.15)
+    assert 0.3 < found.evidence["displacement"] < 3
 
 
 def test_heavy_flips_do_not_hide_displaced_boundaries():
     labels = noisy(partial(noise.erode, radius=2), partial(noise.flip, rate=0.35))
-    judged = auditing.verdict(pooled(labels, cells()))
-    assert judged.kinds.independent > 0.9
-    assert judged.family == "perturbed"
-    assert judged.evidence["step_contrast"] < 0.5
+    found = auditing.verdict(pooled(labels, cells()))
+    assert found.kinds.independent > 0.9
+    assert found.family == "perturbed"
+    assert found.evidence["step_contrast"] < 0.5
 
 
 def test_independent_noise_has_the_evidence_of_independence():
@@ -264,6 +265,76 @@ def test_verdict_on_many_classes(fn, family):
     labels = np.asarray(one(jax.random.key(0), clean, jnp.arange(len(clean))))
     pairs = [auditing.compare(a, b, 4) for a, b in zip(labels, clean, strict=True)]
     assert auditing.verdict(reduce(auditing.add, pairs)).family == family
+
+
+def many_cells():
+    """Cells of class 1 in the left half, and of class 2 in the right half."""
+    maps = cells().copy()
+    maps[:, :, 64:][maps[:, :, 64:] == 1] = 2
+    return maps
+
+
+def judged(labels, clean=None, num_classes=3, **options):
+    clean = many_cells() if clean is None else clean
+    pairs = [
+        auditing.compare(a, b, num_classes) for a, b in zip(labels, clean, strict=True)
+    ]
+    return auditing.verdict(reduce(auditing.add, pairs), **options)
+
+
+def omitted(rate):
+    omit = partial(noise.omit, rate=rate)
+    one = jax.jit(noise.per_example(noise.only((0, 2), omit)))
+    return np.asarray(one(jax.random.key(5), many_cells(), jnp.arange(COUNT)))
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.9, 1.0])
+def test_a_class_whose_objects_are_missed_has_object_errors_at_any_rate(rate):
+    found = judged(omitted(rate))
+    assert found.family == "objects"
+    assert found.kinds.objects > 0.95
+    assert not any("Boundaries" in text for text in found.sentences)
+    never = "Class 2 is never labelled: 100 % of its pixels are labelled class 0."
+    assert (never in found.sentences) == (rate == 1)
+
+
+def test_a_class_that_is_always_called_another_is_merged_with_it():
+    labels = np.minimum(many_cells(), 1)
+    found = judged(labels)
+    assert found.family == "objects"
+    assert found.kinds.objects == pytest.approx(1)
+    assert "Classes 1 and 2 are merged: all are labelled class 1." in found.sentences
+    named = judged(labels, class_names=("none", "round", "long"))
+    assert "Round and long are merged: all are labelled round." in named.sentences
+    with pytest.raises(InputError, match=r"^class_names: got 2, expected 3$"):
+        judged(labels, class_names=("a", "b"))
+
+
+def test_other_errors_beside_a_lost_class_are_told_as_without_it():
+    clean, eroded = many_cells(), noisy(partial(noise.erode, radius=2))
+    found = judged(np.where(clean == 2, 0, eroded))
+    alone = judged(np.where(clean == 2, VOID, eroded))
+    assert "Class 2 is never labelled" in " ".join(found.sentences)
+    assert "Boundaries are displaced" in " ".join(found.sentences)
+    lost = (clean == 2).sum()
+    wrong = lost + ((eroded != clean) & (clean == 1)).sum()
+    assert found.kinds.objects == pytest.approx(lost / wrong, abs=0.01)
+    for name in ("step_contrast", "displacement", "neighbour_correlation"):
+        assert found.evidence[name] == pytest.approx(alone.evidence[name], abs=0.05)
+
+
+def test_classes_in_each_others_place_are_told():
+    swapped = np.array([0, 2, 1], np.uint8)[many_cells()]
+    said = judged(swapped).sentences
+    assert "Class 1 is always labelled class 2." in said
+    assert "Class 2 is always labelled class 1." in said
+
+
+def test_a_class_that_is_void_wherever_it_is_is_told():
+    clean = many_cells()
+    found = judged(np.where(clean == 2, VOID, clean))
+    assert found.family == "clean"
+    assert "Class 2 is never labelled: its pixels are void." in found.sentences
 
 
 def test_bootstrap_equals_a_loop_over_numpy_draws():

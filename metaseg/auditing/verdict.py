@@ -2,16 +2,17 @@
 
 Computes on the host with the counts of a `Comparison`. The constants were chosen on
 built-in cells and training nuclei that `docs/audit.md` does not report on. May import
-`comparison`.
+`comparison` and `errors`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from metaseg.auditing.comparison import DEPTHS, LATTICE, Comparison
+from metaseg.errors import InputError
 
 __all__ = ["FAMILIES", "ErrorKinds", "Verdict", "error_kinds", "evidence", "verdict"]
 
@@ -25,9 +26,10 @@ _ENOUGH, _NO_HITS = 100, 0.002  # pixels, and share right, if all objects are mi
 _STRAIGHT = 0.4  # corners per edge, relative to the reference, below which: boxes
 _ON_GRID = 0.95  # share of edges on one phase that indicates a coarser grid
 _UNSURE = 4.0  # standard deviations below which an association may be chance
-_TRACE = 1e-4  # largest disagreement of clean labels
+_TRACE = 1e-4  # largest disagreement of clean labels, or share right of a lost class
 _BLURRED = 0.7  # step contrast below which boundaries are displaced
 _MATERIAL = 0.08  # smallest material share of the disagreement
+_ALWAYS = 0.98  # share of a class that one other class gets if it always does
 
 
 class ErrorKinds(NamedTuple):
@@ -72,6 +74,15 @@ class Verdict(NamedTuple):
     sentences: tuple[str, ...]
 
 
+class _Lost(NamedTuple):
+    """A class whose pixels hardly ever have its label."""
+
+    class_id: int
+    called: int  # the class that most of its pixels are labelled with
+    share: float  # of these among its pixels
+    used: bool  # whether pixels of other classes have its label
+
+
 class _Zones(NamedTuple):
     """Numbers per class without missed objects, float64 `[K]`."""
 
@@ -84,6 +95,9 @@ class _Zones(NamedTuple):
 
 def error_kinds(pair: Comparison) -> ErrorKinds:
     """Divides the wrong pixels of one or more maps by kind of error.
+
+    All errors in a class that is never labelled are object errors. Of the other
+    classes:
 
     1. Objects. Pixels of missed objects are object errors if most objects are labelled
        either completely or not at all. They are not if all objects are equally sparse.
@@ -105,8 +119,20 @@ def error_kinds(pair: Comparison) -> ErrorKinds:
     Returns:
       Number of wrong pixels of each kind.
     """
-    wrong = pair.labelled - np.trace(pair.joint)
-    if wrong == 0:
+    rest = _without(pair, _lost(pair))
+    lost = float(_wrong(pair) - _wrong(rest))
+    kinds = _kinds(rest)
+    return kinds._replace(objects=kinds.objects + lost)
+
+
+def _wrong(pair: Comparison) -> int:
+    """Counts the wrong pixels."""
+    return pair.labelled - int(np.trace(pair.joint))
+
+
+def _kinds(pair: Comparison) -> ErrorKinds:
+    """Divides the wrong pixels of classes that are labelled."""
+    if _wrong(pair) == 0:
         return ErrorKinds(0.0, 0.0, 0.0)
     gate = _objects_missed(pair)
     missed = float(_errors(pair.profile)[1].sum()) if gate > 0 else 0.0
@@ -127,8 +153,47 @@ def error_kinds(pair: Comparison) -> ErrorKinds:
     return ErrorKinds(independent, max(structured - objects, 0.0), objects)
 
 
+def _lost(pair: Comparison) -> list[_Lost]:
+    """Finds the classes whose pixels hardly ever have their own label."""
+    lost = []
+    for class_id, row in enumerate(pair.joint):
+        pixels, own = row.sum(), row[class_id]
+        if pixels < _ENOUGH or own > _TRACE * pixels:
+            continue
+        called = int(row.argmax())
+        share = float(row[called] / pixels)
+        used = bool(pair.joint[:, class_id].sum() - own > _TRACE * pixels)
+        if not used or share >= _ALWAYS:
+            lost.append(_Lost(class_id, called, share, used))
+    return lost
+
+
+def _without(pair: Comparison, lost: Sequence[_Lost]) -> Comparison:
+    """Leaves out the pixels of the classes that are never labelled."""
+    ids = [one.class_id for one in lost if not one.used]
+    if not ids:
+        return pair
+
+    def zeroed(values: np.ndarray, axis: int) -> np.ndarray:
+        rest = np.moveaxis(values.copy(), axis, 0)
+        rest[ids] = 0
+        return np.moveaxis(rest, 0, axis)
+
+    return pair._replace(
+        joint=zeroed(pair.joint, 0),
+        profile=zeroed(pair.profile, 1),
+        pairs=zeroed(pair.pairs, 1),
+        gaps=pair.gaps * (0 not in ids),
+        objects=zeroed(pair.objects, 0),
+        spread=zeroed(pair.spread, 0),
+    )
+
+
 def evidence(pair: Comparison) -> dict[str, float]:
     """Computes the numbers behind a verdict.
+
+    Numbers about boundaries, and about errors within objects, leave out classes that
+    are never labelled.
 
     Args:
       pair: Counts of `compare`, or a sum of them.
@@ -163,13 +228,14 @@ def evidence(pair: Comparison) -> dict[str, float]:
       - `grid`: spacing in pixels of the coarsest grid that holds 95 % of the edges, at
         most 16.
     """
-    gate = _objects_missed(pair)
-    zones = _zones(pair, gate)
-    step, step_error = _step_contrast(pair)
+    rest = _without(pair, _lost(pair))
+    gate = _objects_missed(rest)
+    zones = _zones(rest, gate)
+    step, step_error = _step_contrast(rest)
     weights = zones.wrong / max(zones.wrong.sum(), 1)
     judged, missed, part, parted, _ = pair.objects[1:].sum(axis=0)
     solid, joined, invented = pair.found[1:].sum(axis=0)
-    outer = pair.profile[0, 0, 0]
+    outer = rest.profile[0, 0, 0]
     scale = math.sqrt(2 * max(pair.freedom, 1))
     corners = pair.corners[:, 0] / np.maximum(pair.corners[:, 1], 1)
     return {
@@ -180,9 +246,9 @@ def evidence(pair: Comparison) -> dict[str, float]:
         "neighbour_correlation": float((weights * zones.clumping).sum()),
         "step_contrast": step,
         "step_error": step_error,
-        "displacement": _displacement(pair, gate),
+        "displacement": _displacement(rest, gate),
         "outer_errors": float(1 - outer[0] / max(outer.sum(), 1)),
-        "all_or_none": _within_objects(pair),
+        "all_or_none": _within_objects(rest),
         "missed_objects": missed / max(judged, 1),
         "part_objects": part / max(judged, 1),
         "split_objects": parted / max(judged, 1),
@@ -193,7 +259,7 @@ def evidence(pair: Comparison) -> dict[str, float]:
     }
 
 
-def verdict(pair: Comparison) -> Verdict:
+def verdict(pair: Comparison, *, class_names: Sequence[str] | None = None) -> Verdict:
     """Names the family of the label errors.
 
     The first of these conditions decides:
@@ -209,14 +275,19 @@ def verdict(pair: Comparison) -> Verdict:
     A kind of error is material if it is 8 % of the wrong pixels or more. Since many
     random flips can outnumber them, boundary errors are also material if the step
     contrast is below 0.7 by 4 standard errors, and object errors if whole objects are
-    clearly missed.
+    clearly missed. Labels that lack a class of the reference altogether, of 100 pixels
+    or more, are neither sparse, clean nor randomised.
 
     Args:
       pair: Counts of `compare`, or a sum of them. The verdict is more certain the more
         maps there are.
+      class_names: K names for the sentences; by default "class 0" and so on.
 
     Returns:
       The family, the kinds of error, the evidence and the sentences.
+
+    Raises:
+      InputError: If there are not K names.
 
     Example:
       >>> import numpy as np
@@ -226,37 +297,45 @@ def verdict(pair: Comparison) -> Verdict:
       >>> verdict(compare(labels, labels, 2)).sentences
       ('The labels agree with the reference.',)
     """
+    names = list(class_names or (f"class {i}" for i in range(len(pair.joint))))
+    if len(names) != len(pair.joint):
+        raise InputError(f"class_names: got {len(names)}, expected {len(pair.joint)}")
     numbers, kinds = evidence(pair), error_kinds(pair).shares
+    lost = _lost(pair)
+    missing = any(not one.used for one in lost)
     one_for_all = (pair.joint.sum(axis=0) > 0).sum() <= 1
     one_for_all &= (pair.joint.sum(axis=1) > 0).sum() > 1
     alone = numbers["neighbour_correlation"] < _CLUMPED / 2
     chance = numbers["association"] < _UNSURE and alone
-    material = _material(pair, kinds, numbers)
+    material = _material(pair, lost, numbers)
     if pair.labelled == 0 or one_for_all or (chance and pair.disagreement > _TRACE):
         family = "random"
-    elif numbers["labelled"] < 0.5 and pair.disagreement < 0.05:
+    elif not missing and numbers["labelled"] < 0.5 and pair.disagreement < 0.05:
         family = "sparse"
-    elif pair.disagreement < _TRACE:
+    elif not missing and pair.disagreement < _TRACE:
         family = "clean"
-    elif not material:
-        family = "randomised"
-    elif len(material) == 1:
-        family = material[0]
+    elif missing or len(material) > 1:
+        larger = kinds.objects >= kinds.boundary or "perturbed" not in material
+        family = "objects" if larger else "perturbed"
     else:
-        family = "objects" if kinds.objects >= kinds.boundary else "perturbed"
-    sentences = _sentences(family, kinds, numbers, material)
-    return Verdict(family, kinds, numbers, sentences)
+        family = material[0] if material else "randomised"
+    said = _sentences(family, kinds, numbers, material)
+    if family != "random":
+        said = (said[0], *_lost_sentences(lost, pair, names), *said[1:])
+    return Verdict(family, kinds, numbers, said)
 
 
 def _material(
-    pair: Comparison, kinds: ErrorKinds, numbers: Mapping[str, float]
+    pair: Comparison, lost: Sequence[_Lost], numbers: Mapping[str, float]
 ) -> tuple[str, ...]:
-    """Returns which of "perturbed" and "objects" are material."""
+    """Returns which of "perturbed" and "objects" are material beside lost classes."""
+    rest = _without(pair, lost)
+    kinds, wrong = _kinds(rest), max(_wrong(pair), 1e-9)
     surely = numbers["step_contrast"] + _UNSURE * numbers["step_error"]
     found = []
-    if kinds.boundary >= _MATERIAL or surely < _BLURRED:
+    if kinds.boundary / wrong >= _MATERIAL or surely < _BLURRED:
         found.append("perturbed")
-    if kinds.objects >= _MATERIAL or _objects_missed(pair) > 0.5:
+    if kinds.objects / wrong >= _MATERIAL or _objects_missed(rest) > 0.5:
         found.append("objects")
     return tuple(found)
 
@@ -370,7 +449,7 @@ def _step_contrast(pair: Comparison) -> tuple[float, float]:
             _ends(part, class_id) for part in (inside, outside)
         )
         step = far_in - far_out
-        if abs(step) > 1e-3 and inside[0].sum() > 0:
+        if abs(step) > 1e-3 and inside[0].sum() > 0 and outside.sum() > 0:
             steps.append((near_in - near_out) / step)
             errors.append(math.hypot(error_in, error_out) / abs(step))
             weights.append(inside[0].sum())
@@ -405,6 +484,51 @@ def _tail_start(population: np.ndarray) -> int:
     return int(np.flatnonzero(enough).max(initial=0))
 
 
+def _lost_sentences(
+    lost: Sequence[_Lost], pair: Comparison, names: Sequence[str]
+) -> list[str]:
+    """Says which classes are never labelled, merged, or called another."""
+    merged: dict[int, list[int]] = {}
+    counts = pair.joint.sum(axis=0) + pair.joint.sum(axis=1)
+    void = np.flatnonzero((pair.objects[:, 4] > 0) & (counts == 0))
+    said = [
+        f"{names[i]} is never labelled: its pixels are void." for i in void.tolist()
+    ]
+    for one in lost:
+        name, other = names[one.class_id], names[one.called]
+        own = pair.joint[one.called, one.called]
+        kept = own > 0.5 * pair.joint[one.called].sum()
+        if one.used:
+            said.append(f"{name} is always labelled {other}.")
+        elif one.share >= _ALWAYS and one.called > 0 and kept:
+            merged.setdefault(one.called, [one.called]).append(one.class_id)
+        else:
+            said.append(
+                f"{name} is never labelled: {_percent(one.share)} of its pixels are "
+                f"labelled {other}."
+            )
+    for called, ids in merged.items():
+        said.append(f"{_listed(sorted(ids), names)} are merged: all are labelled ")
+        said[-1] += f"{names[called]}."
+    if len(void) or any(not one.used for one in lost):
+        said.append("Training cannot learn a class that the labels lack.")
+    return [f"{text[:1].upper()}{text[1:]}" for text in said]
+
+
+def _listed(ids: Sequence[int], names: Sequence[str]) -> str:
+    """Lists classes: "classes 1 and 2", or "nucleus and cell" if they have names."""
+    shown = [names[class_id] for class_id in ids]
+    plain = all(names[class_id] == f"class {class_id}" for class_id in ids)
+    if plain:
+        shown = [str(class_id) for class_id in ids]
+    text = f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return f"classes {text}" if plain else text
+
+
+def _percent(share: float, digits: int = 0) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
 def _sentences(
     family: str,
     kinds: ErrorKinds,
@@ -416,8 +540,8 @@ def _sentences(
         return ("The labels agree with the reference.",)
     if family == "sparse":
         return (
-            f"{numbers['labelled']:.1%} of the pixels are labelled, and these labels "
-            "are right. All other pixels are void.",
+            f"{_percent(numbers['labelled'], 1)} of the pixels are labelled, and these "
+            "labels are right. All other pixels are void.",
             "Training tolerates this: void pixels reduce the number of labels, but do "
             "not mislead.",
         )
@@ -427,7 +551,7 @@ def _sentences(
             "Training cannot correct this: the labels carry no information about where "
             "the classes are.",
         )
-    wrong = f"{numbers['disagreement']:.1%} of the labelled pixels are wrong"
+    wrong = f"{_percent(numbers['disagreement'], 1)} of the labelled pixels are wrong"
     said = [f"{wrong}: {_shares(kinds)}."]
     if kinds.independent >= _MATERIAL:
         said.append(
@@ -438,17 +562,20 @@ def _sentences(
         said.append(
             "Boundaries are displaced or blurred. Inside objects, "
             f"{numbers['displacement']:.1f} pixels per boundary pixel are wrong. Of "
-            f"the pixels just outside, {numbers['outer_errors']:.0%} are wrong. "
+            f"the pixels just outside, {_percent(numbers['outer_errors'])} are wrong. "
             "Training learns boundaries where they are drawn, whatever the number of "
             "labels."
         )
         if numbers["grid"] >= 2:
             said.append(f"The outlines lie on a grid of {numbers['grid']:.0f} pixels.")
     if "objects" in material:
+        missed, invented, joined = (
+            _percent(numbers[f"{name}_objects"])
+            for name in ("missed", "invented", "joined")
+        )
         said.append(
-            f"Whole objects are wrong. {numbers['missed_objects']:.0%} of the objects "
-            f"are missed. Of the objects drawn, {numbers['invented_objects']:.0%} are "
-            f"invented and {numbers['joined_objects']:.0%} join several objects. "
+            f"Whole objects are wrong. {missed} of the objects are missed. Of those "
+            f"drawn, {invented} are invented and {joined} join several objects. "
             "Training averages this out if it affects similar objects at random and "
             "rarely. If objects are missed or joined because of their appearance, "
             "training learns to miss or join them."
@@ -462,4 +589,6 @@ def _shares(kinds: ErrorKinds) -> str:
         ("at displaced boundaries", kinds.boundary),
         ("in whole objects", kinds.objects),
     )
-    return ", ".join(f"{share:.0%} {name}" for name, share in named if share >= 0.005)
+    return ", ".join(
+        f"{_percent(share)} {name}" for name, share in named if share >= 0.005
+    )

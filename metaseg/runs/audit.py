@@ -473,7 +473,7 @@ def _comparison(
         [r.joint for r in gathered.records.values() if r.joint is not None]
     )
     found = audit_lib.transition(joints, class_names=names, seed=seed)
-    judged = audit_lib.verdict(gathered.pair)
+    judged = audit_lib.verdict(gathered.pair, class_names=names)
     condition = found.condition_number
     return {
         "maps": len(joints),
@@ -495,9 +495,28 @@ def _comparison(
         "verdict": {
             "family": judged.family,
             "sentences": list(judged.sentences),
-            "evidence": dict(judged.evidence),
+            "evidence": files_lib.plain(judged.evidence),
         },
+        "why_null": _why_null(judged.evidence, found),
     }
+
+
+def _why_null(
+    evidence: Mapping[str, float], found: audit_lib.Transition
+) -> dict[str, str]:
+    """Returns why numbers of the comparison are None, by their names."""
+    reasons = {}
+    for name in ("step_contrast", "step_error"):
+        if not np.isfinite(evidence[name]):
+            reasons[name] = (
+                "no class has a step at its boundary: far inside and far outside of "
+                "each class are labelled alike"
+            )
+    if not np.isfinite(found.condition_number):
+        reasons["condition_number"] = (
+            f"infinite: the rank of the matrix is {found.rank} of {len(found.prior)}"
+        )
+    return reasons
 
 
 def _profile(pair: audit_lib.Comparison, names: Sequence[str]) -> dict[str, Any]:
@@ -614,7 +633,7 @@ def _thumbnails(
             continue
         said = f"score {row['score']:.1f}"
         if "disagreement" in row:
-            said = f"{row['disagreement']:.1%} wrong"
+            said = f"{100 * row['disagreement']:.1f} % wrong"
         shown.append(
             report.Thumbnail(
                 name=item.name,

@@ -39,7 +39,7 @@ def _comparison(K=2):
         "split": {"independent": 0.9, "boundary": 0.1, "objects": 0.0},
         "verdict": {
             "family": "randomised",
-            "sentences": ["40.0% of the labelled pixels are wrong."],
+            "sentences": ["40.0 % of the labelled pixels are wrong."],
             "evidence": {"disagreement": 0.4, "step_contrast": math.nan, "new_one": 1},
         },
     }

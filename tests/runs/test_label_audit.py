@@ -222,6 +222,29 @@ def test_arrays_give_what_their_files_give(folders, audited, clean):
     ]
 
 
+def test_numbers_that_are_not_defined_are_null_with_the_reason(clean):
+    found = label_audit.audit_arrays(1 - clean * 0, clean, num_classes=2)["comparison"]
+    assert found["condition_number"] is None
+    assert found["verdict"]["evidence"]["step_contrast"] is None
+    assert found["why_null"] == {
+        "step_contrast": (
+            "no class has a step at its boundary: far inside and far outside of each "
+            "class are labelled alike"
+        ),
+        "step_error": found["why_null"]["step_contrast"],
+        "condition_number": "infinite: the rank of the matrix is 1 of 2",
+    }
+
+
+def test_the_verdict_names_the_classes(clean):
+    merged = np.where(np.arange(clean.shape[-1]) < 40, clean, 2 * clean)
+    found = label_audit.audit_arrays(
+        clean, merged, num_classes=3, class_names=("none", "cell", "scratch")
+    )
+    said = found["comparison"]["verdict"]["sentences"]
+    assert "Cell and scratch are merged: all are labelled cell." in said
+
+
 def test_arrays_that_are_no_label_maps_are_named(clean):
     with pytest.raises(InputError, match=r"^labels\[0\]: .*`label_threshold"):
         label_audit.audit_arrays(clean * 0.75)
