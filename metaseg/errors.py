@@ -47,7 +47,8 @@ def decoder_errors() -> Iterator[None]:
     Libraries raise errors of any class for damaged bytes, TypeError and AssertionError
     included. The block should hold calls of a library only: an error of our own code
     that is raised inside a call would be taken for one of the library. An attribute,
-    name or argument that is wrong in the block itself is raised as it is.
+    name or argument that is wrong in the block itself, or in a function of this package
+    that it calls, is raised as it is.
 
     Raises:
       DamagedError: With the class and the text of the library's error.
@@ -59,7 +60,9 @@ def decoder_errors() -> Iterator[None]:
         raise
     except Exception as error:
         # This generator and the block are two frames; a call of a library adds its own.
-        own = len(list(traceback.walk_tb(error.__traceback__))) == 2
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        last = str(frames[-1].f_globals.get("__name__"))
+        own = len(frames) == 2 or last.startswith("metaseg.")
         if own and isinstance(error, (AttributeError, NameError, TypeError)):
             raise
         if isinstance(error, OSError) and error.strerror:

@@ -600,6 +600,8 @@ def test_only_what_a_library_raises_is_an_error_of_the_decoder():
         json.loads()
     with pytest.raises(AttributeError), samples.decoder_errors():
         json.no_such_name(number)
+    with pytest.raises(TypeError), samples.decoder_errors():
+        samples.some(number)  # raised in a function of ours
     with pytest.raises(FileNotFoundError), samples.decoder_errors():
         os.stat(missing)
 

@@ -90,6 +90,8 @@ def tiffs(draw):
         "predictor": draw(st.sampled_from([None, 2, 3])),
         "tile": draw(st.sampled_from([None, (16, 16), (32, 16)])),
     }
+    if layout == "grey" and draw(st.booleans()):
+        del options["photometric"]  # tifffile says WhiteIsZero of bool
     if not options["tile"]:
         options["rowsperstrip"] = draw(st.integers(1, 40))
     if pixels.ndim == 3 and draw(st.booleans()):
@@ -120,7 +122,7 @@ def test_any_tiff_is_read_as_written_or_refused_by_what_it_is(tmp_path, case):
     except (ValueError, KeyError, NotImplementedError, RuntimeError):
         assume(False)  # tifffile does not write it
     expected = np.atleast_3d(pixels)
-    if options["photometric"] == "rgb":
+    if options.get("photometric") == "rgb":
         expected = expected[..., :3]  # without alpha
     if pixels.dtype.kind == "f":
         expected = expected.astype(np.float32)
@@ -332,6 +334,27 @@ def test_an_inverting_table_of_imagej_leaves_values_as_they_are_measured(tmp_pat
     path = save(tmp_path / "a.tif", mask, photometric="miniswhite", imagej=True)
     np.testing.assert_array_equal(image_files.read_image(path)[..., 0], mask)
     np.testing.assert_array_equal(image_files.read_label_values(path), mask)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"metadata": None}, {"software": "mine"}, {"compression": "lzw"}]
+)
+def test_bool_arrays_of_tifffile_are_read_as_written(tmp_path, options):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, BINARY, **options)
+    with tifffile.TiffFile(path) as file:
+        assert file.pages.first.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    np.testing.assert_array_equal(image_files.read_image(path)[..., 0], BINARY)
+    np.testing.assert_array_equal(image_files.read_label_values(path), BINARY)
+
+
+def test_each_page_of_a_bool_stack_of_tifffile_is_read_as_written(tmp_path):
+    stack = np.stack([BINARY, ~BINARY, BINARY])
+    for metadata in ({}, {"metadata": None}):
+        tifffile.imwrite(tmp_path / "a.tif", stack, **metadata)
+        for page, expected in enumerate(stack):
+            label = image_files.read_label_values(tmp_path / "a.tif", page=page)
+            np.testing.assert_array_equal(label, expected)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "i2"])

@@ -63,9 +63,11 @@ def decode_png(stream: BinaryIO, want: Want) -> np.ndarray:
         if parts.depth < 8 or parts.colour_type == _PALETTE:
             file = PngImageFile(io.BytesIO(parts.data))
             layout = file.tile[0][3]
-            pixels, palette = np.array(file), _palette(file)
+            pixels = np.array(file)
         else:
             pixels, layout = imagecodecs.png_decode(parts.data), ""
+    if layout:
+        palette = _palette(file)
     if layout in ("L;2", "L;4"):  # pillow stretches these to 0..255; ids must not be
         pixels //= 85 if layout == "L;2" else 17
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels

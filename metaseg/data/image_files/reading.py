@@ -121,7 +121,8 @@ def read_image(
     are inverted. ImageJ writes WhiteIsZero for an image with an inverting look-up
     table, which it shows inverted; but it measures the values as stored, and 255 is
     foreground in its masks. So the values of files whose description starts with
-    "ImageJ=" are read as stored. Both hold for label maps too.
+    "ImageJ=" are read as stored. So are bits that tifffile wrote: it says WhiteIsZero
+    of every array of bool. All of this holds for label maps too.
 
     Args:
       path: PNG, JPEG, BMP, GIF, TIFF, .npy or .npz; integers, floats or bool.

@@ -102,11 +102,9 @@ def _asks_for_names(want: Want) -> bool:
 def _names(file: tifffile.TiffFile) -> tuple[str, ...]:
     """Names of the channels of the first image."""
     with samples.decoder_errors():
-        if file.is_ome:
-            return _ome_names(file.ome_metadata or "")
-        if not file.is_imagej:
-            return ()
-        found = file.imagej_metadata or {}
+        xml, found = file.ome_metadata, file.imagej_metadata or {}
+    if xml:
+        return _ome_names(xml)
     labels, count = found.get("Labels") or [], found.get("channels", 1)
     # Labels are one for each plane, of which the channels come first.
     names = [str(label).strip() for label in labels[:count]]

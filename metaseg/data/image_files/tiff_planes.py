@@ -141,7 +141,9 @@ def _checked_numbers(plane: Any) -> int:
     counts = tuple(plane.databytecounts)
     if not all(isinstance(n, int) for n in (*single, *plane.dataoffsets, *counts)):
         raise DamagedError("a tag does not hold a number")
-    if max(counts, default=0) > size or not (page.is_tiled or page.rowsperstrip):
+    if not (counts and plane.dataoffsets):
+        raise DamagedError("it does not say where its pixels are")
+    if max(counts) > size or not (page.is_tiled or page.rowsperstrip):
         raise DamagedError("a tag holds a number that cannot be")
     return orientation
 
@@ -233,7 +235,7 @@ def _check_codestream(plane: Any) -> None:
 
 def _black_is_zero(page: Any, pixels: np.ndarray, want: Want) -> np.ndarray:
     """Inverts samples for which 0 is white, as the file says; see `reading`."""
-    if page.photometric != PHOTOMETRIC.MINISWHITE or page.parent.is_imagej:
+    if page.photometric != PHOTOMETRIC.MINISWHITE or _is_meant_as_stored(page):
         return pixels
     grey = pixels[..., :1]
     if grey.dtype.kind == "b":
@@ -246,6 +248,13 @@ def _black_is_zero(page: Any, pixels: np.ndarray, want: Want) -> np.ndarray:
             " leaves open what is black; expected BlackIsZero, or unsigned integers"
         )
     return np.concatenate([inverse, pixels[..., 1:]], axis=-1)
+
+
+def _is_meant_as_stored(page: Any) -> bool:
+    """Whether a program wrote WhiteIsZero that shows, but does not use, values so."""
+    first = page.parent.pages.first
+    by_tifffile = first.is_shaped or first.software.startswith("tifffile")
+    return bool(first.is_imagej or (by_tifffile and page.bitspersample == 1))
 
 
 def _without_alpha(
