@@ -3,13 +3,16 @@
 import inspect
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
+from PIL import Image
 
 from metaseg import cli, host, version
 from metaseg.cli import parsing
@@ -386,3 +389,76 @@ def test_reading_is_an_alias_of_decision_rule():
         predict.FLAGS(["metaseg", f"--{name}=argmax"])
         assert predict._DECISION_RULE.value == "argmax"
     predict.FLAGS.unparse_flags()
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Writes a folder of images and labels; returns it."""
+
+    def write(image, label, orientation=1):
+        for split in ("train", "val", "test"):
+            for name, pixels in (("images", image), ("labels", label)):
+                folder = tmp_path / "my files" / split / name
+                folder.mkdir(parents=True)
+                picture = Image.fromarray(pixels)
+                exif = picture.getexif()
+                exif[274] = orientation
+                picture.save(folder / "a b.png", exif=exif)
+        return tmp_path / "my files"
+
+    return write
+
+
+GREY = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
+FAULTS = {
+    "grey levels": (GREY, GREY // 100 * 100, 1),
+    "colours": (GREY, np.stack([GREY, GREY // 2, GREY], -1) // 100 * 50, 1),
+    "turned": (GREY, GREY // 128, 6),
+}
+
+
+def fields(config, prefix="config"):
+    """The names of all fields of a config, as flags have them."""
+    for name, value in config.items():
+        yield f"{prefix}.{name}"
+        if hasattr(value, "items"):
+            yield from fields(value, f"{prefix}.{name}")
+
+
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [
+        ("igtt", "turned"),  # it reads no labels
+        *((c, f) for c in ("train", "audit", "prepare") for f in FAULTS),
+    ],
+)
+def test_a_bad_file_is_named_with_an_option_of_the_command(
+    command, fault, files, tmp_path, capsys
+):
+    folder = files(*FAULTS[fault])
+    own = [f"--labels={folder}/train/labels", f"--images={folder}/train/images"]
+    flags = {
+        "train": ["--config=nuclei", f"--config.data.dir={folder}"],
+        "igtt": ["--config=folder_igtt", f"--config.data.dir={folder}/train/images"],
+        "audit": [*own, f"--output={tmp_path / 'out'}"],
+        "prepare": [
+            "--source=folder",
+            f"--path={folder}",
+            f"--data_dir={tmp_path / 'data'}",
+            "--workers=0",
+        ],
+    }[command]
+    if command in ("train", "igtt"):
+        flags.append(f"--workdir={tmp_path / 'run'}")
+    assert cli.main([command, *flags]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert re.search(r"my files/\w+/(images|labels)/a b\.png", line)
+    known = {*sys.modules[f"metaseg.cli.{command}"].FLAGS}
+    if command in ("train", "igtt"):
+        known |= {*fields(config_files.load("folder_igtt"))}
+    named = {name.rstrip(".") for name in re.findall(r"--([a-z_.]+)", line)}
+    assert named
+    assert named <= known
+    assert "`files." not in line
+    assert not re.search(r"`[a-z_]+=", line)

@@ -1,5 +1,6 @@
 """The import as a command: what it says, how it ends, and what a kill leaves."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -139,6 +140,8 @@ def test_the_function_returns_what_the_command_prints(pairs, whole):
     assert (
         prepare.describe(found, data_dir).splitlines()[1:] == said.stdout.splitlines()
     )
+    last = prepare.describe(found, "my data").splitlines()[-1]
+    assert "--config.data.dir=my data" in shlex.split(last)  # can be pasted
     with pytest.raises(InputError, match=r"^page: not for camvid; expected only none"):
         prepare.prepare("camvid", pairs, path.parents[2], page=1)
 
