@@ -137,7 +137,7 @@ def test_a_folder_of_three_classes_with_another_noise(three_classes, tmp_path):
         "--config.noise.name=transition",
         "--config.noise.matrix=[[0.8,0.1,0.1],[0.2,0.7,0.1],[0,0.5,0.5]]",
         f"--workdir={tmp_path / 'run'}",
-        *TINY,
+        *(flag for flag in TINY if not flag.startswith("--config.training.steps=")),
         "--config.training.steps=4",
         "--config.training.steps_per_dispatch=3",
     )
