@@ -67,7 +67,9 @@ class _Stored(NamedTuple):
     survey: Survey | None
 
 
-def load(config: Any, options: FileOptions = DEFAULT) -> Dataset:
+def load(
+    config: Any, options: FileOptions = DEFAULT, *, need_labels: bool = True
+) -> Dataset:
     """Reads a folder of images and labels.
 
     Grey and colour files may be mixed: then grey images are repeated into three
@@ -80,6 +82,7 @@ def load(config: Any, options: FileOptions = DEFAULT) -> Dataset:
       config: Has the attributes `dir`, `num_classes` (2 if missing), `normalize`,
         `mean` and `std`, see `normalize.build`.
       options: How the files are read.
+      need_labels: Whether a training split without label maps is refused.
 
     Returns:
       The data set, named like its folder, each split sorted by name. Its notes say what
@@ -93,6 +96,12 @@ def load(config: Any, options: FileOptions = DEFAULT) -> Dataset:
     lines: dict[str, list[str]] = {split: [] for split in SPLITS}
     pairs = {s: _split_pairs(root, s, options, lines[s]) for s in SPLITS}
     notes = finding.describe_splits(lines)
+    if need_labels and all(pair.label is None for pair in pairs["train"]):
+        raise InputError(
+            f"{shown(root / 'train')}: {count_of(len(pairs['train']), 'image')} without"
+            " label maps; expected labels/NAME.* for images/NAME.*, or label maps"
+            " beside the images whose names end with a suffix such as _mask"
+        )
     every = list(itertools.chain(*pairs.values()))
     stored = _read_all(every, options)
     surveys = [

@@ -97,11 +97,12 @@ def check(config: ConfigDict) -> None:
         )
 
 
-def load(config: ConfigDict) -> Dataset:
+def load(config: ConfigDict, *, need_labels: bool = True) -> Dataset:
     """Loads the data set that a config names.
 
     Args:
       config: Checked settings of a run.
+      need_labels: Whether a folder without labels of training images is refused.
 
     Returns:
       The data set.
@@ -122,7 +123,7 @@ def load(config: ConfigDict) -> Dataset:
         elif c.dir and c.dataset and prepared.find(Path(c.dir), c.dataset):
             data = prepared.load(c)  # what prepare made of a folder
         else:
-            data = folder.load(c, options)
+            data = folder.load(c, options, need_labels=need_labels)
     if not isinstance(data, Dataset):
         raise InputError(
             f"config.data.name: got {config.data.name!r}, which returned a "

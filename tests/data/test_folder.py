@@ -131,6 +131,15 @@ def test_ids_do_not_move_when_a_file_is_added(root):
     np.testing.assert_array_equal(after.ids[[0, 2]], before.ids)
 
 
+def test_training_images_without_labels_are_refused_where_labels_are_needed(root):
+    (root / "train/labels").rename(root / "elsewhere")
+    message = failure(load, root)
+    assert message.startswith(f"{root / 'train'}: 2 images without label maps")
+    config = SimpleNamespace(dir=str(root))
+    data = folder.load(config, need_labels=False)
+    assert (data.train.labels == 255).all()
+
+
 # Normalisation, sizes, channels
 
 

@@ -143,7 +143,7 @@ def segment(
 def _load(config: FrozenConfigDict, workdir: Path | None) -> Dataset:
     if config.data.name == sources.IMAGES:
         return sources.load_images(config, workdir)
-    return sources.load(config)
+    return sources.load(config, need_labels=False)
 
 
 def _built(
