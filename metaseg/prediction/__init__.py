@@ -16,6 +16,7 @@ result does not depend on the tiles; see docs/predict.md. May import everything 
     stablehlo.py    predictor -> one file that runs without metaseg
 """
 
+from metaseg.prediction.network import grain
 from metaseg.prediction.objects import (
     Objects,
     add_strip,
@@ -49,6 +50,7 @@ __all__ = [
     "fingerprint",
     "fit_channels",
     "from_results",
+    "grain",
     "has_instances",
     "instance_ids",
     "load",

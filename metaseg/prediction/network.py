@@ -1,6 +1,7 @@
 """Compiled programs of a network, and how far from a pixel it looks."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from metaseg import decoding, models
+from metaseg.prediction import tiles
 from metaseg.typing import AnyArray
 
-__all__ = ["program", "radius", "scores", "stride"]
+__all__ = ["grain", "program", "radius", "scores", "stride"]
 
 UNKNOWN_STRIDE = 32  # of a network that does not say
 GLOBAL_RADIUS = 128  # of a network whose outputs depend on the whole image
@@ -27,6 +29,15 @@ def stride(model: nn.Module) -> int:
       model: Flax network.
     """
     return getattr(model, "stride", UNKNOWN_STRIDE)
+
+
+def grain(model: nn.Module) -> int:
+    """Returns the number of pixels to a multiple of which sides of images are extended.
+
+    Args:
+      model: Flax network.
+    """
+    return math.lcm(stride(model), tiles.GRAIN)
 
 
 def scores(

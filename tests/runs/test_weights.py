@@ -17,7 +17,7 @@ from PIL import Image
 from tiny import StopAfter, outcome
 
 import metaseg
-from metaseg import cli, optimizers, prediction
+from metaseg import cli, decoding, metrics, optimizers, prediction
 from metaseg.data import from_arrays
 from metaseg.errors import InputError
 from metaseg.runs import signals
@@ -144,6 +144,44 @@ def test_results_and_prediction_have_the_same_numbers(
     assert f"weights: step {step}, the {which}; decision rule: {rule}" in line
     assert f"step {step}, the {which}" in (tmp_path / "index.html").read_text()
     assert f"step {step}, the {which}" in (run.folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_images_of_any_size_have_the_same_numbers_too(num_classes):
+    """Neither side of these is a multiple of what prediction extends images to."""
+    sizes = [(24, 33), (17, 40), (24, 33), (40, 20), (17, 40), (24, 33)]
+    draws = [np.random.default_rng(i) for i in range(len(sizes))]
+    labels = [
+        rng.integers(0, num_classes, [-(-side // 8) for side in size])
+        .repeat(8, 0)
+        .repeat(8, 1)[: size[0], : size[1]]
+        .astype(np.uint8)
+        for rng, size in zip(draws, sizes, strict=True)
+    ]
+    images = [
+        np.uint8(np.clip(60 + 60 * label + rng.normal(0, 20, label.shape), 0, 255))
+        for rng, label in zip(draws, labels, strict=True)
+    ]
+    data = from_arrays(
+        images, labels, val=(images[:3], labels[:3]), test=(images, labels)
+    )
+    fields = {"augment.crop": 16, "report.images": 5, "data.num_classes": num_classes}
+    fields |= {"data.name": "folder", "noise.rate": 0.2, "training.steps": 4}
+    run = train(config(**fields), data, quiet=True)
+    true = dict(zip(data.test.names, labels, strict=True))
+    for rule in ("analytic", "argmax", "validation")[: 4 - num_classes + 1]:
+        found = run.predict(images, decision_rule=rule)
+        matrices = [
+            metrics.confusion_matrix(p.labels[None], label[None], num_classes)[0]
+            for p, label in zip(found, labels, strict=True)
+        ]
+        for measure, value in decoding.measure(np.array(matrices)).items():
+            assert value == run.results["test"][measure][rule], (measure, rule)
+    for panel in run.panels:
+        (found,) = run.predict([images[int(panel.name)]])
+        np.testing.assert_array_equal(panel.clean, true[panel.name])
+        np.testing.assert_array_equal(panel.prediction, found.labels)
+    assert len(run.panels) == 5
 
 
 def test_the_two_rules_measure_other_weights_of_the_same_run(last, best):

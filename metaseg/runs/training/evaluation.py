@@ -1,6 +1,7 @@
 """Evaluation of every member of a run, and the choice of the weights that it ships."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 
 from metaseg import checkpoint, decoding, training
+from metaseg.data.dataset import VOID, Examples, Split
 from metaseg.data.pipeline import InOrder
 from metaseg.runs.training.steps import Programs
 
@@ -17,6 +19,7 @@ __all__ = [
     "best_of",
     "choose",
     "evaluate",
+    "evaluate_as_predicted",
     "measure_of",
     "undecided",
     "validate",
@@ -82,6 +85,114 @@ def evaluate(
         )
         for i in range(layout.members)
     ]
+
+
+def evaluate_as_predicted(
+    programs: Programs,
+    state: Any,
+    split: Examples,
+    *,
+    in_order: Callable[[Examples], InOrder],
+    grain: int,
+    compiled: dict[tuple[int, int], Any],
+    keep: int = 0,
+) -> list[tuple[training.Evaluation, np.ndarray | None]]:
+    """Evaluates a split whose images are extended as prediction extends them.
+
+    Prediction repeats the edge of each image up to multiples of `grain`. Images of one
+    size are evaluated together, by a program for this size.
+
+    Args:
+      programs: Compiled steps.
+      state: Train state.
+      split: The split.
+      in_order: Returns examples in batches.
+      grain: Sides are extended to multiples of it, in pixels.
+      compiled: Programs by size, which it adds to.
+      keep: As for `evaluate`.
+
+    Returns:
+      As `evaluate`, in the order of the split.
+    """
+    sizes = -(-split.valid_size // grain) * grain
+    groups = {(int(h), int(w)) for h, w in np.unique(sizes, axis=0)}
+    common: Any = split.shape[:2]
+    if groups <= {common}:
+        return evaluate(programs, state, in_order(split), len(split), keep=keep)
+    every, found = [], []
+    for size in sorted(groups):
+        rows = np.flatnonzero((sizes == size).all(axis=1))
+        extended: Examples = _Extended(split, rows, size)
+        if isinstance(split, Split):
+            extended = extended.take(np.arange(len(rows)))
+        batches = in_order(extended)
+        if size not in compiled:
+            compiled[size] = programs.compile_evaluate(state, next(iter(batches)))
+        kept = int((rows < keep).sum())
+        every.append(rows)
+        found.append(
+            evaluate(
+                programs._replace(evaluate=compiled[size]),
+                state,
+                batches,
+                len(rows),
+                keep=kept,
+            )
+        )
+    order = np.argsort(np.concatenate(every))
+    joined = []
+    for parts in zip(*found, strict=True):
+        values = jax.tree.map(
+            lambda *x: np.concatenate(x)[order], *(part for part, _ in parts)
+        )
+        kept_parts = [probability for _, probability in parts]
+        joined.append((values, _in_frame(every, kept_parts, common, keep)))
+    return joined
+
+
+def _in_frame(
+    every: Sequence[np.ndarray],
+    parts: Sequence[np.ndarray | None],
+    size: tuple[int, int],
+    keep: int,
+) -> np.ndarray | None:
+    """Puts probabilities of images of several sizes into `[keep, H, W, K]`."""
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    joined = np.zeros((keep, *size, known[0].shape[-1]), known[0].dtype)
+    for rows, part in zip(every, parts, strict=True):
+        for row, image in zip(rows, () if part is None else part, strict=False):
+            height, width = np.minimum(image.shape[:2], size)
+            joined[row, :height, :width] = image[:height, :width]
+    return joined
+
+
+class _Extended:
+    """Some examples, whose edges are repeated up to one size."""
+
+    def __init__(
+        self, split: Examples, rows: np.ndarray, size: tuple[int, int]
+    ) -> None:
+        self._split, self._rows = split, rows
+        self.shape = (*size, split.shape[-1])
+        self.ids, self.valid_size = split.ids[rows], split.valid_size[rows]
+        self.names = tuple(split.names[row] for row in rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Split:
+        """Returns the examples of some rows."""
+        taken = self._split.take(self._rows[np.asarray(rows)])
+        images = np.zeros((len(taken), *self.shape), np.float32)
+        labels = np.full(images.shape[:3], VOID, np.uint8)
+        for i, (height, width) in enumerate(taken.valid_size):
+            missing = [(0, self.shape[0] - height), (0, self.shape[1] - width), (0, 0)]
+            image = taken.images[i, :height, :width]
+            images[i] = np.pad(image, missing, mode="edge")
+            labels[i, :height, :width] = taken.labels[i, :height, :width]
+        return dataclasses.replace(taken, images=images, labels=labels)
 
 
 def validate(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from metaseg import checkpoint, files, optimizers, parallel
+from metaseg import checkpoint, files, optimizers, parallel, prediction
 from metaseg.data.dataset import Dataset
 from metaseg.data.pipeline import InOrder
 from metaseg.errors import DamagedError, InputError, prefixed
@@ -285,6 +285,7 @@ def _compile(made: Setup, state: Any, feed: feeds.Feed, val: InOrder) -> Program
         settings=settings,
         train=train,
         evaluate=layout.evaluate(eval_step, settings, state, next(iter(val))),
+        compile_evaluate=partial(layout.evaluate, eval_step, settings),
         flops_per_image=3 * parallel.cost.forward_flops(made.parts.model, shape),
     )
 
@@ -525,12 +526,15 @@ def _finish(
 def _evaluated(made: Setup, programs: Programs, state: Any) -> list[results.Scores]:
     """Evaluates validation and test split with each member."""
     data, keep = made.data, min(made.config.report.images, len(made.data.test))
-    validated = evaluation.evaluate(
-        programs, state, setup.in_order(made, data.val), len(data.val)
+    whole = partial(
+        evaluation.evaluate_as_predicted,
+        programs,
+        state,
+        in_order=partial(setup.in_order, made),
+        grain=prediction.grain(made.parts.model),
+        compiled={},
     )
-    tested = evaluation.evaluate(
-        programs, state, setup.in_order(made, data.test), len(data.test), keep=keep
-    )
+    validated, tested = whole(data.val), whole(data.test, keep=keep)
     return [
         results.Scores(val, *test)
         for (val, _), test in zip(validated, tested, strict=True)

@@ -24,6 +24,7 @@ class Programs(NamedTuple):
       settings: See `members.StepSettings`; laid out.
       train: `(settings, state, data, rows, count) -> (state, losses)`.
       evaluate: `(settings, state, batch) -> (evaluation, probability)`.
+      compile_evaluate: `(state, batch) -> evaluate` for images of another size.
       flops_per_image: FLOPs of the network in training.
     """
 
@@ -31,6 +32,7 @@ class Programs(NamedTuple):
     settings: Any
     train: parallel.Program
     evaluate: parallel.Program
+    compile_evaluate: Callable[[Any, Any], parallel.Program]
     flops_per_image: int
 
 
