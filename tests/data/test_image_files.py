@@ -287,6 +287,7 @@ COLOURS = RNG.integers(0, 256, (4, 9, 12, 3), dtype=np.uint8)
 
 PAGES = {
     "plain.tif": (lambda p: save_planes(p, PLANES, metadata=None), PLANES),
+    "big.tif": (lambda p: save_planes(p, PLANES, metadata=None, bigtiff=True), PLANES),
     "lzw.tif": (
         lambda p: save_frames(p, PLANES >> 8, compression="tiff_lzw"),
         PLANES >> 8,
@@ -511,6 +512,7 @@ def test_a_file_cut_short_is_named_and_decoders_are_silent(
         "lzw_palette.tif",
         "group4.tif",
         "jpeg2000.tif",
+        "big.tif",
         "imagej_z.tif",
         "ome_t.tif",
         "grey.bmp",

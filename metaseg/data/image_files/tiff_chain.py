@@ -64,6 +64,8 @@ def _follow(layout: Any, data: mmap.mmap) -> list[bool]:
         first, last = first or offset, offset
         start, (tags,) = offset + count.size, count.unpack_from(data, offset)
         end = start + tags * entry.size
+        if end > len(data):
+            raise DamagedError("a directory lies beyond its end")
         images.append(_is_image(layout, entry, data, start, end))
         (offset,) = link.unpack_from(data, end)
     if not images:
