@@ -40,6 +40,9 @@ def otsu(image: Real[np.ndarray, "H W C"]) -> Bool[np.ndarray, "H W"]:
 
     Returns:
       Boolean `[H, W]`.
+
+    Raises:
+      InputError: If `image` has other axes, or numbers that are not finite.
     """
     return _above(image, filters.threshold_otsu)
 
@@ -52,6 +55,9 @@ def li(image: Real[np.ndarray, "H W C"]) -> Bool[np.ndarray, "H W"]:
 
     Returns:
       Boolean `[H, W]`.
+
+    Raises:
+      InputError: If `image` has other axes, or numbers that are not finite.
     """
     return _above(image, filters.threshold_li)
 
@@ -64,6 +70,9 @@ def triangle(image: Real[np.ndarray, "H W C"]) -> Bool[np.ndarray, "H W"]:
 
     Returns:
       Boolean `[H, W]`.
+
+    Raises:
+      InputError: If `image` has other axes, or numbers that are not finite.
     """
     return _above(image, filters.threshold_triangle)
 
@@ -79,7 +88,11 @@ def kmeans(image: Real[np.ndarray, "H W C"]) -> Bool[np.ndarray, "H W"]:
 
     Returns:
       Boolean `[H, W]`.
+
+    Raises:
+      InputError: If `image` has other axes, or numbers that are not finite.
     """
+    _check(image)
     pixels = np.asarray(image, np.float64).reshape(-1, image.shape[-1])
     bright = pixels.mean(axis=-1) > pixels.mean()
     for _ in range(_ROUNDS):
@@ -105,6 +118,9 @@ def chan_vese(image: Real[np.ndarray, "H W C"]) -> Bool[np.ndarray, "H W"]:
 
     Returns:
       Boolean `[H, W]`.
+
+    Raises:
+      InputError: If `image` has other axes, or numbers that are not finite.
     """
     found = level_sets(_unit(image), mu=0.01, max_num_iter=200)
     shade = _intensity(image)
@@ -144,16 +160,23 @@ def segment(
     checks.choice("method", method, METHODS)
     checks.choice("polarity", polarity, POLARITIES)
     image = np.asarray(image)
-    if image.ndim != 3 or not np.isfinite(image).all():
-        what = f"shape {image.shape}" if image.ndim != 3 else "values not finite"
-        raise InputError(f"image: {what}, expected finite numbers [H, W, C]")
+    _check(image)
     if (image == image[:1, :1]).all():
         return np.zeros(image.shape[:2], bool)
     mask = METHODS[method](image)
     return ~mask if polarity == "smaller" and 2 * mask.sum() > mask.size else mask
 
 
+def _check(image: np.ndarray) -> None:
+    if np.ndim(image) != 3 or not np.isfinite(image).all():
+        what = (
+            f"shape {np.shape(image)}" if np.ndim(image) != 3 else "values not finite"
+        )
+        raise InputError(f"image: got {what}, expected finite numbers [H, W, C]")
+
+
 def _intensity(image: np.ndarray) -> np.ndarray:
+    _check(image)
     return np.asarray(image, np.float64).mean(axis=-1)
 
 

@@ -12,6 +12,7 @@ from skimage.morphology import disk, opening, skeletonize
 
 from metaseg import igtt
 from metaseg.errors import InputError
+from metaseg.labels import VOID
 
 KEY = jax.random.key(0)
 EMS = jax.jit(igtt.ems, static_argnames="radius")
@@ -414,3 +415,46 @@ def test_wrong_arguments_are_named():
         igtt.target("skeleton")
     with pytest.raises(InputError, match="fraction: got 2"):
         igtt.target("sample", fraction=2.0)(KEY, jnp.zeros((4, 4), jnp.uint8))
+
+
+def test_void_of_any_number_is_void_in_soft_targets():
+    labels = np.zeros((12, 12), np.int32)
+    labels[4:6, 3:9] = 1
+    marked = labels.copy()
+    marked[:3] = -1
+    void = np.where(marked < 0, VOID, marked)
+    expected = igtt.soft_targets(void, bandwidth=2.0)
+    np.testing.assert_array_equal(igtt.soft_targets(marked, bandwidth=2.0), expected)
+    assert (np.asarray(expected)[:3] == VOID).all()
+    with pytest.raises(InputError, match=r"^labels: class id 2, expected 0..1 or 255"):
+        igtt.soft_targets(2 * labels, bandwidth=2.0)
+
+
+SCORES, MASK = np.zeros((2, 6, 8), np.float32), np.zeros((2, 6, 8), bool)
+IMAGES = np.zeros((2, 6, 8, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: igtt.agreement(SCORES, MASK[:1]), r"valid: got shape \(1, 6, 8\), "),
+        (lambda: igtt.best_mask(SCORES, MASK.mT), r"valid: got shape \(2, 8, 6\), "),
+        (lambda: igtt.best_mask(SCORES[0, 0]), r"scores: got shape \(8,\), expected "),
+        (lambda: igtt.orient(MASK, MASK[0]), r"valid: got shape \(6, 8\), expected "),
+        (
+            lambda: igtt.orient(MASK, None, IMAGES[:1], polarity="brighter"),
+            r"images: got shape \(1, 6, 8, 3\), expected \(2, 6, 8\) and channels, ",
+        ),
+        (
+            lambda: igtt.fit_boundary(MASK, IMAGES[0], bandwidth=3.0),
+            r"images: got shape \(6, 8, 3\), expected ",
+        ),
+        (lambda: igtt.open_masks(MASK, MASK[0], min_radius=1), "valid: got shape "),
+        (lambda: igtt.to_labels(MASK, MASK[0]), "valid: got shape "),
+        (lambda: igtt.stability(MASK, MASK[0]), "previous: got shape "),
+        (lambda: igtt.ema(MASK, MASK[0], 1, decay=0.5), "new: got shape "),
+    ],
+)
+def test_shapes_that_differ_are_named(call, message):
+    with pytest.raises(InputError, match=rf"^{message}"):
+        call()

@@ -89,10 +89,18 @@ def test_wrong_arguments_are_named():
     image, _ = disks()
     for message, arguments in {
         "method: .*'watershed'": (image, "watershed"),
-        r"image: shape \(48, 56\)": (image[..., 0], "otsu"),
-        "image: values not finite": (np.full((4, 4, 1), np.nan), "otsu"),
+        r"image: got shape \(48, 56\)": (image[..., 0], "otsu"),
+        "image: got values not finite": (np.full((4, 4, 1), np.nan), "otsu"),
     }.items():
         with pytest.raises(InputError, match=message):
             unsupervised.segment(*arguments)
     with pytest.raises(InputError, match=r"polarity: .*'darker'"):
         unsupervised.segment(image, "otsu", polarity="darker")
+
+
+@pytest.mark.parametrize("method", unsupervised.METHODS.values())
+def test_a_method_refuses_an_image_without_a_channel_axis(method):
+    with pytest.raises(
+        InputError, match=r"^image: got shape \(4, 6\), expected finite"
+    ):
+        method(np.zeros((4, 6)))

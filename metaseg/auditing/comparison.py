@@ -120,8 +120,8 @@ def compare(
     """Compares one label map with its reference.
 
     Args:
-      labels: Integer class ids `[H, W]` of any size. 255 and ids that are no class are
-        void.
+      labels: Integer class ids `[H, W]` of any size. 255, negative numbers and ids
+        that are no class are void.
       reference: Integer class ids `[H, W]`, assumed to be right.
       num_classes: Number of classes K, at most 255.
       where: Name of the file in error messages.

@@ -13,7 +13,7 @@ from jaxtyping import Integer
 
 from metaseg import checks
 from metaseg.errors import InputError
-from metaseg.labels import VOID
+from metaseg.labels import VOID, is_void
 from metaseg.typing import AnyArray
 
 __all__ = ["Framed", "bucket", "framed"]
@@ -64,7 +64,7 @@ def framed(
     """Pads one label map to its bucket and replaces wrong class ids by void.
 
     Args:
-      labels: Integer class ids `[H, W]`; 255 is void.
+      labels: Integer class ids `[H, W]`; 255 and negative numbers are void.
       num_classes: Number of classes K, at most 255.
       where: Name of the file or argument in error messages.
 
@@ -81,11 +81,12 @@ def framed(
             f"{where}: dtype {values.dtype}, shape {values.shape}, "
             "expected integer class ids [H, W]"
         )
-    wrong = ((values < 0) | (values >= num_classes)) & (values != VOID)
+    void = is_void(values, num_classes)
+    wrong = (values >= num_classes) & (values != VOID)
     wrong_ids: tuple[int, ...] = ()
     if wrong.any():
         wrong_ids = tuple(int(i) for i in np.unique(values[wrong])[:_SHOWN])
     height, width = values.shape
     padded = np.full((bucket(height), bucket(width)), VOID, np.uint8)
-    padded[:height, :width] = np.where(wrong, VOID, values)
+    padded[:height, :width] = np.where(void, VOID, values)
     return Framed(padded, np.array(values.shape, np.int32), wrong_ids, int(wrong.sum()))

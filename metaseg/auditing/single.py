@@ -104,8 +104,9 @@ def examine(
     """Measures one label map.
 
     Args:
-      labels: Integer class ids `[H, W]` of any size; 255 is void. Ids that are neither
-        a class nor void count as void and are listed in the result.
+      labels: Integer class ids `[H, W]` of any size; 255 and negative numbers are
+        void. Ids that are neither a class nor void count as void and are listed in the
+        result.
       num_classes: Number of classes K, at most 255.
       bandwidth: Bandwidth in pixels of the density that the spatial information is
         computed from. The default, 1/32 of the longer side, makes maps of different

@@ -1,15 +1,27 @@
 """Sums and ranges over the valid pixels of maps `[..., H, W]`.
 
-May import `typing`.
+May import `checks`, `errors` and `typing`.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer, Real
 
+from metaseg import checks
+from metaseg.errors import InputError
 from metaseg.typing import AnyArray, Masks
 
-__all__ = ["count", "extremes", "floats", "total", "unit"]
+__all__ = [
+    "check_images",
+    "count",
+    "extremes",
+    "floats",
+    "total",
+    "unit",
+    "validity",
+]
 
 _AXES = (-2, -1)
 
@@ -25,11 +37,57 @@ def floats(
 
     Returns:
       The values, float32 `[..., H, W]`, and their validity, boolean `[..., H, W]`.
+
+    Raises:
+      InputError: If `values` has fewer than two axes, or `valid` another shape.
     """
+    if jnp.ndim(values) < 2:
+        raise InputError(f"scores: got shape {jnp.shape(values)}, expected [..., H, W]")
     values = jnp.asarray(values, jnp.float32)
     if valid is None:
         return values, jnp.ones(values.shape, bool)
-    return jnp.where(valid, values, 0), jnp.asarray(valid)
+    valid = validity(values, valid, "scores")
+    return jnp.where(valid, values, 0), valid
+
+
+def validity(
+    values: AnyArray, valid: Masks | None, name: str
+) -> Bool[jax.Array, "*batch H W"]:
+    """Returns which pixels of maps are valid.
+
+    Args:
+      values: Maps `[..., H, W]`.
+      valid: Boolean `[..., H, W]`, false at padding; None means all pixels are valid.
+      name: Name of the maps, for the message.
+
+    Returns:
+      Boolean, the shape of `values`.
+
+    Raises:
+      InputError: If `valid` has another shape.
+    """
+    if valid is None:
+        return jnp.ones(values.shape, bool)
+    checks.same_shape("valid", valid, values.shape, name)
+    return jnp.asarray(valid)
+
+
+def check_images(images: AnyArray, shape: Sequence[int], name: str) -> None:
+    """Checks that images have the pixels of maps.
+
+    Args:
+      images: Numbers `[..., H, W, C]`.
+      shape: Shape of the maps, `[..., H, W]`.
+      name: Name of the maps, for the message.
+
+    Raises:
+      InputError: If the shapes differ.
+    """
+    if jnp.shape(images)[:-1] != tuple(shape):
+        raise InputError(
+            f"images: got shape {jnp.shape(images)}, expected {tuple(shape)} and "
+            f"channels, as {name}"
+        )
 
 
 def total(

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Real
 from metaseg import checks
 from metaseg.errors import InputError
 from metaseg.igtt.initial import intensity
-from metaseg.igtt.masked import count, total
+from metaseg.igtt.masked import check_images, count, total, validity
 from metaseg.typing import AnyArray, Masks
 
 __all__ = ["POLARITIES", "orient"]
@@ -41,11 +41,12 @@ def orient(
       Boolean `[..., H, W]`, false where not valid.
 
     Raises:
-      InputError: If `polarity` is unknown, or it needs images and there are none.
+      InputError: If `polarity` is unknown, it needs images and there are none, or
+        shapes differ.
     """
     checks.choice("polarity", polarity, POLARITIES)
     mask = jnp.asarray(mask)
-    valid = jnp.ones(mask.shape, bool) if valid is None else valid
+    valid = validity(mask, valid, "mask")
     inside, outside = mask & valid, ~mask & valid
     if polarity == "none":
         return inside
@@ -54,6 +55,7 @@ def orient(
     else:
         if images is None:
             raise InputError(f"images: got None, polarity '{polarity}' needs them")
+        check_images(images, mask.shape, "mask")
         shade = intensity(images)
         contrast = total(shade, inside) / count(inside)
         contrast -= total(shade, outside) / count(outside)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Real
 
 from metaseg import checks, density, morphology
 from metaseg.igtt.initial import intensity
-from metaseg.igtt.masked import floats, unit
+from metaseg.igtt.masked import check_images, floats, unit, validity
 from metaseg.typing import AnyArray, Masks
 
 __all__ = ["fit_boundary", "open_masks"]
@@ -44,7 +44,7 @@ def open_masks(
         no integer.
     """
     mask = jnp.asarray(mask)
-    valid = jnp.ones(mask.shape, bool) if valid is None else jnp.asarray(valid)
+    valid = validity(mask, valid, "mask")
     left = morphology.erode(mask | ~valid, min_radius) & valid
     return morphology.dilate(left, min_radius) & valid
 
@@ -85,6 +85,7 @@ def fit_boundary(
     """
     checks.masks("mask", mask)
     checks.integer("band", band, 1, "pixels")
+    check_images(images, mask.shape, "mask")
     shade, valid = floats(intensity(images), valid)
     checks.number("bandwidth", bandwidth, 0, open_ends=True, unit="pixels")
     around = partial(

@@ -91,7 +91,8 @@ def soft_targets(
     """Converts labels to soft labels: the local density of foreground pixels.
 
     Args:
-      labels: Binary class ids, integer `[..., H, W]`; 255 is void.
+      labels: Binary class ids, integer `[..., H, W]`; 255 and negative numbers are
+        void.
       bandwidth: Standard deviation of the kernel in pixels, > 0.
 
     Returns:
@@ -101,8 +102,8 @@ def soft_targets(
     Raises:
       InputError: If `labels` are no label maps or `bandwidth` is not positive.
     """
-    labels = jnp.asarray(labels)
     local = density.spatial_density(labels, 2, bandwidth=bandwidth)[..., 1]
+    labels = jnp.asarray(labels)
     highest = jnp.max(local, axis=(-2, -1), keepdims=True)
     scaled = local / jnp.where(highest > 0, highest, 1)
-    return jnp.where(is_void(labels), jnp.float32(VOID), scaled)
+    return jnp.where(is_void(labels, 2), jnp.float32(VOID), scaled)

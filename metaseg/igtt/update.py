@@ -1,7 +1,7 @@
 """From the scores of one round to the labels of the next.
 
-May import `thresholds`, `polarity`, `refine`, `targets`, `noise`, `labels`, `checks`,
-`errors` and `typing`.
+May import `thresholds`, `masked`, `polarity`, `refine`, `targets`, `noise`, `labels`,
+`checks`, `errors` and `typing`.
 """
 
 import jax
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Integer, Real, Shaped, UInt8
 
 from metaseg import checks, noise
 from metaseg.errors import InputError
+from metaseg.igtt.masked import validity
 from metaseg.igtt.polarity import orient
 from metaseg.igtt.refine import fit_boundary, open_masks
 from metaseg.igtt.targets import ems
@@ -80,9 +81,14 @@ def to_labels(
 
     Returns:
       uint8 `[..., H, W]`: 1 in the mask, 0 outside, void (255) where not valid.
+
+    Raises:
+      InputError: If the shapes differ.
     """
     found = jnp.asarray(mask, jnp.uint8)
-    return found if valid is None else jnp.where(valid, found, jnp.uint8(VOID))
+    if valid is None:
+        return found
+    return jnp.where(validity(found, valid, "mask"), found, jnp.uint8(VOID))
 
 
 def update_labels(
@@ -160,9 +166,10 @@ def ema(
       float32 `[..., H, W]`.
 
     Raises:
-      InputError: If `decay` is outside [0, 1].
+      InputError: If `decay` is outside [0, 1], or the shapes differ.
     """
     checks.number("decay", decay, 0, 1)
+    checks.same_shape("new", new, jnp.shape(previous), "previous")
     kept = jnp.minimum(decay, round_index / (jnp.asarray(round_index, jnp.float32) + 1))
     return kept * previous + (1 - kept) * jnp.asarray(new, jnp.float32)
 
@@ -179,7 +186,11 @@ def stability(masks: Masks, previous: Masks) -> Float[jax.Array, "*batch"]:
 
     Returns:
       float32 `[...]` in [0, 1]; 1 if both masks are empty.
+
+    Raises:
+      InputError: If the shapes differ.
     """
+    checks.same_shape("previous", previous, jnp.shape(masks), "masks")
     shared = jnp.sum(masks & previous, axis=(-2, -1))
     either = jnp.sum(masks | previous, axis=(-2, -1))
     return jnp.where(either > 0, shared / jnp.maximum(either, 1), 1.0)
