@@ -60,15 +60,19 @@ def check_files(config: ConfigDict) -> None:
     with prefixed("files.", *FileOptions._fields):
         options = file_options.of_config(config.files)
         label_encoding.check(options)
-    given = file_options.changed(options)
     name = config.data.name
-    if given and name in SOURCES and name != FOLDER:
-        why = (
-            "`metaseg prepare` takes them" if name == "prepared" else "it has no files"
-        )
-        field = next(iter(given))
+    if name in SOURCES and name != FOLDER:
+        with prefixed("files.", *FileOptions._fields):
+            _refuse_files(options, name)
+
+
+def _refuse_files(options: FileOptions, name: str) -> None:
+    """Refuses options for files of a data set that has none to read."""
+    for field, value in file_options.changed(options).items():
+        what = "it has no files" if name in synthetic.FAMILIES else "it is prepared"
         raise InputError(
-            f"files.{field}: got {given[field]!r} for '{name}', expected nothing: {why}"
+            f"{field}: got {value!r} for '{name}', expected nothing: {what}"
+            + "; `metaseg prepare` takes this option" * (what == "it is prepared")
         )
 
 
@@ -121,6 +125,7 @@ def load(config: ConfigDict, *, need_labels: bool = True) -> Dataset:
         if c.name != FOLDER:
             data = source(c)
         elif c.dir and c.dataset and prepared.find(Path(c.dir), c.dataset):
+            _refuse_files(options, c.dataset)
             data = prepared.load(c)  # what prepare made of a folder
         else:
             data = folder.load(c, options, need_labels=need_labels)

@@ -475,6 +475,15 @@ def test_each_page_is_an_image_or_one_is_taken_in_every_command(tmp_path, predic
         given(page=7)
 
 
+def test_options_for_files_are_refused_where_the_data_are_prepared(tmp_path, roots):
+    prepared_as(roots["plain"], tmp_path)
+    fields = {"data.dir": str(tmp_path), "data.dataset": "folder/users"}
+    for name, refuse in (("folder", sources.load), ("prepared", sources.check_files)):
+        config = tiny.config(**fields, **{"data.name": name, "files.channels": 1})
+        with pytest.raises(InputError, match=r"files\.channels: got \(1,\) for"):
+            refuse(config)
+
+
 # Channels
 
 

@@ -257,7 +257,7 @@ def _import(job: _ImportJob, folder: Path) -> Mapping[str, Any]:
         with _ImportProgress("reading", len(found.items)) as progress:
             staged = staging.stage(found, job.stamp_of, chunks, pool, progress)
         good, bad = _judge(found, staged, job)
-        splits = _split(good, job.settings.options)
+        splits = _split(good, job)
         metadata = _metadata(job, splits, staged.plan)
         with _ImportProgress("writing", len(good)) as progress:
             content = Content(splits, staged.plan, metadata, progress)
@@ -326,10 +326,11 @@ def _judge(
     return good, lines
 
 
-def _split(good: Sequence[Stored], options: ImportOptions) -> dict[str, list[Stored]]:
+def _split(good: Sequence[Stored], job: _ImportJob) -> dict[str, list[Stored]]:
     """Returns the examples of each split; draws splits where the source has none."""
     splits = {s: [one for one in good if one.record.split == s] for s in SPLITS}
     loose = [one for one in good if not one.record.split]
+    options = job.settings.options
     if loose:
         groups = [one.record.group for one in loose]
         shares = options.shares or SHARES
@@ -340,7 +341,8 @@ def _split(good: Sequence[Stored], options: ImportOptions) -> dict[str, list[Sto
         raise InputError("path: no good example for train; expected at least one")
     if all(set(one.record.pixels) <= {pairs.VOID} for one in splits["train"]):
         raise InputError(
-            "path: no label in the training split; expected label maps of its images"
+            "path: no label map of a training image, or all void; expected"
+            f" {job.builder.TREE}"
         )
     return splits
 
