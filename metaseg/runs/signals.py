@@ -197,11 +197,6 @@ class Watch:
         finally:
             self._where, self._stepping = "after the last step", False
 
-    def check(self) -> None:
-        """Raises StoppedError if a signal has come before the first step."""
-        if self.signal:
-            raise StoppedError(f"stopped by {self.signal} before the first step")
-
     def asked(self, step: int) -> bool:
         """Returns whether to stop after a step; has to be called after each step.
 

@@ -134,7 +134,6 @@ def segment(
             if not quiet:
                 for line in (*data.notes, *_crop_note(config, made), *_described(made)):
                     progress_lib.say(line)
-            watch.check()
             session = _begin(made, watch, quiet)
             clock = {"setup_seconds": time.perf_counter() - began}
             return _run(session, clock, began, baselines)

@@ -92,7 +92,6 @@ def train(
                 resolved: Any = config_lib.resolve(config)
                 _compare(workdir, resolved, config_lib.open_fields(config))
             data = sources.load(config) if data is None else data
-            watch.check()
             resolved = config_lib.resolve(config, data)
             if holds_run and _compare(workdir, resolved):
                 assert workdir is not None
@@ -252,7 +251,6 @@ def _train(
     feed.seek(at.step)
     try:
         val_batches = setup.in_order(made, made.data.val)
-        watch.check()
         log.say("compiling the training step")
         programs = _compile(made, state, feed, val_batches)
         clock["compile_seconds"] = time.perf_counter() - began
