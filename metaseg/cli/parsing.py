@@ -1,8 +1,8 @@
 """Flags of subcommands, configs with overrides, and errors in one line.
 
 A subcommand is a module with its flags in `FLAGS` and a function `run() -> int`. One
-that runs a config has `run(config) -> int` and a flag `config`; one that takes words has
-`run(names) -> int`. Imports no jax.
+that runs a config has `run(config) -> int` and a flag `config`; one that takes words
+has `run(names) -> int`. Imports no jax.
 """
 
 import inspect
