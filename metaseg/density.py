@@ -226,10 +226,12 @@ def _nearest_squares(
     Returns:
       Counts of the shape of `planes`, and radii of the squares, int32 `[..., H, W]`.
     """
-    table = jnp.cumsum(jnp.cumsum(planes, axis=-2), axis=-1)
+    table = jnp.cumsum(planes, axis=-2, dtype=jnp.int32)
+    table = jnp.cumsum(table, axis=-1, dtype=jnp.int32)
     table = jnp.pad(table, [(0, 0)] * (table.ndim - 2) + [(1, 0), (1, 0)])
     height, width = planes.shape[-2:]
-    row, col = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
+    row, col = (jnp.arange(size, dtype=jnp.int32) for size in (height, width))
+    row = row[:, None]
 
     def inside(radius: jax.Array, sums: jax.Array) -> jax.Array:
         """Sum of `[..., H, W]` windows, from summed areas `[..., H + 1, W + 1]`."""
@@ -247,7 +249,7 @@ def _nearest_squares(
 
         return at(bottom, right) - at(top, right) - at(bottom, left) + at(top, left)
 
-    known = table.sum(axis=-3)
+    known = table.sum(axis=-3, dtype=jnp.int32)
     low = jnp.zeros_like(known[..., 1:, 1:])
     high = jnp.full_like(low, max(height, width))
 

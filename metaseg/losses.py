@@ -109,7 +109,9 @@ def cross_entropy_sums(logits: Logits, labels: Targets) -> Sums:
         loss = optax.softmax_cross_entropy_with_integer_labels(
             logits, target.astype(jnp.int32)
         )
-    return Sums(jnp.sum(jnp.where(labelled, loss, 0.0)), jnp.sum(labelled))
+    return Sums(
+        jnp.sum(jnp.where(labelled, loss, 0.0)), jnp.sum(labelled, dtype=jnp.int32)
+    )
 
 
 def soft_iou(logits: Logits, labels: Targets) -> Float32[jax.Array, ""]:
@@ -273,7 +275,10 @@ def _over_image(values: jax.Array) -> jax.Array:
 def _of_images(terms: jax.Array, labelled: jax.Array) -> Sums:
     """Terms `[..., C]`, averaged over C, of the images with a labelled pixel."""
     counts = labelled.any(axis=(-2, -1))
-    return Sums(jnp.sum(jnp.where(counts, terms.mean(axis=-1), 0.0)), jnp.sum(counts))
+    return Sums(
+        jnp.sum(jnp.where(counts, terms.mean(axis=-1), 0.0)),
+        jnp.sum(counts, dtype=jnp.int32),
+    )
 
 
 _ROUNDING = 1e-3  # by which soft labels may lie outside [0, 1]

@@ -718,7 +718,11 @@ def _normalised(joint: Any) -> jax.Array:
     joint = jnp.asarray(joint, jnp.float32)
     total = joint.sum(axis=-1, keepdims=True)
     seen = total > 0
-    return jnp.where(seen, joint / jnp.where(seen, total, 1), jnp.eye(joint.shape[-1]))
+    return jnp.where(
+        seen,
+        joint / jnp.where(seen, total, 1),
+        jnp.eye(joint.shape[-1], dtype=jnp.float32),
+    )
 
 
 def _rates(num_classes: int, rate: Numbers) -> jax.Array:

@@ -170,7 +170,7 @@ def create_state(
     Returns:
       The state at step 0.
     """
-    variables = _init(model)(key, jnp.zeros((1, *image_shape)))
+    variables = _init(model)(key, jnp.zeros((1, *image_shape), jnp.float32))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     kept = {"params": params, "batch_stats": batch_stats}
     return TrainState(
@@ -367,7 +367,7 @@ def train_steps(
         state, loss = train_step(parts, state, batch, noise_key, augment_key)
         return state, losses.at[i].set(loss)
 
-    start = (state, jnp.zeros(len(rows)))
+    start = (state, jnp.zeros(len(rows), jnp.float32))
     if len(rows) == 1:
         return one(0, start)
     return jax.lax.fori_loop(0, count, one, start)

@@ -262,7 +262,7 @@ CALLS: dict[str, dict[str, Callable[[Drawn], Any]]] = {
     "ntm": {
         "binary": lambda d: ntm.binary(foreground=d.share, background=0.1),
         "block": lambda d: ntm.block(K, groups=((0,), (1, 2)), rate=d.share),
-        "compose": lambda d: ntm.compose(d.matrix, d.matrix.T),
+        "compose": lambda d: ntm.compose(d.matrix, d.matrix[::-1]),
         "condition_number": lambda d: ntm.condition_number(d.matrix),
         "decode": lambda d: ntm.decode(d.probabilities, d.matrix),
         "estimate": lambda d: ntm.estimate(d.other, d.labels, K),

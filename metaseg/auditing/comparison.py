@@ -204,14 +204,17 @@ def _objects(
     around = ((1, 1), (1, 1))
     lowest, highest = (
         jax.lax.reduce_window(root, start, pick, (3, 3), (1, 1), around)
-        for start, pick in ((jnp.int32(count), jax.lax.min), (-1, jax.lax.max))
+        for start, pick in (
+            (jnp.int32(count), jax.lax.min),
+            (jnp.int32(-1), jax.lax.max),
+        )
     )
     core = (lowest == highest) & (root >= 0)
     return _Objects(
         area=total(valid),
         hits=total(hit),
-        first=jnp.full(count, count).at[place].min(low, mode="drop"),
-        last=jnp.full(count, -1).at[place].max(high, mode="drop"),
+        first=jnp.full(count, count, jnp.int32).at[place].min(low, mode="drop"),
+        last=jnp.full(count, -1, jnp.int32).at[place].max(high, mode="drop"),
         solid=total(core) > 0,
         begins=root.ravel() == jnp.arange(count),
     )
@@ -289,7 +292,9 @@ def _judge_reference(
     cover = clean.hits / jnp.maximum(clean.area, 1)
     judged = clean.begins & (clean.area >= _SMALL)
     sizeable = judged & (clean.area >= _SIZEABLE)
-    best = jnp.zeros(num_classes).at[ids].max(jnp.where(sizeable, cover, 0))
+    best = (
+        jnp.zeros(num_classes, jnp.float32).at[ids].max(jnp.where(sizeable, cover, 0))
+    )
     room = jnp.maximum(best, 0.5) - chance
     missed = judged & (cover <= (chance + 0.15 * room)[ids])
     part = judged & ~missed & (cover <= (chance + 0.5 * room)[ids])
@@ -378,7 +383,9 @@ def _two_objects_near(root: jax.Array) -> jax.Array:
     low, high = jnp.where(root < 0, nobody, root), root
     for window in ((2 * _GAP + 1, 1), (1, 2 * _GAP + 1)):
         low = jax.lax.reduce_window(low, nobody, jax.lax.min, window, (1, 1), "SAME")
-        high = jax.lax.reduce_window(high, -1, jax.lax.max, window, (1, 1), "SAME")
+        high = jax.lax.reduce_window(
+            high, jnp.int32(-1), jax.lax.max, window, (1, 1), "SAME"
+        )
     return (high >= 0) & (low != high)
 
 

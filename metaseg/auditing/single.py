@@ -205,7 +205,7 @@ def _measure(
     cell_rows = jnp.minimum(rows * THUMB // size[0], THUMB - 1)[:, None]
     cell = cell_rows * THUMB + jnp.minimum(cols * THUMB // size[1], THUMB - 1)
     sums, labelled = (
-        jnp.zeros(THUMB**2).at[cell].add(plane) for plane in (value, known)
+        jnp.zeros(THUMB**2, jnp.float32).at[cell].add(plane) for plane in (value, known)
     )
     return {
         "counts": counts,

@@ -35,11 +35,11 @@ def crop(
       Image `[h, w, C]` and label `[h, w]` of the window.
     """
     room = jnp.maximum(valid_size - jnp.array(size) + 1, 1)
-    start = jax.random.randint(key, (2,), 0, room)
+    start = jax.random.randint(key, (2,), 0, room, jnp.int32)
     channels = image.shape[-1]
     return (
-        jax.lax.dynamic_slice(image, (start[0], start[1], 0), (*size, channels)),
-        jax.lax.dynamic_slice(label, (start[0], start[1]), size),
+        jax.lax.dynamic_slice(image, (*start, jnp.int32(0)), (*size, channels)),
+        jax.lax.dynamic_slice(label, tuple(start), size),
     )
 
 
@@ -67,7 +67,7 @@ def dihedral(
       Image and label of the same shapes.
     """
     image, label = jnp.asarray(image), jnp.asarray(label)
-    rows, cols, swap = jax.random.bernoulli(key, 0.5, (3,))
+    rows, cols, swap = jax.random.bernoulli(key, jnp.float32(0.5), (3,))
     if flip and not horizontal_flip_only:
         image, label = (jnp.where(rows, x[::-1], x) for x in (image, label))
     if flip:
@@ -105,7 +105,7 @@ def brightness_contrast(
     Returns:
       Image of the same shape and dtype.
     """
-    shift, scale = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)
+    shift, scale = jax.random.uniform(key, (2,), jnp.float32, -1.0, 1.0)
     mean = jnp.mean(image)
     return (image - mean) * (1 + contrast * scale) + mean + brightness * shift
 

@@ -5,6 +5,7 @@ functions, add a line to `CRITERIA` and its formula to `agreement`. May import
 `masked`, `checks` and `typing`.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -192,7 +193,8 @@ def best_threshold(
     found = agreement(scores, valid, criterion=criterion, num_thresholds=num_thresholds)
     scores, valid = floats(scores, valid)
     low, high = extremes(scores, valid)
-    share = (jnp.argmax(found, axis=-1) + 1) / (num_thresholds - 1)
+    best = jnp.argmax(found, axis=-1).astype(jnp.float32)
+    share = (best + 1) / (num_thresholds - 1)
     return jnp.where(high > low, low + share * (high - low), jnp.nan)
 
 
@@ -208,13 +210,19 @@ def _above(
 ) -> _Foreground:
     """Sums pixels and weights above thresholds 1 to k - 2, `[..., k - 2]`."""
     *batch, height, width = exceeded.shape
-    flat = (-1, height * width)
+    flat = (math.prod(batch), height * width)
     pairs = jnp.stack([valid.astype(jnp.float32), jnp.where(valid, weights, 0)], -1)
 
     def between(exceeded: jax.Array, pairs: jax.Array) -> jax.Array:
-        return jnp.zeros((num_thresholds, 2)).at[exceeded].add(pairs, mode="clip")
+        return (
+            jnp.zeros((num_thresholds, 2), jnp.float32)
+            .at[exceeded]
+            .add(pairs, mode="clip")
+        )
 
     # One scatter-add of both: 30 comparisons per pixel take five times as long.
     sums = jax.vmap(between)(exceeded.reshape(flat), pairs.reshape(*flat, 2))
-    upper = jnp.cumsum(sums[:, :1:-1], axis=1)[:, ::-1].reshape(*batch, -1, 2)
+    upper = jnp.cumsum(sums[:, :1:-1], axis=1)[:, ::-1].reshape(
+        *batch, num_thresholds - 2, 2
+    )
     return _Foreground(upper[..., 0], upper[..., 1])

@@ -191,6 +191,6 @@ def stability(masks: Masks, previous: Masks) -> Float[jax.Array, "*batch"]:
       InputError: If the shapes differ.
     """
     checks.same_shape("previous", previous, jnp.shape(masks), "masks")
-    shared = jnp.sum(masks & previous, axis=(-2, -1))
-    either = jnp.sum(masks | previous, axis=(-2, -1))
+    shared = jnp.sum(masks & previous, axis=(-2, -1), dtype=jnp.float32)
+    either = jnp.sum(masks | previous, axis=(-2, -1), dtype=jnp.float32)
     return jnp.where(either > 0, shared / jnp.maximum(either, 1), 1.0)

@@ -115,8 +115,9 @@ class _Weights(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[jax.Array, jax.Array]:
-        kernel = self.param("kernel", self.kernel_init, self.shape)
-        return kernel, self.param("bias", nn.initializers.zeros, self.shape[-1:])
+        kernel = self.param("kernel", self.kernel_init, self.shape, jnp.float32)
+        zeros = nn.initializers.zeros
+        return kernel, self.param("bias", zeros, self.shape[-1:], jnp.float32)
 
 
 class _BatchNormRelu(nn.Module):
@@ -129,10 +130,10 @@ class _BatchNormRelu(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, offset: jax.Array, train: bool) -> jax.Array:
         shape = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
-        var = self.variable("batch_stats", "var", jnp.ones, shape)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         if not train:
             gain = scale * jax.lax.rsqrt(var.value + self.epsilon)
             shift = bias + (offset - mean.value) * gain

@@ -291,8 +291,10 @@ def _transition_matrix(num_classes: int, *, matrix: Any) -> jax.Array:
 
 def _constant_matrix(num_classes: int, *, fill: int = 0) -> jax.Array:
     if fill == VOID:
-        return jnp.zeros((num_classes, num_classes))
-    return ntm.uniform(num_classes, jax.nn.one_hot(fill, num_classes))
+        return jnp.zeros((num_classes, num_classes), jnp.float32)
+    return ntm.uniform(
+        num_classes, jax.nn.one_hot(fill, num_classes, dtype=jnp.float32)
+    )
 
 
 def _omit_matrix(num_classes: int, *, rate: Any, fill: int = 0) -> jax.Array:
@@ -313,7 +315,7 @@ def _chain_matrix(num_classes: int, *, noises: Sequence[_Built]) -> jax.Array | 
     known = [matrix for matrix in matrices if matrix is not None]
     if len(known) < len(matrices):
         return None
-    return reduce(ntm.compose, known, jnp.eye(num_classes))
+    return reduce(ntm.compose, known, jnp.eye(num_classes, dtype=jnp.float32))
 
 
 def _choose_from(
@@ -360,16 +362,16 @@ def _only_matrix(
     if matrix is None:
         return None
     seen = jnp.isin(jnp.arange(num_classes), jnp.asarray(classes))
-    return jnp.where(seen[:, None], matrix, jnp.eye(num_classes))
+    return jnp.where(seen[:, None], matrix, jnp.eye(num_classes, dtype=jnp.float32))
 
 
 def _odds(weights: Any, count: int) -> jax.Array:
-    odds = jnp.ones(count) if weights is None else jnp.asarray(weights, jnp.float32)
+    odds = jnp.asarray([1] * count if weights is None else weights, jnp.float32)
     return odds / jnp.sum(odds)
 
 
 NOISES: dict[str, Noise] = {
-    "none": Noise(clean, jnp.eye),
+    "none": Noise(clean, partial(jnp.eye, dtype=jnp.float32)),
     "flip": Noise(randomize.flip, _flip_matrix),
     "sample": Noise(randomize.sample, _sample_matrix),
     "transition": Noise(randomize.transition, _transition_matrix),

@@ -257,7 +257,7 @@ def _weights(
 def _state_like(config: Any, model: nn.Module, channels: int) -> training.TrainState:
     """Returns shapes and types of the state that training saved, on one device."""
     side = getattr(model, "stride", 1)
-    blank = jnp.zeros((1, side, side, channels))
+    blank = jnp.zeros((1, side, side, channels), jnp.float32)
     init = partial(model.init, train=False)
     shapes = jax.eval_shape(init, jax.random.key(0), blank)
     shapes = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from metaseg import auditing as audit_lib
-from metaseg import checks, report
+from metaseg import checks, host, report
 from metaseg import files as files_lib
 from metaseg.data import collect, file_options, label_encoding, label_files
 from metaseg.data.collect import Item, Source
@@ -103,6 +103,7 @@ class _Gathered:
             self.pair = pair if self.pair is None else audit_lib.add(self.pair, pair)
 
 
+@host.same_numbers()
 def audit(
     labels: Source,
     output: str | os.PathLike[str],
@@ -186,6 +187,7 @@ def audit(
     return Audited(html, summary, rows)
 
 
+@host.same_numbers()
 def audit_arrays(
     labels: Any,
     reference: Any = None,

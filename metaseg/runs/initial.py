@@ -114,7 +114,7 @@ def load(folder: str | os.PathLike[str], num_classes: int) -> Initial:
 def _shapes(model: nn.Module, predictor: prediction.Predictor) -> Any:
     """Returns the shapes of a network's variables."""
     side = getattr(model, "stride", 1)
-    blank = jnp.zeros((1, side, side, predictor.channels))
+    blank = jnp.zeros((1, side, side, predictor.channels), jnp.float32)
     init = partial(model.init, train=False)
     return dict(jax.eval_shape(init, jax.random.key(0), blank))
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 from tqdm import tqdm
 
-from metaseg import checks, files, prediction, report
+from metaseg import checks, files, host, prediction, report
 from metaseg.data import collect, label_encoding, label_files
 from metaseg.data import file_options as options_lib
 from metaseg.data.collect import Item, Source
@@ -113,6 +113,7 @@ class PredictionProgress:
         self._bar.close()
 
 
+@host.same_numbers()
 def predict(
     run: str | os.PathLike[str] | prediction.Predictor,
     images: Source,

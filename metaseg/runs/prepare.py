@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
+from metaseg import host
 from metaseg.data import file_options
 from metaseg.data.file_options import FileKeywords
 from metaseg.data.importers import summary
@@ -27,6 +28,7 @@ _CONFIGS = {
 }
 
 
+@host.same_numbers()
 def prepare(
     source: str,
     path: str | os.PathLike[str],

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from metaseg import checkpoint, files, prediction
+from metaseg import checkpoint, files, host, prediction
 from metaseg.data.file_options import FileKeywords
 from metaseg.errors import InputError
 from metaseg.runs import loop, progress
@@ -68,6 +68,7 @@ class Run:
             self.config, self.results, jax.device_put(self.state.variables())
         )
 
+    @host.same_numbers()
     def predict(
         self,
         images: Any,
@@ -103,6 +104,7 @@ class Run:
             **files,
         )
 
+    @host.same_numbers()
     def export(self, path: str | os.PathLike[str], **options: Any) -> None:
         """Writes the network with normalisation and decision rule as StableHLO.
 
@@ -117,6 +119,7 @@ class Run:
 
         export(self.predictor, path, **options)
 
+    @host.same_numbers()
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes a run in memory into a folder, as a run with a work folder does.
 
@@ -212,6 +215,7 @@ def save_weights(folder: Path, step: int, state: Any) -> None:
             checkpoints.close()
 
 
+@host.same_numbers()
 def load(folder: str | os.PathLike[str]) -> Run:
     """Loads a finished run from its work folder.
 

@@ -45,7 +45,7 @@ def _draw_cells(
     beside = jnp.roll(free, 1, axis=0) + apart[:, None] * jnp.stack(
         [jnp.sin(towards), jnp.cos(towards)], axis=-1
     )
-    decay = 1 / jnp.arange(2, 6)
+    decay = 1 / jnp.arange(2, 6, dtype=jnp.float32)
     return _Blobs(
         centre=jnp.where(uniform[:, 3, None] < 0.35, beside, free),
         radius=radius,
@@ -99,13 +99,15 @@ def cells(
     # Few draws of many numbers: each draw of its own would cost a quarter of a second
     # of compilation.
     k_uniform, k_normal, k_shot, k_read = jax.random.split(key, 4)
-    uniform = jax.random.uniform(k_uniform, (n + n_debris + n_haze + 1, 6))
+    uniform = jax.random.uniform(k_uniform, (n + n_debris + n_haze + 1, 6), jnp.float32)
     u_cells, u_debris, u_haze, u_image = jnp.split(
         uniform, np.cumsum([n, n_debris, n_haze])
     )
     grid_shape, field_shape = (max(1, height // 4), max(1, width // 4)), (4, 4)
     normal = jax.random.normal(
-        k_normal, (10 * n + math.prod(grid_shape) + math.prod(field_shape),)
+        k_normal,
+        (10 * n + math.prod(grid_shape) + math.prod(field_shape),),
+        jnp.float32,
     )
     z_cells, z_texture, z_field = jnp.split(
         normal, np.cumsum([10 * n, math.prod(grid_shape)])
@@ -141,6 +143,7 @@ def cells(
     photons = optics.blur(emission + debris, _PSF_SIGMA) + uneven + haze
 
     gain = jnp.exp(4.2 + 1.0 * u_gain)
-    shot = jax.random.poisson(k_shot, gain * photons).astype(jnp.float32)
-    image = shot + _READ_NOISE * jax.random.normal(k_read, (height, width))
+    shot = jax.random.poisson(optics.threefry(k_shot), gain * photons, dtype=jnp.int32)
+    read = jax.random.normal(k_read, (height, width), jnp.float32)
+    image = shot.astype(jnp.float32) + _READ_NOISE * read
     return image[..., None], jnp.any(inside, axis=0).astype(jnp.uint8)

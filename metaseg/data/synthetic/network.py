@@ -45,10 +45,10 @@ def _nearest(points: jax.Array, position: jax.Array) -> _NearestPoints:
         )
         return _NearestPoints(squared, which), None
 
-    far = jnp.full(position.shape[1:], 1e9)
+    far = jnp.full(position.shape[1:], 1e9, jnp.float32)
     none = jnp.zeros(position.shape[1:], jnp.int32)
     start = _NearestPoints((far, 2 * far, 3 * far), (none, none, none))
-    items = jnp.arange(len(points)), points
+    items = jnp.arange(len(points), dtype=jnp.int32), points
     return jax.lax.scan(insert, start, items, unroll=4)[0]
 
 
@@ -67,12 +67,15 @@ def _mesh(
     node = jnp.stack(
         jnp.meshgrid(jnp.arange(rows), jnp.arange(cols), indexing="ij"), axis=-1
     )
-    shifted = node + jnp.array([0.0, 0.5]) * (node[..., :1] % 2)  # rounder polygons
+    shifted = node + jnp.array([0.0, 0.5], jnp.float32) * (
+        node[..., :1] % 2
+    )  # rounder polygons
     points = _SPACING * (shifted - 1.25 + 0.95 * (uniform[..., :2] - 0.5))
     table = jnp.concatenate([points, uniform[..., 2:]], axis=-1).reshape(-1, 4)
     near = _nearest(table[:, :2], position)
     first, *others = (table[i] for i in near.which)
-    result = jnp.full(position.shape[1:], 1e9), jnp.zeros(position.shape[1:])
+    shape = position.shape[1:]
+    result = jnp.full(shape, 1e9, jnp.float32), jnp.zeros(shape, jnp.float32)
     for squared, other in zip(near.squared[1:], others, strict=True):
         apart = jnp.linalg.norm(first[..., :2] - other[..., :2], axis=-1)
         # Exact distance to the line halfway between the two points.
@@ -94,7 +97,9 @@ def _nuclei(
     centre = uniform[:, :2] * jnp.array([height, width])
     radius = jnp.where(uniform[:, 2] < 0.6, 13 + 9 * uniform[:, 3], -1e3)
     offset = position - centre[:, :, None, None]
-    stretch = jnp.stack([1.15 * jnp.ones(len(uniform)), 0.85 + 0.1 * uniform[:, 4]], 1)
+    stretch = jnp.stack(
+        [jnp.full(len(uniform), 1.15, jnp.float32), 0.85 + 0.1 * uniform[:, 4]], 1
+    )
     distance = jnp.linalg.norm(offset * stretch[:, :, None, None], axis=1)
     return jnp.min(distance - radius[:, None, None], axis=0)
 
@@ -120,12 +125,14 @@ def network(
         for per_area in (_NUCLEI, _DEBRIS)
     )
     k_uniform, k_normal, k_noise = jax.random.split(key, 3)
-    uniform = jax.random.uniform(k_uniform, (n_mesh + n_nuclei + n_debris + 1, 5))
+    uniform = jax.random.uniform(
+        k_uniform, (n_mesh + n_nuclei + n_debris + 1, 5), jnp.float32
+    )
     u_mesh, u_nuclei, u_debris, u_image = jnp.split(
         uniform, np.cumsum([n_mesh, n_nuclei, n_debris])
     )
     u_gain, u_extent, u_width, u_haze, u_sheet = u_image[0]
-    normal = jax.random.normal(k_normal, (6, optics.WAVES, 3))
+    normal = jax.random.normal(k_normal, (6, optics.WAVES, 3), jnp.float32)
     bends = optics.waves(normal[:2], _SCALE, height, width)
     fields = optics.waves(normal[2:], 1.6 * _SCALE, height, width)
     patch, glow, light_field, outline = fields

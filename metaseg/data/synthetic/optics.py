@@ -18,6 +18,7 @@ __all__ = [
     "glows",
     "pixels",
     "smooth_field",
+    "threefry",
     "waves",
 ]
 
@@ -141,6 +142,21 @@ def glows(
     return jnp.einsum("n,nh,nw->hw", peak, down, across)
 
 
+def threefry(key: PRNGKey) -> PRNGKey:
+    """Returns a key for `jax.random.poisson`, which needs one of Threefry.
+
+    Args:
+      key: PRNG key of any kind.
+
+    Returns:
+      The key, or one of Threefry that follows from it.
+    """
+    if str(jax.random.key_impl(key)) == "threefry2x32":
+        return key
+    seed = jax.random.bits(key, (2,), jnp.uint32)
+    return jax.random.wrap_key_data(seed, impl="threefry2x32")
+
+
 def expose(
     key: PRNGKey, photons: Float[AnyArray, "*shape"]
 ) -> Float[jax.Array, "*shape"]:
@@ -158,7 +174,7 @@ def expose(
     """
     photons = jnp.asarray(photons)
     deviation = jnp.sqrt(photons + _READ_NOISE**2)
-    return photons + deviation * jax.random.normal(key, photons.shape)
+    return photons + deviation * jax.random.normal(key, photons.shape, photons.dtype)
 
 
 def fluoresce(

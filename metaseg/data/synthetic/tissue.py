@@ -66,7 +66,7 @@ def _strew(
       that ellipse's tone, 0 to 1.
     """
     rows, cols = (n - 2 for n in kind.grid(height, width))
-    pixel = jnp.arange(kind.pitch) + 0.5
+    pixel = jnp.arange(kind.pitch, dtype=jnp.float32) + 0.5
     jitter = kind.pitch * (0.5 + 0.55 * (jnp.moveaxis(uniform[..., :2], -1, 0) - 0.5))
     radius = kind.radius * (0.85 + 0.3 * uniform[..., 2])
     size = jnp.where(uniform[..., 3] < kind.share, radius, 1e-3)
@@ -74,7 +74,7 @@ def _strew(
     nodes = jnp.stack(
         jnp.broadcast_arrays(*jitter, *turn, kind.stretch / size**2, uniform[..., 4])
     )
-    nearest = jnp.full((rows, kind.pitch, cols, kind.pitch), jnp.inf)
+    nearest = jnp.full((rows, kind.pitch, cols, kind.pitch), jnp.inf, jnp.float32)
     nearest_tone = jnp.zeros_like(nearest)
     for i, j in itertools.product(range(3), repeat=2):
         around = nodes[:, i : i + rows, None, j : j + cols, None]
@@ -94,7 +94,7 @@ def _membranes(regions: jax.Array, reach: jax.Array) -> jax.Array:
     """Pixels `[H, W]` closer to another region than the square root of `reach`."""
     height, width = regions.shape
     padded = jnp.pad(regions, 2, mode="edge")
-    squared = jnp.full(regions.shape, 99)
+    squared = jnp.full(regions.shape, 99, jnp.int32)
     for i, j in itertools.product(range(5), repeat=2):
         other = padded[i : i + height, j : j + width] != regions
         distance = (i - 2) ** 2 + (j - 2) ** 2
@@ -130,12 +130,12 @@ def tissue(
     k_uniform, k_normal, k_noise = jax.random.split(key, 3)
     grids = [kind.grid(height, width) for kind in _KINDS]
     counts = [math.prod(grid) for grid in grids]
-    uniform = jax.random.uniform(k_uniform, (sum(counts) + 2, 5))
+    uniform = jax.random.uniform(k_uniform, (sum(counts) + 2, 5), jnp.float32)
     *u_kinds, u_image = jnp.split(uniform, np.cumsum(counts))
     u_image = u_image.reshape(10)
     fine_shape = 2, max(1, height * 2 // 5), max(1, width * 2 // 5)
     waves = 10 * optics.WAVES * 3
-    normal = jax.random.normal(k_normal, (waves + math.prod(fine_shape),))
+    normal = jax.random.normal(k_normal, (waves + math.prod(fine_shape),), jnp.float32)
     z_waves = normal[:waves].reshape(10, optics.WAVES, 3)
     areas = optics.waves(z_waves[:3], _REGION, height, width)
     broad = optics.waves(z_waves[3:], _SCALE, height, width)
@@ -160,7 +160,7 @@ def tissue(
     # Thickness of the section and strength of the stains.
     strength = jnp.exp(0.9 * (u_image[4:6] - 0.5))[:, None, None]
     stains = stains * strength * (1 + 0.15 * broad[6])
-    density = jnp.einsum("shw,sc->chw", stains, jnp.array(_STAINS))
+    density = jnp.einsum("shw,sc->chw", stains, jnp.array(_STAINS, jnp.float32))
     tint = jnp.exp(0.1 * (u_image[6:9] - 0.5))[:, None, None]
     light = jax.vmap(lambda x: optics.blur(x, _PSF_SIGMA))(tint * jnp.exp(-density))
     image = optics.expose(k_noise, 900.0 * light)

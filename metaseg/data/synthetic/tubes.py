@@ -89,11 +89,11 @@ def _distance(arcs: _Arcs, rows: jax.Array, cols: jax.Array) -> jax.Array:
 
 def _choose(arcs: _Arcs) -> jax.Array:
     """Which arcs to draw, bool `[n]`: one after another, where there is room."""
-    turn = arcs.half[:, None] * jnp.linspace(-1, 1, 7)
+    turn = arcs.half[:, None] * jnp.linspace(-1, 1, 7, dtype=jnp.float32)
     up = (arcs.bend[:, None] * (jnp.cos(turn) - 1))[..., None]
     along = (arcs.bend[:, None] * jnp.sin(turn))[..., None]
     normal = arcs.normal[:, None]
-    tangent = normal[..., ::-1] * jnp.array([1.0, -1.0])
+    tangent = normal[..., ::-1] * jnp.array([1.0, -1.0], jnp.float32)
     points = arcs.middle[:, None] + up * normal + along * tangent  # [n, 7, 2]
     others = jax.tree.map(lambda x: x[None, None], arcs)
     apart = _distance(others, points[..., :1], points[..., 1:]).min(axis=1)
@@ -105,7 +105,7 @@ def _choose(arcs: _Arcs) -> jax.Array:
         return drawn.at[index].set(room), None
 
     count = len(arcs.bend)
-    items = jnp.arange(count), near, arcs.crossing, arcs.branch
+    items = jnp.arange(count, dtype=jnp.int32), near, arcs.crossing, arcs.branch
     return jax.lax.scan(choose, jnp.zeros(count, bool), items)[0]
 
 
@@ -138,14 +138,16 @@ def tubes(
         for per_area in (_TUBES, _HUBS, _DEBRIS)
     )
     k_uniform, k_normal, k_noise = jax.random.split(key, 3)
-    uniform = jax.random.uniform(k_uniform, (n + n_hubs + n_debris + 1, 9))
+    uniform = jax.random.uniform(k_uniform, (n + n_hubs + n_debris + 1, 9), jnp.float32)
     u_tubes, u_hubs, u_debris, u_image = jnp.split(
         uniform, np.cumsum([n, n_hubs, n_debris])
     )
     u_gain, u_count, u_haze = u_image[0, :3]
     fine = max(1, height // 3), max(1, width // 3)
     sizes = [5 * n, fine[0] * fine[1]]
-    normal = jax.random.normal(k_normal, (sum(sizes) + 4 * optics.WAVES * 3,))
+    normal = jax.random.normal(
+        k_normal, (sum(sizes) + 4 * optics.WAVES * 3,), jnp.float32
+    )
     z_tubes, z_texture, z_fields = jnp.split(normal, np.cumsum(sizes))
     texture = optics.smooth_field(z_texture.reshape(fine), height, width)
     z_fields = z_fields.reshape(4, optics.WAVES, 3)

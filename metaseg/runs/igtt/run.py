@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from metaseg import checkpoint, decoding, files, igtt
+from metaseg import checkpoint, decoding, files, host, igtt
 from metaseg.batch import Batch
 from metaseg.data import file_options
 from metaseg.data.dataset import Dataset
@@ -77,6 +77,7 @@ class _Session(NamedTuple):
     quiet: bool
 
 
+@host.same_numbers()
 def segment(
     config: ConfigDict,
     data: Dataset | None = None,

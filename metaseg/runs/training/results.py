@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -389,8 +388,12 @@ def summary(results: Mapping[str, Any]) -> str:
     return f"test {measure}: undefined, {reason}"
 
 
-def peak_memory() -> int:
-    """Largest resident memory of this process so far, bytes."""
+def peak_memory() -> int | None:
+    """Largest resident memory of this process so far, bytes; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from metaseg import checkpoint, files, optimizers, parallel, prediction
+from metaseg import checkpoint, files, host, optimizers, parallel, prediction
 from metaseg.data.dataset import Dataset
 from metaseg.data.pipeline import InOrder
 from metaseg.errors import DamagedError, InputError, prefixed
@@ -45,6 +45,7 @@ from metaseg.runs.training.steps import Programs
 __all__ = ["TrainTask", "train"]
 
 
+@host.same_numbers()
 def train(
     config: ConfigDict,
     data: Dataset | None = None,
