@@ -19,7 +19,6 @@ import platformdirs
 __all__ = [
     "cache_compiled_programs",
     "keep_freed_memory",
-    "same_numbers",
     "start_worker",
     "unread_output_is_dropped",
 ]
@@ -117,35 +116,6 @@ def keep_freed_memory() -> None:
         (top_pad, 1 << 26),
     ):
         libc.mallopt(option, value)
-
-
-# Settings of jax that change random numbers or the types of arrays.
-_NUMBERS = {
-    "jax_enable_x64": False,
-    "jax_default_prng_impl": "threefry2x32",
-    "jax_threefry_partitionable": True,
-}
-
-
-@contextlib.contextmanager
-def same_numbers() -> Iterator[None]:
-    """Computes the block, or a decorated function, with jax's own default settings.
-
-    With `JAX_ENABLE_X64` weights would have 64 bits, and with another default generator
-    all random numbers would be others: a run could not resume from its checkpoint, and
-    its results would not be those of its config. The settings hold for all threads of
-    the process, and are restored afterwards.
-    """
-    import jax
-
-    before = {name: getattr(jax.config, name) for name in _NUMBERS}
-    for name, value in _NUMBERS.items():
-        jax.config.update(name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
 
 
 def start_worker() -> None:

@@ -14,8 +14,9 @@ import pytest
 from ml_collections import ConfigDict
 
 import metaseg
-from metaseg import data, host, igtt, losses, models, noise
+from metaseg import data, igtt, losses, models, noise
 from metaseg.data import augment, synthetic
+from metaseg.runs import jax_settings
 from metaseg.runs.training import results
 
 OTHERS = {"JAX_ENABLE_X64": "1", "JAX_DEFAULT_PRNG_IMPL": "rbg"}
@@ -87,7 +88,7 @@ def test_numbers_are_the_same_with_64_bits_and_another_generator(tmp_path):
 
 
 def test_settings_hold_in_a_function_and_are_restored():
-    @host.same_numbers()
+    @jax_settings.same_numbers()
     def inside() -> tuple[Any, str]:
         return jnp.zeros(1).dtype, str(jax.random.key_impl(jax.random.key(0)))
 

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from metaseg import auditing as audit_lib
-from metaseg import checks, host, report
+from metaseg import checks, report
 from metaseg import files as files_lib
 from metaseg.data import collect, file_options, label_encoding, label_files
 from metaseg.data.collect import Item, Source
@@ -25,6 +25,7 @@ from metaseg.data.file_options import DEFAULT, FileKeywords, FileOptions
 from metaseg.data.label_files import StoredLabels
 from metaseg.errors import InputError, escaped, with_prefixes
 from metaseg.parallel import processes
+from metaseg.runs import jax_settings
 from metaseg.text import count_of
 
 __all__ = ["Audited", "audit", "audit_arrays"]
@@ -103,7 +104,7 @@ class _Gathered:
             self.pair = pair if self.pair is None else audit_lib.add(self.pair, pair)
 
 
-@host.same_numbers()
+@jax_settings.same_numbers()
 def audit(
     labels: Source,
     output: str | os.PathLike[str],
@@ -187,7 +188,7 @@ def audit(
     return Audited(html, summary, rows)
 
 
-@host.same_numbers()
+@jax_settings.same_numbers()
 def audit_arrays(
     labels: Any,
     reference: Any = None,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 from tqdm import tqdm
 
-from metaseg import checks, files, host, prediction, report
+from metaseg import checks, files, prediction, report
 from metaseg.data import collect, label_encoding, label_files
 from metaseg.data import file_options as options_lib
 from metaseg.data.collect import Item, Source
@@ -25,7 +25,7 @@ from metaseg.data.file_options import FileKeywords, FileOptions
 from metaseg.data.label_files import StoredLabels
 from metaseg.errors import InputError, escaped, prefixed
 from metaseg.parallel import processes
-from metaseg.runs import prediction_labels, prediction_output
+from metaseg.runs import jax_settings, prediction_labels, prediction_output
 from metaseg.text import count_of
 
 __all__ = ["Predicted", "predict"]
@@ -113,7 +113,7 @@ class PredictionProgress:
         self._bar.close()
 
 
-@host.same_numbers()
+@jax_settings.same_numbers()
 def predict(
     run: str | os.PathLike[str] | prediction.Predictor,
     images: Source,

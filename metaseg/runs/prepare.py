@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
-from metaseg import host
 from metaseg.data import file_options
 from metaseg.data.file_options import FileKeywords
 from metaseg.data.importers import summary
@@ -14,6 +13,7 @@ from metaseg.data.importers.importing import ImportRequest, Prepared
 from metaseg.data.importers.importing import prepare as import_data_set
 from metaseg.data.importers.pairs import ImportOptions
 from metaseg.errors import InputError, escaped
+from metaseg.runs import jax_settings
 
 __all__ = ["describe", "prepare"]
 
@@ -28,7 +28,7 @@ _CONFIGS = {
 }
 
 
-@host.same_numbers()
+@jax_settings.same_numbers()
 def prepare(
     source: str,
     path: str | os.PathLike[str],

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from metaseg import checkpoint, files, host, prediction
+from metaseg import checkpoint, files, prediction
 from metaseg.data.file_options import FileKeywords
 from metaseg.errors import InputError
-from metaseg.runs import loop, progress
+from metaseg.runs import jax_settings, loop, progress
 
 __all__ = ["Run", "load", "save_weights"]
 
@@ -68,7 +68,7 @@ class Run:
             self.config, self.results, jax.device_put(self.state.variables())
         )
 
-    @host.same_numbers()
+    @jax_settings.same_numbers()
     def predict(
         self,
         images: Any,
@@ -104,7 +104,7 @@ class Run:
             **files,
         )
 
-    @host.same_numbers()
+    @jax_settings.same_numbers()
     def export(self, path: str | os.PathLike[str], **options: Any) -> None:
         """Writes the network with normalisation and decision rule as StableHLO.
 
@@ -119,7 +119,7 @@ class Run:
 
         export(self.predictor, path, **options)
 
-    @host.same_numbers()
+    @jax_settings.same_numbers()
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes a run in memory into a folder, as a run with a work folder does.
 
@@ -215,7 +215,7 @@ def save_weights(folder: Path, step: int, state: Any) -> None:
             checkpoints.close()
 
 
-@host.same_numbers()
+@jax_settings.same_numbers()
 def load(folder: str | os.PathLike[str]) -> Run:
     """Loads a finished run from its work folder.
 

@@ -18,14 +18,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from metaseg import checkpoint, decoding, files, host, igtt
+from metaseg import checkpoint, decoding, files, igtt
 from metaseg.batch import Batch
 from metaseg.data import file_options
 from metaseg.data.dataset import Dataset
 from metaseg.errors import InputError
 from metaseg.parallel import Layout, processes
 from metaseg.runs import config as config_lib
-from metaseg.runs import labelled, signals, sources
+from metaseg.runs import jax_settings, labelled, signals, sources
 from metaseg.runs import progress as progress_lib
 from metaseg.runs import workdir as workdir_lib
 from metaseg.runs.igtt import baselines as baselines_lib
@@ -77,7 +77,7 @@ class _Session(NamedTuple):
     quiet: bool
 
 
-@host.same_numbers()
+@jax_settings.same_numbers()
 def segment(
     config: ConfigDict,
     data: Dataset | None = None,

@@ -18,14 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from metaseg import checkpoint, files, host, optimizers, parallel, prediction
+from metaseg import checkpoint, files, optimizers, parallel, prediction
 from metaseg.data.dataset import Dataset
 from metaseg.data.pipeline import InOrder
 from metaseg.errors import DamagedError, InputError, prefixed
 from metaseg.parallel import processes
 from metaseg.runs import config as config_lib
+from metaseg.runs import jax_settings, signals, sources
 from metaseg.runs import progress as progress_lib
-from metaseg.runs import signals, sources
 from metaseg.runs import workdir as workdir_lib
 from metaseg.runs.loop import Loop, LoopState, Report, Task, TraceWindow, take_steps
 from metaseg.runs.metrics_log import MetricsLog
@@ -45,7 +45,7 @@ from metaseg.runs.training.steps import Programs
 __all__ = ["TrainTask", "train"]
 
 
-@host.same_numbers()
+@jax_settings.same_numbers()
 def train(
     config: ConfigDict,
     data: Dataset | None = None,
