@@ -143,13 +143,13 @@ def _opened(stream: BinaryIO) -> tifffile.TiffFile:
 
 def _stacks(stream: BinaryIO, file: tifffile.TiffFile) -> list[_Stack]:
     """By the axes that metadata name, else a page for each plane that is an image."""
-    chain = tiff_chain.chain(stream, file)
+    found = tiff_chain.chain(stream, file)
     with samples.decoder_errors():
         first = file.pages.first
         named = bool(first.description) and (
             first.is_shaped or first.is_imagej or first.is_ome
         )
-    if len(chain) == 1:
+    if len(found.images) == 1:
         more = any(word in first.description for word in tiff_plain.MORE_PLANES)
         named = named and more
     with samples.decoder_errors():
@@ -163,9 +163,9 @@ def _stacks(stream: BinaryIO, file: tifffile.TiffFile) -> list[_Stack]:
     if usable and all(usable):
         full = [one for one in every if not one.keyframe.subfiletype & _NO_IMAGE]
         return [_described(series) for series in full or every]
-    images = np.flatnonzero(chain)
-    images = images if len(images) else np.arange(len(chain))
-    return [_Stack(file.pages, images[:, None])]
+    images = np.flatnonzero(found.images)
+    images = images if len(images) else np.arange(len(found.images))
+    return [_Stack(tiff_chain.Planes(file, found.offsets), images[:, None])]
 
 
 def _described(series: Any) -> _Stack:
