@@ -170,17 +170,15 @@ def _of_training(labels: SplitLabels) -> list[str]:
 
 
 def _of_validation(labels: SplitLabels, chooses: str) -> list[str]:
-    said = []
+    said, binary = [], len(labels.pixels) == 2
     if lack := labels.lack():
-        rest = f", and {chooses} takes the last weights" if chooses else ""
-        what = "validation has no measures" if not labels.labelled else ""
-        if not what and len(labels.pixels) == 2:
-            what = "its IoU says nothing"
-        what = f"{what}, " if what else ""
-        if len(labels.pixels) == 2:
-            what += "there is no validation threshold"
-        said.append(f"{lack}: {what.removesuffix(', ')}{rest}")
-    elif labels.absent and len(labels.pixels) > 2:
+        if labels.labelled:
+            what = "its IoU says nothing" + binary * " and tunes no threshold"
+        else:
+            what = "validation has no measures" + binary * " and no threshold"
+        rest = f"; {chooses} takes the last weights" if chooses else ""
+        said.append(f"{lack}: {what}{rest}")
+    elif labels.absent and not binary:
         said.append(f"no validation label holds {_classes(labels)}")
     if labels.images == 1 and labels.labelled:
         said.append("there is one validation image: its measures say little")

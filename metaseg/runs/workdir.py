@@ -39,7 +39,7 @@ FREE = (
     "report.images",
 )
 # A run goes on with other values of these fields. Lengths may only grow.
-LONGER = ("training.steps", "training.epochs", "igtt.rounds")
+LONGER = ("igtt.rounds", "training.steps", "training.epochs")
 CADENCE = (
     "training.log_every",
     "training.eval_every",
@@ -154,9 +154,7 @@ def check_config(
         for field in sorted(before.keys() | now.keys())
         if before.get(field) != now.get(field) and field not in CADENCE
     ]
-    longer = [f for f in LONGER if f in differing]
-    for field in longer:
-        _check_longer(field, before.get(field), now.get(field), before, now)
+    longer = [field for field in LONGER if field in differing]
     changed = [
         f"config.{field} was {before.get(field)!r}, is {now.get(field)!r}"
         for field in differing
@@ -168,18 +166,20 @@ def check_config(
             f"workdir: '{workdir}' holds a run of another config "
             f"({'; '.join(changed[:3])}{more}); expected the same, or another folder"
         )
+    for field in longer:
+        _check_longer(field, before, now)
     return not longer and all((workdir / name).is_file() for name in RESULTS)
 
 
 def _check_longer(
-    field: str, old: Any, new: Any, before: Mapping[str, Any], now: Mapping[str, Any]
+    field: str, before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
     """Raises InputError if a length shrinks."""
     steps = "training.steps"
-    if before.get(steps) is not None and now.get(steps) is not None:
-        if now[steps] >= before[steps] or field != steps:
-            return  # epochs may become steps and the reverse
-    elif new is None or old is None or new >= old:
+    if field == "training.epochs" and steps in before and steps in now:
+        return  # the steps decide: a length in epochs may become one in steps
+    old, new = before.get(field), now.get(field)
+    if old is None or new is None or new >= old:
         return
     raise InputError(
         f"workdir: config.{field} was {old!r}, is {new!r}; a run can be trained for "

@@ -295,3 +295,23 @@ def test_losses_of_runs_on_degenerate_splits_are_those_of_ordinary_ones():
     for one, other in pairwise(losses):
         assert one == other
     assert all(map(math.isfinite, losses[0]))
+
+
+def test_a_finished_run_of_igtt_takes_more_rounds(tmp_path, capsys):
+    data = dataset()
+    segment(igtt_config(**{"igtt.rounds": 2}), data, workdir=tmp_path / "a", quiet=True)
+    more = segment(igtt_config(), data, workdir=tmp_path / "a")
+    assert "going on after step 4 of 6" in capsys.readouterr().err
+    whole = segment(igtt_config(), data, quiet=True)
+    assert [row["round"] for row in more.history] == [1, 2, 3]
+    assert more.results["table"] == whole.results["table"]
+    for name, mask in whole.masks.items():
+        np.testing.assert_array_equal(more.masks[name], mask)
+    assert (tmp_path / "a" / "results-4.json").is_file()
+    found = more.predict(IMAGES[:2])
+    for one, other in zip(found, whole.predict(IMAGES[:2]), strict=True):
+        np.testing.assert_array_equal(one.labels, other.labels)
+    with pytest.raises(
+        InputError, match=r"igtt\.rounds was 3, is 1; a run can be trai"
+    ):
+        segment(igtt_config(**{"igtt.rounds": 1}), data, workdir=tmp_path / "a")
