@@ -456,6 +456,8 @@ def _filtered(
     divided into tiles, each computed from the pixels within the reach of the kernel, if
     these are at most half of the line.
     """
+    if not values.size:
+        return values
     size = values.shape[axis]
     tile, reach = max(64, -(-size // 16)), size
     if not checks.is_traced(bandwidth):

@@ -445,3 +445,17 @@ INVALID = [
 def test_an_invalid_parameter_is_named_in_one_line(call, message):
     with pytest.raises(InputError, match=f"^{message}$"):
         call()
+
+
+@pytest.mark.parametrize("shape", [(0, 6, 7), (2, 0, 7), (2, 6, 0)])
+def test_maps_without_pixels_have_densities_without_pixels(shape):
+    labels = np.zeros(shape, np.uint8)
+    for found in (
+        density.spatial_density(labels, 3, bandwidth=2.0),
+        density.adaptive(labels, 3, neighbours=2).density,
+    ):
+        assert found.shape == (*shape, 3)
+    assert density.effective_pixels(labels, bandwidth=2.0).shape == shape
+    assert density.select_bandwidth(labels, 3, (1.0, 2.0)).best == 1
+    if all(shape[1:]):
+        assert not density.position(labels, 3).any()

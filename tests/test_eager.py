@@ -260,6 +260,8 @@ CALLS: dict[str, dict[str, Callable[[Drawn], Any]]] = {
         "skeletonize_classes": lambda d: morphology.skeletonize_classes(d.labels),
     },
     "ntm": {
+        "as_matrix": lambda d: ntm.as_matrix(d.matrix, K, void=False),
+        "as_prior": lambda d: ntm.as_prior(d.shares, K),
         "binary": lambda d: ntm.binary(foreground=d.share, background=0.1),
         "block": lambda d: ntm.block(K, groups=((0,), (1, 2)), rate=d.share),
         "compose": lambda d: ntm.compose(d.matrix, d.matrix[::-1]),

@@ -54,6 +54,8 @@ def components(mask: Masks, *, connectivity: int = 2) -> Int32[jax.Array, "*batc
     """
     checks.masks("mask", mask)
     root = roots(mask.astype(jnp.uint8), connectivity=connectivity)
+    if not root.size:
+        return root
     *batch, height, width = root.shape
     flat = root.reshape(*batch, height * width)
     first = flat == jnp.arange(flat.shape[-1])
@@ -106,6 +108,8 @@ def roots(classes: Labels, *, connectivity: int = 2) -> Int32[jax.Array, "*batch
     checks.label_maps("classes", classes)
     if not checks.is_integer(connectivity) or connectivity not in (1, 2):
         raise InputError(f"connectivity: got {connectivity!r}, expected 1 or 2")
+    if not classes.size:
+        return jnp.zeros(classes.shape, jnp.int32)
     *batch, height, width = classes.shape
     maps = replace_void(classes, by=0).reshape(math.prod(batch), height, width)
     return _settle(maps, connectivity).reshape(classes.shape)

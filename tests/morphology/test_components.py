@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -106,3 +108,18 @@ def test_wrong_connectivity_is_named(connectivity):
         morphology.components(np.ones((4, 4), bool), connectivity=connectivity)
     with pytest.raises(InputError, match=message):
         morphology.roots(np.ones((4, 4), np.uint8), connectivity=connectivity)
+
+
+@pytest.mark.parametrize("shape", [(0, 6, 7), (2, 0, 7), (2, 6, 0)])
+def test_maps_without_pixels_stay(shape):
+    mask = np.zeros(shape, bool)
+    for fn in (
+        morphology.components,
+        morphology.distance,
+        morphology.fill_holes,
+        morphology.skeletonize,
+        partial(morphology.dilate, radius=20),
+        partial(morphology.erode, radius=2),
+    ):
+        assert fn(mask).shape == shape
+    assert morphology.roots(mask.astype(np.uint8)).shape == shape
