@@ -16,6 +16,7 @@ from typing import Any, Self, TextIO, cast
 import numpy as np
 
 from metaseg.errors import InputError
+from metaseg.text import one_line
 
 __all__ = [
     "UNFINISHED",
@@ -176,7 +177,7 @@ def upload(path: str | os.PathLike[str], content: bytes) -> None:
     try:
         epath.Path(path).write_bytes(content)
     except Exception as error:  # network and credentials raise many types
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = one_line(error)[:200]
         raise OSError(errno.EIO, reason, os.fspath(path)) from error
 
 

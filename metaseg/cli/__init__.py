@@ -5,6 +5,7 @@ Jax is imported once the flags are known to be right. May import `cli`, `errors`
 `data.file_options` for its fields.
 """
 
+import gc
 import importlib
 import sys
 from collections.abc import Sequence
@@ -51,9 +52,11 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
             command = importlib.import_module(f"metaseg.cli.{name}")
             return parsing.run(command, arguments)
-        except KeyboardInterrupt as error:  # XLA may be compiling: no ordinary exit
+        except KeyboardInterrupt as error:
             status = getattr(error, "status", signals.INTERRUPTED)
-            signals.leave(status, "stopped; run the same command again to continue")
+        gc.collect()  # what the error held, such as the semaphores of a pool
+        # XLA may be compiling, so an ordinary exit could crash.
+        signals.leave(status, "stopped; run the same command again to continue")
 
 
 def _without_command(given: Sequence[str]) -> int:

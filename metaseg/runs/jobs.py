@@ -93,7 +93,7 @@ def run(
 
 def _lost(error: Exception, workdir: Path) -> int:
     """Says that the run cannot continue: a process is lost, or this one failed."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    reason = text.one_line(error)[:300]
     print(
         f"error: {processes.name()} cannot continue: another process has ended, or "
         f"this one failed ({reason}); start all of them again with "
