@@ -56,7 +56,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
             status = getattr(error, "status", signals.INTERRUPTED)
         gc.collect()  # what the error held, such as the semaphores of a pool
         # XLA may be compiling, so an ordinary exit could crash.
-        signals.leave(status, "stopped; run the same command again to continue")
+        return signals.leave(status, "stopped; run the same command again to continue")
 
 
 def _without_command(given: Sequence[str]) -> int:
