@@ -18,6 +18,7 @@ from metaseg.typing import AnyArray, Labels, Number, Numbers, PRNGKey
 
 __all__ = [
     "IDS",
+    "LARGEST_MOVE",
     "ONE",
     "bits",
     "by_class",
@@ -32,6 +33,7 @@ _BITS = 24
 ONE = 1 << _BITS
 _DIGIT = 4  # bits that one step of the selection compares
 _RADIX = 1 << _DIGIT
+LARGEST_MOVE = (1 << 15) - 1  # pixels to either side, such that `integers` can draw it
 IDS = 256  # class ids and void
 
 

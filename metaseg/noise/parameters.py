@@ -16,6 +16,7 @@ import numpy as np
 from metaseg import checks, morphology, ntm
 from metaseg.errors import InputError
 from metaseg.labels import check_ids, replace_void
+from metaseg.noise import draw
 
 __all__ = ["CHECKS", "check", "check_labels", "checked", "keyword_only"]
 
@@ -197,6 +198,14 @@ def _weights(
         )
 
 
+def _shift(where: str, value: Any) -> None:
+    checks.integer(where, value, 0, "pixels")
+    if value > draw.LARGEST_MOVE:
+        raise InputError(
+            f"{where}: got {value}, expected an integer in 0..{draw.LARGEST_MOVE}"
+        )
+
+
 _pixels = _value(checks.integer, 0, "pixels")
 _distance = _value(checks.number, 0, unit="pixels")
 _share = _value(checks.number, 0, 1)
@@ -212,7 +221,7 @@ CHECKS: dict[str, _Check] = {
     "radius": _pixels,
     "shape": _value(checks.choice, tuple(morphology.SHAPES)),
     "per": _value(checks.choice, ("image", "object")),
-    "shift": _pixels,
+    "shift": _value(_shift),
     "angle": _value(checks.number, 0, 180, "degrees"),
     "scale": _value(checks.number, 0, 0.9),
     "shear": _value(checks.number, 0, 60, "degrees"),

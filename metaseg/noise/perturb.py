@@ -218,7 +218,7 @@ def shift_pixels(
     Args:
       key: PRNG key.
       labels: Integer class ids `[..., H, W]`; 255 is void.
-      radius: Largest move along each axis in pixels, static.
+      radius: Largest move along each axis in pixels, static; at most 32 767.
 
     Returns:
       Label maps of the shape and dtype of `labels`.
@@ -226,6 +226,10 @@ def shift_pixels(
     Raises:
       InputError: If an argument is of a wrong type or out of range.
     """
+    if radius > draw.LARGEST_MOVE:
+        raise InputError(
+            f"radius: got {radius}, expected an integer in 0..{draw.LARGEST_MOVE}"
+        )
     height, width = labels.shape[-2:]
     bits = draw.bits(key, (2, *labels.shape))
     moves = draw.integers(bits, 2 * radius + 1) - radius

@@ -295,6 +295,7 @@ def test_coarsen_gives_each_block_its_most_frequent_class(labels, factor):
         (noise.random_boundary, "radius", "1", {}),
         (noise.random_boundary, "per", "class", {"radius": 1}),
         (noise.shift_pixels, "radius", True, {}),
+        (noise.shift_pixels, "radius", 1 << 15, {}),
         (noise.markov, "steps", -1, {}),
         (noise.markov, "theta1", 1.1, {}),
         (noise.markov, "theta2", (0.1, 0.2), {}),

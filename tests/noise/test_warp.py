@@ -233,6 +233,7 @@ def test_elastic_holds_no_waves_shorter_than_its_wavelength():
     [
         (noise.translate, "shift", -1, {}),
         (noise.translate, "shift", 1.5, {}),
+        (noise.translate, "shift", 1 << 15, {}),
         (noise.translate, "fill", 256, {"shift": 1}),
         (noise.affine, "angle", -1.0, {}),
         (noise.affine, "angle", 181.0, {}),
