@@ -343,8 +343,8 @@ Written by `make docs` (`docs/noise_pages.py`); do not edit by hand.
 
 Every noise is a pure function `(key, labels, *, ...) -> labels` on integer maps of
 shape `[..., H, W]`. It keeps shape and dtype (64-bit integers of NumPy become 32-bit
-ones, as in all of JAX), void (255) stays void, and it works with `jit`, `vmap` and
-sharding. All decisions are made in integers, so the same key gives
+ones, as in all of JAX), void (255, or negative) stays void, and it works with `jit`,
+`vmap` and sharding. All decisions are made in integers, so the same key gives
 the same bits in eager and compiled code, in any batch and on any number of devices.
 Tests keep the bits of every noise the same in all versions. An invalid parameter raises
 an `InputError`, a `ValueError` that names the parameter.

@@ -357,8 +357,9 @@ def position(
     planes = _planes(labels, num_classes).astype(jnp.int32)
     height, width = labels.shape[-2:]
     rows, cols = (height, width) if grid is None else grid
-    checks.integer("grid", rows, 1)
-    checks.integer("grid", cols, 1)
+    if grid is not None:
+        checks.integer("grid", rows, 1)
+        checks.integer("grid", cols, 1)
     batch = math.prod(labels.shape[:-2])
     counts = planes.reshape(batch, num_classes, height, width).sum(axis=0)
     cell_row = jnp.arange(height) * rows // height
@@ -459,6 +460,8 @@ def _filtered(
     if not values.size:
         return values
     size = values.shape[axis]
+    if not values.size:
+        return values
     tile, reach = max(64, -(-size // 16)), size
     if not checks.is_traced(bandwidth):
         reach = int(min(_REACH[kernel] * float(np.asarray(bandwidth)) + 1, size))

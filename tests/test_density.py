@@ -459,3 +459,25 @@ def test_maps_without_pixels_have_densities_without_pixels(shape):
     assert density.select_bandwidth(labels, 3, (1.0, 2.0)).best == 1
     if all(shape[1:]):
         assert not density.position(labels, 3).any()
+
+
+MEASURES = {
+    "spatial_density": lambda y: density.spatial_density(y, 3, bandwidth=2.0),
+    "effective_pixels": lambda y: density.effective_pixels(y, bandwidth=2.0),
+    "adaptive": lambda y: density.adaptive(y, 3, neighbours=4),
+    "select_bandwidth": lambda y: density.select_bandwidth(y, 3, (1.0, 3.0)),
+    "position": lambda y: density.position(y, 3),
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_negative_labels_are_void(measure):
+    marked = np.where(MAPS == VOID, -1, MAPS).astype(np.int32)
+    found, expected = measure(marked), measure(MAPS.astype(np.int32))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_labels_that_are_no_class_are_named(measure):
+    with pytest.raises(InputError, match=r"^labels: class id (3|300), expected 0\.\."):
+        measure(np.where(MAPS == VOID, 300, MAPS.astype(int) + 1))

@@ -458,3 +458,12 @@ IMAGES = np.zeros((2, 6, 8, 3), np.float32)
 def test_shapes_that_differ_are_named(call, message):
     with pytest.raises(InputError, match=rf"^{message}"):
         call()
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 5), (2, 0, 5)])
+def test_batches_without_pixels_pass(shape):
+    scores, labels = np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
+    key, ids = jax.random.key(0), np.arange(shape[0])
+    assert igtt.update_labels(key, scores, ids).shape == shape
+    assert igtt.agreement(scores).shape == (shape[0], 28)
+    assert igtt.soft_targets(labels, bandwidth=2.0).shape == shape

@@ -104,6 +104,6 @@ def soft_targets(
     """
     local = density.spatial_density(labels, 2, bandwidth=bandwidth)[..., 1]
     labels = jnp.asarray(labels)
-    highest = jnp.max(local, axis=(-2, -1), keepdims=True)
+    highest = jnp.max(local, axis=(-2, -1), keepdims=True, initial=0)
     scaled = local / jnp.where(highest > 0, highest, 1)
     return jnp.where(is_void(labels, 2), jnp.float32(VOID), scaled)
