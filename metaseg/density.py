@@ -460,8 +460,6 @@ def _filtered(
     if not values.size:
         return values
     size = values.shape[axis]
-    if not values.size:
-        return values
     tile, reach = max(64, -(-size // 16)), size
     if not checks.is_traced(bandwidth):
         reach = int(min(_REACH[kernel] * float(np.asarray(bandwidth)) + 1, size))
