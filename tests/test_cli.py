@@ -156,18 +156,6 @@ def test_a_progress_line_that_nobody_reads_does_not_end_a_job(monkeypatch):
         (["noise", "flap"], "NAME: got 'flap', expected one of none, flip,"),
         (["train", "--flagfile=gone"], "--flagfile: No such file or directory: 'gone'"),
         (["audit", "--flagfile", "gone"], "--flagfile: No such file or directory: "),
-        (
-            ["audit", "--seed=1", "--seed", "2"],
-            "--seed: given twice, as '1' and '2'; expected it once",
-        ),
-        (
-            ["train", "--config=nuclei", "--config=cell_flip"],
-            "--config: given twice, as 'nuclei' and 'cell_flip'; expected it once",
-        ),
-        (
-            ["igtt", "--config", "cell_igtt", "--config.seed=1", "--config.seed", "2"],
-            "--config.seed: given twice, as '1' and '2'; expected it once",
-        ),
         (["igtt", "--config=gone.py"], "--config: got 'gone.py', expected a file, or"),
         (["train", "--config=cell_flop"], "--config: got 'cell_flop', expected a file"),
         (

@@ -115,10 +115,8 @@ def _expanded(own: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
     """Arguments with the content of --flagfile in its place.
 
     Raises:
-      InputError: If a flag is given twice with different values, or the file cannot be
-        read. A flag of the file may be given again.
+      InputError: If the file cannot be read.
     """
-    _refuse_repeated(own, _joined(arguments))
     try:
         return own.read_flags_from_files(list(arguments))
     except flags.CantOpenFlagFileError as error:
@@ -126,33 +124,6 @@ def _expanded(own: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
         raise InputError(f"flagfile: {said}; expected a file of flags") from error
     except (UnicodeDecodeError, flags.IllegalFlagValueError) as error:
         raise InputError(f"flagfile: {error}; expected a file of flags") from error
-
-
-def _refuse_repeated(own: flags.FlagValues, arguments: Sequence[str]) -> None:
-    """Raises InputError if a flag is given twice with different values."""
-    seen: dict[str, str] = {}
-    waiting = ""  # a flag whose value is the next argument
-    for argument in [*arguments, "--"]:
-        found = re.fullmatch(r"--?([^=\s-][^=]*)(?:=(.*))?", argument, re.DOTALL)
-        if waiting:
-            known = waiting in own and not own[waiting].boolean
-            value = argument if known and found is None and argument != "--" else "true"
-            _note(seen, waiting, value)
-            waiting = ""
-        if found is None:
-            continue
-        name, value = found[1], found[2]
-        if value is None:
-            waiting = name
-        else:
-            _note(seen, name, value)
-
-
-def _note(seen: dict[str, str], name: str, value: str) -> None:
-    if seen.setdefault(name, value) != value:
-        raise InputError(
-            f"--{name}: given twice, as '{seen[name]}' and '{value}'; expected it once"
-        )
 
 
 def _parse_with_config(own: flags.FlagValues, arguments: Sequence[str]) -> ConfigDict:
