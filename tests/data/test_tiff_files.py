@@ -263,6 +263,21 @@ def test_damaged_pixels_are_unreadable_and_not_unknown(tmp_path, capfd, compress
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("side", [9, 200])
+def test_a_code_that_the_table_of_lzw_lacks_is_named(tmp_path, side, tile):
+    pixels = RNG.integers(0, 256, (side, 12), dtype=np.uint8)
+    path = save(tmp_path / "a.tif", pixels, compression="lzw", tile=tile)
+    np.testing.assert_array_equal(image_files.read_image(path)[..., 0], pixels)
+    with tifffile.TiffFile(path) as file:
+        start = file.pages.first.dataoffsets[0]
+    data = bytearray(path.read_bytes())
+    data[start + 3 : start + 6] = b"\xff" * 3
+    path.write_bytes(data)
+    message = refused(image_files.read_image, path)
+    assert "an LZW code that is not in the table" in message
+
+
 # Labels: lossy or not
 
 

@@ -14,16 +14,17 @@ from typing import Any, BinaryIO, NamedTuple
 import imagecodecs
 import numpy as np
 
-from metaseg.data.image_files import samples
+from metaseg.data.image_files import lzw, samples
 from metaseg.data.image_files.samples import DamagedError, StoredPage, Want
 
 __all__ = ["MORE_PLANES", "decode"]
 
 _LARGEST = 1 << 22  # bytes of pixels, above which the cost does not matter
 _FORMS = {3: "H", 4: "I"}  # of the tags that are used
+_LZW = 5
 _DECODERS: dict[int, Any] = {
     1: None,
-    5: imagecodecs.lzw_decode,
+    _LZW: imagecodecs.lzw_decode,
     8: imagecodecs.deflate_decode,
     32946: imagecodecs.deflate_decode,
 }
@@ -163,6 +164,8 @@ def _pixels(stream: io.BufferedReader, strips: _Strips) -> np.ndarray:
             count = stream.readinto(part.data) if length == len(part) else 0
         else:
             data = stream.read(length)
+            if strips.compression == _LZW:
+                lzw.check(data)
             with samples.decoder_errors():
                 count = len(decoder(data, out=part))
         if count != len(part):

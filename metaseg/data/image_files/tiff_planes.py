@@ -6,10 +6,11 @@ Host-side NumPy; imports no jax.
 import math
 from typing import Any
 
+import imagecodecs
 import numpy as np
 from tifffile import COMPRESSION, PHOTOMETRIC, TIFF
 
-from metaseg.data.image_files import samples
+from metaseg.data.image_files import lzw, samples
 from metaseg.data.image_files.samples import DamagedError, StoredPage, Want
 from metaseg.errors import InputError
 
@@ -61,6 +62,7 @@ def decode(plane: Any, want: Want, *, whole: Any = None, number: int = 0) -> Sto
         pixels = _of_series(whole, number)
     else:
         _check_codestream(plane)
+        _check_lzw(plane)
         try:
             with samples.decoder_errors():
                 pixels = plane.asarray()
@@ -231,6 +233,19 @@ def _check_codestream(plane: Any) -> None:
     found = (bottom - top, right - left, channels)
     if found != expected:
         raise DamagedError(f"a strip {list(found)} where {list(expected)} should be")
+
+
+def _check_lzw(plane: Any) -> None:
+    if plane.keyframe.compression != COMPRESSION.LZW:
+        return
+    handle = plane.parent.filehandle
+    for offset, count in zip(plane.dataoffsets, plane.databytecounts, strict=False):
+        with samples.decoder_errors():
+            handle.seek(offset)
+            data = handle.read(count)
+            if plane.keyframe.fillorder == 2:
+                data = bytes(imagecodecs.bitorder_decode(data))
+        lzw.check(data)
 
 
 def _black_is_zero(page: Any, pixels: np.ndarray, want: Want) -> np.ndarray:

@@ -1,0 +1,49 @@
+"""A check of LZW data before they are decoded.
+
+imagecodecs 2026.3 ends the process for some damaged data: for codes that are not in the
+table yet. Host-side NumPy; imports no jax.
+"""
+
+import numpy as np
+
+from metaseg.data.image_files.samples import DamagedError
+
+__all__ = ["check"]
+
+_CLEAR, _END, _FIRST = 256, 257, 258
+_LONGEST = 4096 - _FIRST  # codes after which the table is full
+_HIGHEST = np.arange(_FIRST - 1, _FIRST + _LONGEST - 1)  # that may come, by place
+_WIDTHS = np.select([_HIGHEST < 511, _HIGHEST < 1023, _HIGHEST < 2047], [9, 10, 11], 12)
+_PLACES = np.cumsum(_WIDTHS) - _WIDTHS  # in bits
+_MASKS = ((1 << _WIDTHS) - 1).astype(np.uint32)
+
+
+def check(data: bytes) -> None:
+    """Refuses data with a code that the table lacks.
+
+    Args:
+      data: A strip or tile as stored.
+
+    Raises:
+      DamagedError: If there is such a code.
+    """
+    if data[:1] == b"\0":  # the bits of a byte in reverse
+        raise DamagedError("LZW data of the older kind")
+    stored = np.frombuffer(data + bytes(4), np.uint8).astype(np.uint32)
+    words = stored[:-2] << 16 | stored[1:-1] << 8 | stored[2:]
+    position, bits = 0, 8 * len(data)
+    while position + 9 <= bits:
+        places = _PLACES + position
+        if places[-1] + 12 > bits:
+            places = places[: np.searchsorted(places + _WIDTHS, bits, "right")]
+        count = len(places)
+        widths = _WIDTHS[:count]
+        shifts = (24 - widths - (places & 7)).astype(np.uint32)
+        codes = words[places >> 3] >> shifts & _MASKS[:count]
+        ends = np.flatnonzero((codes == _CLEAR) | (codes == _END))
+        count = ends[0] if len(ends) else count
+        if (codes[:count] > _HIGHEST[:count]).any():
+            raise DamagedError("an LZW code that is not in the table")
+        if not len(ends) or codes[count] == _END:
+            return
+        position = int(places[count] + widths[count])
