@@ -15,7 +15,11 @@ _LONGEST = 4096 - _FIRST  # codes after which the table is full
 _HIGHEST = np.arange(_FIRST - 1, _FIRST + _LONGEST - 1)  # that may come, by place
 _WIDTHS = np.select([_HIGHEST < 511, _HIGHEST < 1023, _HIGHEST < 2047], [9, 10, 11], 12)
 _PLACES = np.cumsum(_WIDTHS) - _WIDTHS  # in bits
+_ENDS = _PLACES + _WIDTHS
+_HIGHEST = _HIGHEST.astype(np.uint32)
 _MASKS = ((1 << _WIDTHS) - 1).astype(np.uint32)
+_BYTES = [(_PLACES + bit) >> 3 for bit in range(8)]  # by the first bit in its byte
+_SHIFTS = [(24 - _WIDTHS - ((_PLACES + bit) & 7)).astype(np.uint32) for bit in range(8)]
 
 
 def check(data: bytes) -> None:
@@ -33,17 +37,16 @@ def check(data: bytes) -> None:
     words = stored[:-2] << 16 | stored[1:-1] << 8 | stored[2:]
     position, bits = 0, 8 * len(data)
     while position + 9 <= bits:
-        places = _PLACES + position
-        if places[-1] + 12 > bits:
-            places = places[: np.searchsorted(places + _WIDTHS, bits, "right")]
-        count = len(places)
-        widths = _WIDTHS[:count]
-        shifts = (24 - widths - (places & 7)).astype(np.uint32)
-        codes = words[places >> 3] >> shifts & _MASKS[:count]
-        ends = np.flatnonzero((codes == _CLEAR) | (codes == _END))
-        count = ends[0] if len(ends) else count
+        count = _ENDS.size
+        if position + _ENDS[-1] > bits:
+            count = int(np.searchsorted(_ENDS, bits - position, "right"))
+        byte, bit = divmod(position, 8)
+        codes = words[byte:].take(_BYTES[bit][:count]) >> _SHIFTS[bit][:count]
+        codes &= _MASKS[:count]
+        ends = np.flatnonzero(codes >> 1 == _CLEAR >> 1)  # a clear code or the end
+        count = int(ends[0]) if len(ends) else count
         if (codes[:count] > _HIGHEST[:count]).any():
             raise DamagedError("an LZW code that is not in the table")
         if not len(ends) or codes[count] == _END:
             return
-        position = int(places[count] + widths[count])
+        position += int(_ENDS[count])
