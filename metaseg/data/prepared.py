@@ -42,6 +42,7 @@ class StoredSplit:
       valid_size: As in `Split`.
       shape: Height, width and channels of every example, padding included.
       normalizer: Normalisation of the images.
+      stamp: Time of change in ns of the data set, which may be prepared again.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class StoredSplit:
     valid_size: np.ndarray
     shape: Shape
     normalizer: normalize.Normalizer
+    stamp: int
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,7 +76,7 @@ class StoredSplit:
 
     def _read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         try:
-            source = _source(self.path, self.split)
+            source = _source(self.path, self.split, self.stamp)
             with decoder_errors():  # TFDS raises many types
                 record = source[row]
                 name = record["name"].decode()
@@ -202,9 +204,9 @@ def _split(
 ) -> StoredSplit:
     names = tuple(facts["names"])
     valid_size = np.array(facts["sizes"], np.int32).reshape(-1, 2)
-    return StoredSplit(
-        path, split, example_ids(split, names), names, valid_size, shape, normalizer
-    )
+    ids = example_ids(split, names)
+    stamp = (path / "metadata.json").stat().st_mtime_ns
+    return StoredSplit(path, split, ids, names, valid_size, shape, normalizer, stamp)
 
 
 def _in_memory(split: StoredSplit) -> Split:
@@ -237,8 +239,9 @@ def _in_memory(split: StoredSplit) -> Split:
 
 
 @functools.lru_cache
-def _source(path: Path, split: str) -> Any:
-    """Opens the files of a split, once per process."""
+def _source(path: Path, split: str, stamp: int) -> Any:
+    """Opens the files of a split, once per process and stamp of the data set."""
+    del stamp  # other files since it changed
     import tensorflow_datasets as tfds  # imported late: it takes half a second
 
     with decoder_errors():

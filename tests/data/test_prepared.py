@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -170,3 +171,23 @@ def test_metadata_that_do_not_fit_the_records_are_named(tmp_path, examples):
     message = failure(prepared.load, config(tmp_path))
     assert "'val-1'" in message
     assert "'other'" in message
+
+
+@pytest.mark.parametrize("memory_gb", [1.0, 0.0])
+def test_a_data_set_that_is_prepared_again_is_read_anew(tmp_path, examples, memory_gb):
+    stored.write(tmp_path, examples)
+    first = prepared.load(config(tmp_path, memory_gb=memory_gb)).train
+    before = first.take(range(len(first))).labels
+
+    def inverted(label):
+        return np.where(label == 255, 255, 1 - label)
+
+    others = {
+        split: [(image, inverted(label)) for image, label in pairs]
+        for split, pairs in examples.items()
+    }
+    shutil.rmtree(tmp_path / "tiny")
+    stored.write(tmp_path, others)
+    second = prepared.load(config(tmp_path, memory_gb=memory_gb)).train
+    after = second.take(range(len(second))).labels
+    np.testing.assert_array_equal(after, inverted(before))

@@ -227,11 +227,14 @@ def test_a_file_without_alpha_is_named_where_alpha_is_wanted(tmp_path, suffix):
     assert message.startswith("no alpha channel")
 
 
-def test_the_alpha_of_an_image_is_no_channel(tmp_path):
+def test_the_alpha_of_an_image_is_the_last_channel_on_request_alone(tmp_path):
     path = save(tmp_path / "a.png", with_alpha(RGB8, GREY8))
     np.testing.assert_array_equal(image_files.read_image(path), RGB8)
-    options = FileOptions(channels=(3,))
-    assert "channel 3 of 3" in refused(image_files.read_image, path, options=options)
+    options = FileOptions(channels=(3, 0))
+    taken = image_files.read_image(path, options=options)
+    np.testing.assert_array_equal(taken, np.dstack([GREY8, RGB8[..., 0]]))
+    options = FileOptions(channels=(4,))
+    assert "channel 4 of 4" in refused(image_files.read_image, path, options=options)
 
 
 # Orientation

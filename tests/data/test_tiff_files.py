@@ -128,8 +128,11 @@ def test_any_tiff_is_read_as_written_or_refused_by_what_it_is(tmp_path, case):
         expected = expected.astype(np.float32)
     if expected.shape[-1] == 3 and (expected == expected[..., :1]).all():
         expected = expected[..., :1]
+    choice = FileOptions()
+    if options.get("photometric") == "rgb" and pixels.shape[-1] == 4:
+        choice = FileOptions(channels=(0, 1, 2))
     try:
-        image = image_files.read_image(path)
+        image = image_files.read_image(path, options=choice)
     except InputError:
         message = refused(image_files.read_image, path)
         assert "which cannot be read" in message or "a strip [" in message
@@ -458,6 +461,23 @@ def test_red_green_blue_and_infrared_are_four_channels(tmp_path):
 
 NAMES = ("DAPI", "actin, 2", "GFP")
 CHANNELS = RNG.integers(0, 65_536, (3, 9, 12), dtype=np.uint16)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_fourth_channel_that_tifffile_calls_alpha_is_not_dropped(tmp_path, dtype):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 200, (9, 8, 4)).astype(dtype)
+    path = save(tmp_path / "a.tif", pixels, photometric=None)
+    message = refused(image_files.read_image, path)
+    assert message.startswith("channel 3 is called alpha")
+    for channels in (0, 1, 2, 3), (0, 1, 2):
+        assert f"`channels={','.join(map(str, channels))}`" in message
+        options = FileOptions(channels=channels)
+        taken = image_files.read_image(path, options=options)
+        np.testing.assert_array_equal(taken, pixels[..., list(channels)])
+    pixels[..., 3] = 200
+    save(path, pixels, photometric=None)
+    np.testing.assert_array_equal(image_files.read_image(path), pixels[..., :3])
 
 
 def save_named(path):

@@ -65,6 +65,7 @@ class StoredPage(NamedTuple):
       alpha: Alpha channel `[H, W]`, or None.
       orientation: Orientation tag; numbers outside 2..8 mean upright.
       names: Names of the channels, or empty.
+      guessed_alpha: Whether the writer may have called another channel alpha.
     """
 
     pixels: np.ndarray
@@ -72,6 +73,7 @@ class StoredPage(NamedTuple):
     alpha: np.ndarray | None = None
     orientation: int = 1
     names: tuple[str, ...] = ()
+    guessed_alpha: bool = False
 
 
 def unpack(form: str, data: bytes | memoryview, offset: int = 0) -> tuple[Any, ...]:
@@ -219,8 +221,22 @@ def _image_samples(want: Want, found: StoredPage) -> np.ndarray:
     pixels = found.pixels
     if found.palette is not None:
         pixels = found.palette[_indices(found)]
+    if found.alpha is not None and want.options.channels is not None:
+        pixels = np.concatenate([pixels, found.alpha[..., None]], axis=-1)
+    elif found.guessed_alpha and _varies(found.alpha):
+        own = pixels.shape[-1]
+        colours = ",".join(map(str, range(own)))
+        raise InputError(
+            f"{want.name}: channel {own} is called alpha, as tifffile calls the last of"
+            f" four unless it is told; expected `channels={colours},{own}` if it is a"
+            f" channel like the others, or `channels={colours}` if it is alpha"
+        )
     picked = chosen_channels(want, pixels.shape[-1], found.names)
     return pixels if picked is None else pixels[..., list(picked)]
+
+
+def _varies(alpha: np.ndarray | None) -> bool:
+    return alpha is not None and alpha.size > 0 and bool((alpha != alpha.flat[0]).any())
 
 
 def _label_samples(want: Want, found: StoredPage) -> np.ndarray:
@@ -231,7 +247,7 @@ def _label_samples(want: Want, found: StoredPage) -> np.ndarray:
                 f"{want.name}: no alpha channel; expected one, or `from_alpha=False`"
             )
         return alpha[..., None]
-    if alpha is not None and alpha.size and (alpha != alpha.flat[0]).any():
+    if alpha is not None and _varies(alpha):
         raise InputError(
             f"{want.name}: alpha of {alpha.min()} to {alpha.max()} in a label map;"
             " expected constant alpha, or `from_alpha=True`, which reads the class ids"

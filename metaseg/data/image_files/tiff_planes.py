@@ -73,7 +73,8 @@ def decode(plane: Any, want: Want, *, whole: Any = None, number: int = 0) -> Sto
     pixels = pixels[..., None] if page.axes == "YX" else pixels
     pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
     pixels, alpha = _without_alpha(page, _black_is_zero(page, pixels, want))
-    return StoredPage(pixels, _palette(page), alpha, orientation)
+    guessed = _is_by_tifffile(page)
+    return StoredPage(pixels, _palette(page), alpha, orientation, guessed_alpha=guessed)
 
 
 def _of_series(series: Any, number: int) -> np.ndarray:
@@ -267,9 +268,13 @@ def _black_is_zero(page: Any, pixels: np.ndarray, want: Want) -> np.ndarray:
 
 def _is_meant_as_stored(page: Any) -> bool:
     """Whether a program wrote WhiteIsZero that shows, but does not use, values so."""
+    bits = page.bitspersample == 1 and _is_by_tifffile(page)
+    return bool(page.parent.pages.first.is_imagej or bits)
+
+
+def _is_by_tifffile(page: Any) -> bool:
     first = page.parent.pages.first
-    by_tifffile = first.is_shaped or first.software.startswith("tifffile")
-    return bool(first.is_imagej or (by_tifffile and page.bitspersample == 1))
+    return bool(first.is_shaped or first.software.startswith("tifffile"))
 
 
 def _without_alpha(

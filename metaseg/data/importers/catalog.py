@@ -200,7 +200,8 @@ def read_record(item: ImportItem, home: Path, image: str, label: str) -> ImportE
     assert item.page is not None
     where = f"{home}: example {item.page} of {split}"
     try:
-        source = _source(home, split, image, label)
+        stamp = (home / "dataset_info.json").stat().st_mtime_ns
+        source = _source(home, stamp, split, image, label)
         with decoder_errors():  # TFDS raises many types
             record = source[item.page]
             pixels, values = np.asarray(record[image]), np.asarray(record[label])
@@ -223,8 +224,9 @@ def read_record(item: ImportItem, home: Path, image: str, label: str) -> ImportE
 
 
 @functools.lru_cache
-def _source(home: Path, split: str, *wanted: str) -> Any:
+def _source(home: Path, stamp: int, split: str, *wanted: str) -> Any:
     """The open files of a split, once per process; other images are not decoded."""
+    del stamp  # other files since it changed
     import tensorflow_datasets as tfds
     from absl import logging
 
