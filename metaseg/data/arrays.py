@@ -128,6 +128,7 @@ def from_arrays(
         test=stack("test"),
         num_classes=encoding.num_classes,
         class_names=called_classes,
+        files=options,
     )
 
 

@@ -180,6 +180,8 @@ def find_partners(
         files = finding.images_of(found, options=options, beside=False)
     partners = _items(source, found, files, field, labels, False, options, say)
     known = {item.name: item for item in partners}
+    if labels:
+        known |= _of_other_pages(items, partners)
     matched = {item.name: known[item.name] for item in items if item.name in known}
     if not matched:
         help_ = finding.hint(names, files.files) if labels else ""
@@ -208,16 +210,39 @@ def find_pairs(found: FilePairs, options: FileOptions) -> list[tuple[Item, Item]
         if len(images) == len(labels):
             pairs += zip(images, labels, strict=True)
             continue
-        error = (
-            images[0].error
-            or labels[0].error
-            or (
-                f"{escaped(str(label_file))}: {count_of(len(labels), 'page')}; expected"
-                f" {len(images)}, as {escaped(image_file.name)} has"
-            )
-        )
+        error = images[0].error or labels[0].error or _other_pages(labels, images)
         pairs.append((images[0], labels[0]._replace(error=error)))
     return pairs
+
+
+def _of_other_pages(items: Sequence[Item], partners: Sequence[Item]) -> dict[str, Item]:
+    """Partners, with an error, of items whose files have another number of pages."""
+    own, others = _by_stem(items), _by_stem(partners)
+    return {
+        item.name: others[stem][0]._replace(
+            error=others[stem][0].error or _other_pages(others[stem], own[stem])
+        )
+        for stem in own.keys() & others
+        if len(own[stem]) != len(others[stem]) and not own[stem][0].error
+        for item in own[stem]
+    }
+
+
+def _by_stem(items: Sequence[Item]) -> dict[str, list[Item]]:
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        found.setdefault(item.stem, []).append(item)
+    return found
+
+
+def _other_pages(labels: Sequence[Item], images: Sequence[Item]) -> str:
+    """Says that a label map has other pages than its image."""
+    image = images[0]
+    name = image.where if image.path is None else escaped(image.path.name)
+    return (
+        f"{labels[0].where}: {count_of(len(labels), 'page')}; expected {len(images)},"
+        f" as {name} has"
+    )
 
 
 def stream(

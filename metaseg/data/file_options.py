@@ -5,6 +5,7 @@ section `config.files` of a run, and the keyword arguments of the Python functio
 Imports neither jax nor NumPy.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
@@ -13,15 +14,24 @@ from metaseg.errors import InputError
 __all__ = [
     "DEFAULT",
     "INSTANCES",
+    "LABEL_FIELDS",
     "Channels",
     "FileKeywords",
     "FileOptions",
     "build",
     "changed",
     "of_config",
+    "recorded",
 ]
 
 INSTANCES = ("", "union", "border", "void")
+LABEL_FIELDS = (  # what stored values of label maps mean
+    "label_values",
+    "label_colors",
+    "label_threshold",
+    "from_alpha",
+    "instances",
+)
 Channels = int | str | Sequence[int | str] | None
 
 
@@ -128,6 +138,28 @@ def changed(options: FileOptions) -> dict[str, Any]:
         for name, value in options._asdict().items()
         if value != getattr(DEFAULT, name)
     }
+
+
+def recorded(fields: Mapping[str, Any]) -> FileOptions:
+    """Returns the channels and what label values mean, of a record in JSON.
+
+    Args:
+      fields: What `changed` has returned, as JSON stores it: keys are texts.
+
+    Raises:
+      InputError: If a channel is wrong.
+
+    Example:
+      >>> recorded({"label_values": {"3": 1}}).label_values
+      '3=1'
+    """
+    known = {name: fields[name] for name in LABEL_FIELDS if name in fields}
+    for name in ("label_values", "label_colors"):
+        if isinstance(known.get(name), Mapping):
+            pairs = known[name].items()
+            keys = [(":".join(re.findall(r"-?\d+", str(k))), i) for k, i in pairs]
+            known[name] = ",".join(f"{key}={i}" for key, i in keys)
+    return build(channels=fields.get("channels"), **known)
 
 
 def _channels(given: Channels) -> tuple[int | str, ...] | None:

@@ -157,7 +157,7 @@ def load(config: Any) -> Dataset:
         num_classes=facts["num_classes"],
         class_names=tuple(names) if names else None,
         channel_names=tuple(channels) if channels else None,
-        files=file_options.build(channels=facts.get("files", {}).get("channels")),
+        files=file_options.recorded(facts.get("files", {})),
     )
 
 

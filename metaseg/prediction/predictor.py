@@ -62,7 +62,7 @@ class Predictor(NamedTuple):
         decision rule "analytic" of such a run uses it.
       border: Class between objects that touch, if the labels were made of instance maps
         with such a class; or None.
-      files: How the image files of the run were read.
+      files: Channels of the images of the run, and what its label values meant.
       weights: Which weights of the run these are, such as "step 700, the last".
     """
 
@@ -211,7 +211,7 @@ def from_results(
         validation_threshold=_validation_threshold(results.get("thresholds") or {}),
         final_threshold=_final_threshold(results.get("threshold")),
         border=_border(config, class_names),
-        files=file_options.build(channels=data.get("files", {}).get("channels")),
+        files=file_options.recorded(data.get("files", {})),
         weights=(results.get("weights") or {}).get("described", ""),
     )
 

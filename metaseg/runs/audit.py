@@ -267,12 +267,18 @@ def _inputs(
         if say is not None and text != stored.encoding.describe():
             say(f"reference: {text}")
     each = [one for one in (stored, reference_stored) if one is not None]
+    most = max(one.encoding.num_classes for one in each)
+    for one, maps in ((stored, items), (reference_stored, list(partners.values()))):
+        if one is not None and one.encoding.kind == "masks" and most > 2:
+            # 255 is void in the other maps: here it may be so too, which this refuses.
+            many = {**known, "num_classes": most, "fixed_classes": True}
+            label_files.recognise(maps, **many)
     return _Inputs(
         items,
         [partners.get(item.name) for item in items],
         stored,
         reference_stored,
-        max(one.encoding.num_classes for one in each),
+        most,
         options,
     )
 

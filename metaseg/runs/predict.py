@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from metaseg import checks, files, prediction, report
-from metaseg.data import collect, label_encoding, label_files
+from metaseg.data import collect, label_encoding
 from metaseg.data import file_options as options_lib
 from metaseg.data.collect import Item, Source
 from metaseg.data.file_options import FileKeywords, FileOptions
@@ -213,12 +213,13 @@ def _predict(
             options=file_options,
             say=print,
         )
-        stored = label_files.recognise(
+        stored = prediction_labels.recognise(
             list(partners.values()),
-            options=file_options,
+            file_options,
+            _with_classes(prediction_labels.of_run(file_options, predictor), predictor),
             num_classes=predictor.num_classes,
-            fixed_classes=True,
         )
+        file_options = stored.options
         print(stored.encoding.describe())
         options = {**options, "labels": repr(stored.encoding._replace(text=""))}
     prediction_output.check_folder(output)

@@ -1,21 +1,24 @@
 """Predicted against true label maps: what a map says is true, and measures."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
 from metaseg import decoding, files, instances
-from metaseg.data import label_files
+from metaseg.data import file_options, label_files
 from metaseg.data.collect import Item
+from metaseg.data.file_options import LABEL_FIELDS, FileOptions
 from metaseg.data.label_files import StoredLabels
 from metaseg.errors import InputError
+from metaseg.prediction import Predictor
 
-__all__ = ["compared", "confusion", "measures", "why_null"]
+__all__ = ["compared", "confusion", "measures", "of_run", "recognise", "why_null"]
 
 _SLAB = 1 << 22  # pixels that are compared with labels at a time
+_LISTED = 6  # values that a message lists
 _NO_OBJECT = "there is no object, true or predicted"
 _NO_MATCH = "no predicted object matches a true one"
 _NO_PIXEL = "there is no labelled pixel"
@@ -28,6 +31,98 @@ _PIXEL_REASONS = {
     "precision": "no pixel is predicted as foreground",
     "recall": "no pixel is labelled as foreground",
 }
+
+
+def of_run(options: FileOptions, predictor: Predictor) -> FileOptions:
+    """Returns options that read label maps as those of a run were read.
+
+    Args:
+      options: What the user gave.
+      predictor: The run.
+
+    Returns:
+      The options of the run where the user has not said what label values mean.
+    """
+    if file_options.changed(options).keys() & {*LABEL_FIELDS}:
+        return options
+    return options._replace(**{f: getattr(predictor.files, f) for f in LABEL_FIELDS})
+
+
+def recognise(
+    items: Sequence[Item],
+    given: FileOptions,
+    of_run: FileOptions,
+    *,
+    num_classes: int,
+) -> StoredLabels:
+    """Finds how true label maps are stored: like those of the run, or as they look.
+
+    Args:
+      items: The label maps.
+      given: What the user gave.
+      of_run: The same, with the options of the run where the user gave none.
+      num_classes: Number of classes of the run.
+
+    Returns:
+      How the maps are stored.
+
+    Raises:
+      InputError: If it is not clear what values mean: also if the options of the run
+        give other class ids than what the maps look like.
+    """
+
+    def read_as(options: FileOptions) -> StoredLabels:
+        return label_files.recognise(
+            items, options=options, num_classes=num_classes, fixed_classes=True
+        )
+
+    if given == of_run:
+        return read_as(given)
+    try:
+        known = read_as(of_run)
+    except InputError:
+        return read_as(given)
+    try:
+        plain = read_as(given)
+    except InputError:
+        return known
+    _check_same(items, known, plain, file_options.changed(of_run))
+    return known
+
+
+def _check_same(
+    items: Iterable[Item],
+    known: StoredLabels,
+    plain: StoredLabels,
+    fields: Mapping[str, Any],
+) -> None:
+    """Refuses label maps to which the options of the run give other class ids."""
+    where, ids = "", dict[float, int]()
+    for item in items:
+        try:
+            (first, _), (second, _) = (
+                label_files.read(item, x) for x in (known, plain)
+            )
+            values = label_files.read_values(item, options=plain.options)
+        except InputError:  # reported where the map is measured
+            continue
+        if not where and not np.array_equal(first, second):
+            where = item.where
+        found, places = np.unique(values, return_index=True)
+        ids |= zip(found.tolist(), second.reshape(-1)[places].tolist(), strict=True)
+    if not where:
+        return
+    texts = [(f, fields[f]) for f in LABEL_FIELDS if f in fields]
+    cure = " with ".join(
+        f"`{field}='{value}'`" if isinstance(value, str) else f"`{field}={value}`"
+        for field, value in texts
+    )
+    listed = ",".join(f"{value:g}={i}" for value, i in sorted(ids.items()))
+    shown = "" if len(ids) > _LISTED else f", or `label_values='{listed}'`, as it looks"
+    raise InputError(
+        f"{where}: the options for label maps of the run give other class ids than"
+        f" none; expected {cure}, as in training{shown}"
+    )
 
 
 def compared(

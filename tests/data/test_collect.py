@@ -133,6 +133,23 @@ def test_partners_have_equal_names_and_arrays_equal_places(folder, tmp_path):
     np.testing.assert_array_equal(found["b"].pixels, GREY + 1)
 
 
+@pytest.mark.parametrize("pages", [(1, 2), (2, 1), (2, 3)])
+def test_a_label_map_of_other_pages_than_its_image_is_named(tmp_path, pages):
+    for part, count in zip(("images", "labels"), pages, strict=True):
+        (tmp_path / part).mkdir()
+        tifffile.imwrite(
+            tmp_path / part / "a.tif",
+            np.zeros((count, 8, 8), np.uint8),
+            photometric="minisblack",
+        )
+    items = collect.find(tmp_path / "images", field="images")
+    found = collect.find_partners(tmp_path / "labels", items, field="labels")
+    assert len(items) == pages[0]
+    for item in items:
+        with pytest.raises(InputError, match=rf"expected {pages[0]}, as a\.tif has"):
+            label_files.read_values(found[item.name])
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -325,6 +325,44 @@ def test_predict_measures_by_the_plain_labels_or_names_the_option(
     np.testing.assert_equal({name: found[name] for name in plain}, plain)
 
 
+@pytest.mark.parametrize(
+    ("case", "known"),
+    [
+        ("grey_levels", FileOptions(label_values="128=255,255=1")),
+        ("soft_edges", FileOptions(label_threshold=128)),
+        ("instances", FileOptions(instances="union")),
+        ("colours", FileOptions(label_colors="#000000=0,#dc143c=1")),
+    ],
+)
+def test_predict_reads_labels_by_the_options_of_the_run(roots, case, known, tmp_path):
+    with_options = untrained(channels=1, files=known)
+    fields = {
+        k: v for k, v in known._asdict().items() if v != FileOptions()._asdict()[k]
+    }
+    given = pooled(untrained(channels=1), roots[case], tmp_path / "given", **fields)
+    found = pooled(with_options, roots[case], tmp_path / "found")
+    np.testing.assert_equal(found, given)
+    # Other label maps, which are no such ones, are read as they look.
+    if not known.label_threshold and not known.label_values:
+        plain = pooled(untrained(channels=1), roots["plain"], tmp_path / "a")
+        others = pooled(with_options, roots["plain"], tmp_path / "b")
+        np.testing.assert_equal(others, plain)
+
+
+def test_predict_stops_where_the_options_of_the_run_give_other_classes(roots, tmp_path):
+    inverted = FileOptions(label_values="0=1,255=0")
+    predictor = untrained(channels=1, files=inverted)
+    with pytest.raises(InputError) as caught:
+        pooled(predictor, roots["plain"], tmp_path / "out")
+    both = ["0=1,255=0", "0=0,255=1"]
+    assert all(f"`label_values='{text}'`" in str(caught.value) for text in both)
+    one, other = (
+        pooled(predictor, roots["plain"], tmp_path / text, label_values=text)
+        for text in both
+    )
+    assert one["accuracy"] == pytest.approx(1 - other["accuracy"])
+
+
 @pytest.mark.parametrize("case", IMAGES)
 def test_images_are_plain_with_their_option_in_training_and_prepare(
     roots, case, tmp_path

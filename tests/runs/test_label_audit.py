@@ -259,3 +259,22 @@ def test_the_command_line_says_what_is_missing_in_one_line():
     )
     assert done.returncode == 2
     assert done.stderr == "error: --labels: not given, expected a folder\n"
+
+
+@pytest.mark.parametrize("masks", ["labels", "reference"])
+def test_masks_beside_more_than_two_classes_are_ambiguous(tmp_path, masks):
+    ids = np.tile(np.arange(3).repeat(4), (12, 1))
+    maps = {"labels": [ids], "reference": [ids], masks: [ids > 0]}
+    for part, given in maps.items():
+        save(tmp_path / part, given, scale=255 if part == masks else 1)
+    with pytest.raises(InputError) as caught:
+        audit_of(
+            tmp_path,
+            tmp_path / "out",
+            "labels",
+            reference=tmp_path / "reference",
+            images=None,
+        )
+    assert "masks of two classes (num_classes=3)" in str(caught.value)
+    for cure in ("255=1", "255=255"):
+        assert f"`label_values='{cure}'`" in str(caught.value)
