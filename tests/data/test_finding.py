@@ -124,6 +124,33 @@ def test_equal_names_pair_even_if_they_end_with_a_known_suffix(tmp_path):
     assert found.suffix == ""
 
 
+def test_a_file_beside_one_with_a_suffix_is_no_label_map(tmp_path):
+    both = touch(tmp_path / "both", "a.png", "a_mask.png", "b.png", "b_mask.png")
+    touch(both, "c.png")
+    files = finding.listing(both)
+    for images in None, ["a", "b", "c"]:
+        found = finding.labels_of(files, images)
+        assert sorted(found.files) == ["a", "b"]
+        assert {len(paths) for paths in found.files.values()} == {1}
+        assert found.suffix == "_mask"
+        assert found.left_out == {"without the suffix _mask": 3}
+    # An image that is called like a label map does not make others label maps.
+    found = finding.labels_of(files, ["a", "a_mask", "b", "b_mask", "c"])
+    assert found.suffix == ""
+    assert len(found.files) == 5
+
+
+def test_two_suffixes_that_suit_equally_well_are_ambiguous(tmp_path):
+    both = touch(tmp_path / "both", "a_mask.png", "a_seg.png")
+    with pytest.raises(
+        InputError, match=r"`label_suffix=_mask` or `label_suffix=_seg`"
+    ):
+        finding.labels_of(finding.listing(both), ["a"])
+    options = FileOptions(label_suffix="_seg")
+    found = finding.labels_of(finding.listing(both), ["a"], options=options)
+    assert [path.name for path in found.files["a"]] == ["a_seg.png"]
+
+
 def test_suffixes_that_the_user_gives_pair_files_and_leave_out_others(tmp_path):
     names = ("a_img.png", "a_nuclei.png", "a_other.png", "b_img.png", "b_nuclei.png")
     touch(tmp_path, *names)

@@ -301,8 +301,9 @@ def labels_of(
     """Tells which files are label maps, and names them without their suffix.
 
     The suffix is the one that the user gave. Otherwise it is the known one, or none,
-    with which most label maps are called like images. Without images it is the one that
-    all names end with, or that files end with which lie beside the image.
+    with which most label maps are called like images; a file beside one with a suffix
+    is not among them. Without images it is the one that all names end with, or that
+    files end with which lie beside the image.
 
     Args:
       found: Files of a folder.
@@ -311,12 +312,15 @@ def labels_of(
 
     Returns:
       The label maps.
+
+    Raises:
+      InputError: If two known suffixes suit equally well.
     """
     left_out = collections.Counter(found.left_out)
     plain = _grouped(found)
     suffix = options.label_suffix
     if suffix is None and images is not None:
-        suffix = _best_suffix(images, plain)
+        suffix = _best_suffix(images, plain, found.root)
     elif suffix is None:
         beside = _labels_beside(plain)
         suffix = _shared_suffix(beside or plain)
@@ -362,13 +366,32 @@ def _labels_beside(names: Collection[str]) -> list[str]:
     ]
 
 
-def _best_suffix(images: Collection[str], labels: Collection[str]) -> str:
-    """Returns the suffix with which most names of images are names of labels."""
+def _best_suffix(images: Collection[str], labels: Collection[str], root: Path) -> str:
+    """Returns the suffix with which most names of images are names of labels.
+
+    A file of the name of an image is no label map if one with a suffix lies beside it.
+    """
+    named, both = set(images), {*images, *labels}
+
+    def plain(name: str) -> bool:
+        others = (f"{name}{suffix}" for suffix in KNOWN_SUFFIXES)
+        return name in labels and not any(o in both and o not in named for o in others)
+
     counts = {
         suffix: sum(f"{name}{suffix}" in labels for name in images)
-        for suffix in ("", *KNOWN_SUFFIXES)
+        for suffix in KNOWN_SUFFIXES
     }
-    return max(counts, key=lambda suffix: counts[suffix])
+    most = max(counts.values())
+    if sum(map(plain, images)) >= most:
+        return ""
+    best = [suffix for suffix, count in counts.items() if count == most]
+    if len(best) > 1:
+        options = " or ".join(f"`label_suffix={suffix}`" for suffix in best)
+        raise InputError(
+            f"{shown(root)}: label maps with the suffixes {' and '.join(best)} for as"
+            f" many images; expected {options}"
+        )
+    return best[0]
 
 
 def _shared_suffix(names: Collection[str]) -> str:
@@ -397,7 +420,7 @@ def pair(
       The pairs, and the files without a partner.
 
     Raises:
-      InputError: If a folder cannot be listed.
+      InputError: If a folder cannot be listed, or two known suffixes suit equally well.
     """
     one_folder = images == labels
     found = listing(images)

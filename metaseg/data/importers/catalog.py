@@ -200,7 +200,7 @@ def read_record(item: ImportItem, home: Path, image: str, label: str) -> ImportE
     assert item.page is not None
     where = f"{home}: example {item.page} of {split}"
     try:
-        stamp = (home / "dataset_info.json").stat().st_mtime_ns
+        stamp = home.stat().st_mtime_ns
         source = _source(home, stamp, split, image, label)
         with decoder_errors():  # TFDS raises many types
             record = source[item.page]
