@@ -297,6 +297,16 @@ def test_nan_and_infinity_are_refused_whatever_is_chosen(bad):
 # Options.
 
 
+def test_a_threshold_that_no_value_reaches_is_named():
+    zeros = np.zeros((4, 4), np.uint8)
+    ones = np.eye(4, dtype=np.uint8)
+    message = refusal([zeros, ones], label_threshold=128)
+    assert message.startswith("label_threshold: got 128, but no value in 1 of 2 label")
+    assert "`label_threshold=0.5`" in message
+    for maps in ([zeros], [zeros, ones, 255 * ones]):
+        decoded(maps, label_threshold=128)
+
+
 @pytest.mark.parametrize("threshold", [0.5, 128, 1])
 def test_a_threshold_makes_values_from_it_on_class_1(threshold):
     scale = 1 if threshold < 1 else 255

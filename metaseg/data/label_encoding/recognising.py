@@ -76,6 +76,7 @@ def recognise(
     refusing.nonfinite(maps)
     if options.label_threshold is not None:
         threshold = float(options.label_threshold)
+        refusing.unreached(maps, threshold)
         text = f"Labels: values of at least {threshold:g} are class 1, others class 0."
         return Encoding("threshold", num_classes or 2, threshold=threshold, text=text)
     refusing.fractions(maps)

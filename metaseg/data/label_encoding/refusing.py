@@ -20,6 +20,7 @@ __all__ = [
     "trace",
     "two_classes",
     "unlisted",
+    "unreached",
     "values",
 ]
 
@@ -158,6 +159,26 @@ def nonfinite(maps: LabelMaps) -> None:
         raise InputError(
             f"{found.first}: NaN or infinite values ({pixels} pixels)"
             f" {found.where(maps)}; expected class ids"
+        )
+
+
+def unreached(maps: LabelMaps, threshold: float) -> None:
+    """Refuses a threshold that no value of maps with several values reaches.
+
+    Args:
+      maps: All label maps.
+      threshold: Values of at least this are class 1.
+
+    Raises:
+      InputError: If it is too high.
+    """
+    varied, high = maps.having(lambda one: one.distinct > 1), float(maps.highest())
+    if varied and high < threshold:
+        raise InputError(
+            f"label_threshold: got {threshold:g}, but no value {varied.where(maps)} is"
+            f" above {high:g}; expected at most that"
+            + f", such as `label_threshold={high / 2:g}`"
+            * (high > 0)
         )
 
 
