@@ -303,8 +303,15 @@ def test_a_threshold_that_no_value_reaches_is_named():
     message = refusal([zeros, ones], label_threshold=128)
     assert message.startswith("label_threshold: got 128, but no value in 1 of 2 label")
     assert "`label_threshold=0.5`" in message
-    for maps in ([zeros], [zeros, ones, 255 * ones]):
+    for maps in ([zeros], [zeros, 100 * ones, 255 * ones]):
         decoded(maps, label_threshold=128)
+
+
+def test_a_threshold_above_maps_of_0_and_1_beside_others_is_named():
+    ids = np.array([[0, 1]], np.uint8)
+    message = refusal([ids, 255 * ids], label_threshold=128)
+    assert "0 and 1 in 1 of 2 label maps" in message
+    assert "`label_threshold=128`" in message
 
 
 @pytest.mark.parametrize("threshold", [0.5, 128, 1])

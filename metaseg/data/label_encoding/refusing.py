@@ -165,12 +165,14 @@ def nonfinite(maps: LabelMaps) -> None:
 def unreached(maps: LabelMaps, threshold: float) -> None:
     """Refuses a threshold that no value of maps with several values reaches.
 
+    Maps of 0 and 1 beside maps that reach it would become background without a word.
+
     Args:
       maps: All label maps.
       threshold: Values of at least this are class 1.
 
     Raises:
-      InputError: If it is too high.
+      InputError: If it is too high for all maps, or for those of 0 and 1.
     """
     varied, high = maps.having(lambda one: one.distinct > 1), float(maps.highest())
     if varied and high < threshold:
@@ -179,6 +181,12 @@ def unreached(maps: LabelMaps, threshold: float) -> None:
             f" above {high:g}; expected at most that"
             + f", such as `label_threshold={high / 2:g}`"
             * (high > 0)
+        )
+    ids = maps.having(lambda one: one.distinct == 2 and one.counts.keys() == {0, 1})
+    if ids and threshold > 1:
+        raise InputError(
+            f"{ids.first}: 0 and 1 {ids.where(maps)}, where `label_threshold="
+            f"{threshold:g}` leaves no foreground; expected maps of one encoding"
         )
 
 
