@@ -201,7 +201,7 @@ def test_an_unknown_command_gets_a_suggestion(word, meant, capsys):
         ("def get_config():\n  return 1 / 0\n", "line 2: ZeroDivisionError: division"),
         ("def f():\n  return {}['a']\n\n\nget_config = f\n", "line 2: KeyError: 'a'"),
         ("import sys\nsys.exit('no data')\n", "line 2: SystemExit: no data"),
-        ("x = 1\0\n", "SyntaxError: source code"),
+        ("x = 1\0\n", "source code string cannot contain null bytes"),
         ("import broken\n", "line 1: 'broken.py', line 2: invalid syntax"),
         ("def get_config():\n  return 3\n", "get_config returned int, expected a Conf"),
         ("def get_config(size):\n  return 3\n", "without arguments, expected"),

@@ -192,7 +192,7 @@ def test_wrong_arguments_are_named(binary, tmp_path, options, message):
 def test_a_file_names_no_path_of_this_machine(file):
     before = jax.config.jax_hlo_source_file_canonicalization_regex
     content = file.read_bytes()
-    assert not re.findall(rb"[\w/.-]+\.py", content)
+    assert not re.findall(rb"[\w/.-]+\.py\b", content)
     for folder in (
         Path.cwd(),
         Path(prediction.__file__).parents[2],
@@ -202,7 +202,7 @@ def test_a_file_names_no_path_of_this_machine(file):
     assert before is None  # the option is restored
     # Without the option, the paths are there: they would have been found.
     function = jax.export.export(jax.jit(lambda x: jnp.sin(x) + 1))
-    assert b".py" in bytes(function(jnp.ones(3)).serialize())
+    assert re.search(rb"\.py\b", bytes(function(jnp.ones(3)).serialize()))
 
 
 def test_files_of_other_kinds_are_named(tmp_path):
