@@ -302,7 +302,14 @@ class Loop:
             return
         wanted = self._window.start <= step < self._window.stop
         if wanted and not self._tracing:
-            jax.profiler.start_trace(self._window.folder, create_perfetto_trace=True)
+            options = jax.profiler.ProfileOptions()
+            # It hooks into all threads of Python, also those that end, and can crash.
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(
+                self._window.folder,
+                create_perfetto_trace=True,
+                profiler_options=options,
+            )
         elif self._tracing and not wanted:
             jax.profiler.stop_trace()
             self._log.say(f"trace written to {self._window.folder}")
