@@ -99,8 +99,6 @@ class Step(NamedTuple):
         the whole batch.
       axis_name: Name of the mapped axis along which the batch continues on other
         devices, for `jax.pmap`; None for `jax.jit`, whose arrays are global.
-      platform: "cpu", "cuda", "tpu", ... that the step is compiled for; only its speed
-        depends on it. By default the platform of JAX's default backend.
     """
 
     model: nn.Module
@@ -113,7 +111,6 @@ class Step(NamedTuple):
     gather: Callable[[Any, jax.Array], Batch] = gather
     grad_accum_steps: int = 1
     axis_name: str | None = None
-    platform: str | None = None
 
 
 def mapped(parts: Step, axis_name: str | None) -> Step:
@@ -275,10 +272,20 @@ def _accumulate(
     nothing = jax.tree.map(jnp.zeros_like, state.params)
     zero = jnp.float32(0)
     start = _Gradient(zero, zero, nothing, state.batch_stats)
-    # XLA's CPU backend is slow at convolutions inside loops.
-    unroll = (parts.platform or jax.default_backend()) == "cpu"
-    work = jax.tree.map(in_parts, (batch, places))
-    return jax.lax.scan(add, start, work, unroll=unroll)[0]
+
+    def over_parts(
+        start: _Gradient, work: tuple[Batch, jax.Array], unroll: bool
+    ) -> Any:
+        return jax.lax.scan(add, start, work, unroll=unroll)[0]
+
+    # XLA's CPU backend is slow at convolutions inside loops. Which form is compiled
+    # depends on the platform that the step is lowered for.
+    return jax.lax.platform_dependent(
+        start,
+        jax.tree.map(in_parts, (batch, places)),
+        cpu=partial(over_parts, unroll=True),
+        default=partial(over_parts, unroll=False),
+    )
 
 
 def train_step(

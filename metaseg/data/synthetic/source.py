@@ -105,9 +105,10 @@ def _examples(
         mean, std = jnp.mean(image), jnp.std(image)
         return (image - mean) / jnp.maximum(std, 1e-6), label
 
-    if jax.default_backend() == "cpu":  # one image fits the cache
-        return jax.lax.map(one, ids)
-    return jax.vmap(one)(ids)
+    # On a CPU, one image at a time fits the cache.
+    return jax.lax.platform_dependent(
+        ids, cpu=functools.partial(jax.lax.map, one), default=jax.vmap(one)
+    )
 
 
 def _render(config: Any, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
