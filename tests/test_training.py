@@ -148,23 +148,6 @@ def small(parts, data):
     return parts, _state(parts, ema=True), batch
 
 
-@pytest.mark.parametrize("grad_accum_steps", [1, 2])
-def test_the_training_step_lowers_for_devices_that_are_not_there(
-    small, grad_accum_steps
-):
-    parts, state, batch = small
-    parts = parts._replace(grad_accum_steps=grad_accum_steps)
-    step = jax.jit(partial(training.train_step, parts))
-    exported = jax.export.export(step, platforms=PLATFORMS)(state, batch, *_keys())
-    assert exported.platforms == PLATFORMS
-    rows = np.array([[0, 1], [1, 0]], np.int32)
-    steps = jax.jit(partial(training.train_steps, parts))
-    exported = jax.export.export(steps, platforms=PLATFORMS)(
-        state, batch, rows, 2, *_keys()
-    )
-    assert exported.platforms == PLATFORMS
-
-
 def test_the_evaluation_step_lowers_for_devices_that_are_not_there(small):
     parts, state, batch = small
     matrix = np.float32([[0.7, 0.3], [0.3, 0.7]])
