@@ -6,7 +6,6 @@ damaged is left to tifffile. Host-side NumPy; imports no jax.
 """
 
 import io
-import math
 import os
 import struct
 from typing import Any, BinaryIO, NamedTuple
@@ -24,7 +23,6 @@ _FORMS = {3: "H", 4: "I"}  # of the tags that are used
 _LZW = 5
 _DECODERS: dict[int, Any] = {
     1: None,
-    _LZW: imagecodecs.lzw_decode,
     8: imagecodecs.deflate_decode,
     32946: imagecodecs.deflate_decode,
 }
@@ -135,7 +133,7 @@ def _usual(tags: dict[int, tuple[int, ...]], order: str, size: int) -> _Strips |
         or depth not in (8, 16, 32)
         or (kind == 3 and depth != 32)
         or kind not in (1, 2, 3)
-        or compression not in _DECODERS
+        or compression not in (_LZW, *_DECODERS)
         or predictor not in ((1, 2) if kind < 3 and compression > 1 else (1,))
         or not 0 < width * height * channels * depth <= 8 * _LARGEST
         or rows < 1
@@ -151,28 +149,40 @@ def _usual(tags: dict[int, tuple[int, ...]], order: str, size: int) -> _Strips |
 
 
 def _pixels(stream: io.BufferedReader, strips: _Strips) -> np.ndarray:
-    flat = np.empty(math.prod(strips.shape) * strips.dtype.itemsize, np.uint8)
-    line = flat.size // strips.shape[0]
-    decoder = _DECODERS[strips.compression]
-    for index, (offset, length) in enumerate(
-        zip(strips.offsets, strips.lengths, strict=True)
-    ):
-        first = index * strips.rows * line
-        part = flat[first : first + strips.rows * line]
-        stream.seek(offset)
-        if decoder is None:
-            count = stream.readinto(part.data) if length == len(part) else 0
-        else:
-            data = stream.read(length)
-            if strips.compression == _LZW:
-                lzw.check(data)
-            with samples.decoder_errors():
-                count = len(decoder(data, out=part))
-        if count != len(part):
-            raise DamagedError("a strip of another length")
+    height, width, channels = strips.shape
+    line = width * channels * strips.dtype.itemsize
+    if strips.compression == _LZW:
+        stored = []
+        for offset, length in zip(strips.offsets, strips.lengths, strict=True):
+            stream.seek(offset)
+            stored.append(stream.read(length))
+        flat = lzw.decode_strips(stored, height=height, line=line, rows=strips.rows)
+    else:
+        flat = np.empty(height * line, np.uint8)
+        _read_strips(flat, stream, strips, strips.rows * line)
     pixels = flat.view(strips.dtype).reshape(strips.shape)
     pixels = pixels.astype(strips.dtype.newbyteorder("="), copy=False)
     if strips.differences:
         with samples.decoder_errors():
             imagecodecs.delta_decode(pixels, axis=-2, out=pixels)
     return pixels
+
+
+def _read_strips(
+    flat: np.ndarray, stream: io.BufferedReader, strips: _Strips, size: int
+) -> None:
+    """Fills an array with strips of `size` bytes; the last strip may be shorter."""
+    decoder = _DECODERS[strips.compression]
+    for index, (offset, length) in enumerate(
+        zip(strips.offsets, strips.lengths, strict=True)
+    ):
+        part = flat[index * size : (index + 1) * size]
+        stream.seek(offset)
+        if decoder is None:
+            count = stream.readinto(part.data) if length == len(part) else 0
+        else:
+            data = stream.read(length)
+            with samples.decoder_errors():
+                count = len(decoder(data, out=part))
+        if count != len(part):
+            raise DamagedError("a strip of another length")

@@ -3,6 +3,7 @@
 Host-side NumPy; imports no jax.
 """
 
+import copy
 import math
 from typing import Any
 
@@ -62,7 +63,7 @@ def decode(plane: Any, want: Want, *, whole: Any = None, number: int = 0) -> Sto
         pixels = _of_series(whole, number)
     else:
         _check_codestream(plane)
-        _check_lzw(plane)
+        _decode_lzw_by_libtiff(page)
         try:
             with samples.decoder_errors():
                 pixels = plane.asarray()
@@ -236,17 +237,28 @@ def _check_codestream(plane: Any) -> None:
         raise DamagedError(f"a strip {list(found)} where {list(expected)} should be")
 
 
-def _check_lzw(plane: Any) -> None:
-    if plane.keyframe.compression != COMPRESSION.LZW:
+def _decode_lzw_by_libtiff(page: Any) -> None:
+    """Replaces the function by which tifffile decodes strips and tiles of a page."""
+    if page.compression != COMPRESSION.LZW or "decode" in vars(page):
         return
-    handle = plane.parent.filehandle
-    for offset, count in zip(plane.dataoffsets, plane.databytecounts, strict=False):
-        with samples.decoder_errors():
-            handle.seek(offset)
-            data = handle.read(count)
-            if plane.keyframe.fillorder == 2:
-                data = bytes(imagecodecs.bitorder_decode(data))
-        lzw.check(data)
+    uncompressed = copy.copy(page)
+    uncompressed.compression = COMPRESSION.NONE
+    uncompressed.fillorder = 1
+    with samples.decoder_errors():
+        arrange = uncompressed.decode
+
+    def decode(data: bytes | None, index: int, **options: Any) -> Any:
+        if data is None:
+            return arrange(data, index, **options)
+        if page.fillorder == 2:
+            data = bytes(imagecodecs.bitorder_decode(data))
+        _, _, (depth, rows, width, channels) = arrange(None, index)
+        bits = page.bitspersample
+        bits = sum(bits) if isinstance(bits, tuple) else bits * channels
+        size = depth * rows * -(-bits * width // 8)
+        return arrange(lzw.decode(data, size).data, index, **options)
+
+    page.decode = decode
 
 
 def _black_is_zero(page: Any, pixels: np.ndarray, want: Want) -> np.ndarray:
