@@ -16,12 +16,13 @@ import pytest
 import tensorflow_datasets as tfds
 import tifffile
 from PIL import Image
+from tensorflow_datasets.core import example_serializer
 
 from metaseg import instances
 from metaseg.data import file_options, importers
 from metaseg.data.file_options import FileOptions
 from metaseg.data.importers import catalog as catalog_lib
-from metaseg.data.importers import encoding, pairs, staging
+from metaseg.data.importers import encoding, pairs, shards, staging
 from metaseg.data.importers.cityscapes import CLASSES as CITY_CLASSES
 from metaseg.data.importers.dsb2018 import modality
 from metaseg.errors import InputError
@@ -508,6 +509,42 @@ def test_many_shards_keep_the_order(good, out, monkeypatch):
         np.testing.assert_array_equal(image[..., 0], GREY + np.uint8(int(name[1:])))
 
 
+def test_the_number_of_workers_changes_no_byte(good, tmp_path, monkeypatch):
+    monkeypatch.setattr("metaseg.data.importers.builder._SHARD", 500)
+    for i in range(20):
+        save(good / f"train/images/x{i}.png", GREY + np.uint8(i))
+        save(good / f"train/labels/x{i}.png", MASK)
+    paths = [run("folder", good, tmp_path / str(n), workers=n).path for n in (0, 2)]
+    alone, together = (
+        {file.name: file.read_bytes() for file in path.iterdir()} for path in paths
+    )
+    assert len(alone) > 10
+    assert alone == together
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("size", [(1, 1), (127, 128), (16_384, 3)])
+@pytest.mark.parametrize("length", [1, 100, 128, 20_000])
+def test_a_record_has_the_bytes_that_tfds_gives_it(tmp_path, dtype, size, length):
+    image, label = RNG.bytes(length), RNG.bytes(2 * length)
+    (tmp_path / "a.bin").write_bytes(b"before" + image + label + b"after")
+    found = encoding.ExampleRecord(
+        "nämé", "train", "", size=size, offset=6, image=length, label=2 * length
+    )
+    plan = encoding.StoragePlan(3, dtype, None)
+    values = {"label": label, "name": "nämé"}
+    kinds = {name: tfds.features.TensorInfo((), np.object_) for name in values}
+    if plan.is_png:
+        values["image"], kinds["image"] = image, kinds["label"]
+    else:
+        values["image/value"], kinds["image/value"] = image, kinds["label"]
+        values["image/shape"] = np.array([*size, 3], np.int32)
+        kinds["image/shape"] = tfds.features.TensorInfo((3,), np.int32)
+    expected = example_serializer.ExampleSerializer(kinds).get_tf_example(values)
+    ours = shards.record(staging.Stored(found, tmp_path / "a.bin"), plan)
+    assert ours == expected.SerializeToString(deterministic=True)
+
+
 def test_the_network_is_left_alone(good, out, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("an import looked for the network")
@@ -519,7 +556,7 @@ def test_the_network_is_left_alone(good, out, monkeypatch):
 
 def test_worker_processes_start_neither_jax_nor_tfds():
     code = (
-        "import sys, metaseg.data.importers.staging;"
+        "import sys, metaseg.data.importers.shards;"
         "sys.exit(bool({'jax', 'tensorflow_datasets'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

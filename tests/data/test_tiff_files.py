@@ -281,6 +281,15 @@ def test_a_code_that_the_table_of_lzw_lacks_is_named(tmp_path, side, tile):
     assert message.startswith("unreadable or truncated (")
 
 
+@pytest.mark.parametrize("name", ["TileWidth", "TileLength"])
+def test_a_side_of_tiles_that_is_no_number_is_named(tmp_path, name):
+    path = save(tmp_path / "a.tif", GREY16, tile=(16, 16))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages.first.tags[name].overwrite((16, 16), dtype="H")
+    message = refused(image_files.read_image, path)
+    assert "a tag does not hold a number" in message
+
+
 # Labels: lossy or not
 
 

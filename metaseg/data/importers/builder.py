@@ -5,19 +5,18 @@ TensorFlow is not needed, because images are encoded before TFDS gets them.
 
 import contextlib
 import dataclasses
-import functools
 import io
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from tensorflow_datasets.core import split_builder, writer
-from tensorflow_datasets.proto import tf_example_pb2
+from tensorflow_datasets.core import dataset_builder, splits
 
+from metaseg.data.importers import shards
 from metaseg.data.importers.encoding import StoragePlan
 from metaseg.data.importers.pairs import Found, ImportOptions
 from metaseg.data.importers.staging import Stored
@@ -27,7 +26,7 @@ __all__ = ["Builder", "Content", "config_of", "quiet"]
 
 Config = tfds.core.BuilderConfig
 
-_SHARD = 128 << 20  # approximate bytes of a shard; TFDS keeps one in memory
+_SHARD = 128 << 20  # approximate bytes of a shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +38,18 @@ class Content:
       plan: how their bytes are stored.
       metadata: what the data set says of itself.
       progress: is told how many more examples were written.
+      pool: processes that write shards, or None to write them in this one.
     """
 
     splits: Mapping[str, Sequence[Stored]]
     plan: StoragePlan
     metadata: Mapping[str, Any]
     progress: Callable[[int], None]
+    pool: Executor | None
 
 
 class Builder(
-    tfds.core.GeneratorBasedBuilder,
+    dataset_builder.FileReaderBuilder,
     skip_registration=True,  # type: ignore[call-arg]
 ):
     """Writes staged examples; the method `find` of a source finds them.
@@ -100,7 +101,6 @@ class Builder(
             image = tfds.features.Tensor(
                 shape=shape, dtype=np.dtype(plan.dtype).type, encoding="zlib"
             )
-            image.encode_example = lambda encoded: encoded  # by the workers
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(
@@ -116,83 +116,60 @@ class Builder(
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, list[Any]]:
-        """A function for each shard of each split; nothing is downloaded."""
-        del dl_manager
-        assert self._content is not None
-        return {
-            split: [
-                functools.partial(self._generate_examples, part)
-                for part in _shards(stored)
-            ]
-            for split, stored in self._content.splits.items()
-            if stored  # TFDS knows no empty split; metadata.json does
-        }
-
-    def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[Any]:
-        """Writes shard by shard, in the order of the examples.
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+        """Writes the shards of all splits, in the order of the examples.
 
         TFDS would sort them by key, in memory up to 1 GiB and beyond that in files
         for which it needs TensorFlow.
         """
-        writing = split_builder.SplitBuilder(
-            split_dict=self.info.splits,
-            features=self.info.features,
-            dataset_size=self.info.dataset_size,
-            beam_options=None,
-            beam_runner=None,
-            max_examples_per_split=None,
-            example_writer=self._example_writer(),
+        del dl_manager, download_config  # nothing is downloaded
+        assert self._content is not None
+        parts = {
+            split: _shards(stored)
+            for split, stored in self._content.splits.items()
+            if stored  # TFDS knows no empty split; metadata.json does
+        }
+        paths = {split: self._paths(split, len(own)) for split, own in parts.items()}
+        self._write(
+            [
+                job
+                for split in parts
+                for job in zip(paths[split], parts[split], strict=True)
+            ]
         )
+        self.info.set_splits(
+            splits.SplitDict(
+                splits.SplitInfo(
+                    name=split,
+                    shard_lengths=[len(part) for part in own],
+                    num_bytes=sum(path.stat().st_size for path in paths[split]),
+                    filename_template=self._get_filename_template(split_name=split),
+                )
+                for split, own in parts.items()
+            )
+        )
+
+    def _paths(self, split: str, count: int) -> list[Path]:
+        template = self._get_filename_template(split_name=split)
         return [
-            writing.submit_shard_based_generation(
-                split, self._get_filename_template(split_name=split), shards
-            ).result()
-            for split, shards in self._split_generators(dl_manager).items()
+            Path(template.sharded_filepath(shard_index=i, num_shards=count))
+            for i in range(count)
         ]
 
-    def _generate_examples(
-        self, stored: Sequence[Stored]
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        assert self._content is not None
-        plan = self._content.plan
-        for i, one in enumerate(stored):
-            image, label = one.read()
-            if not (image and label):
-                raise InputError(
-                    f"{one.record.group}: changed while it was imported; expected files"
-                    " that stay as they are"
-                )
-            shape = (*one.record.size, plan.channels)
-            packed = {"value": image, "shape": shape}
-            yield (
-                i,
-                {
-                    "image": image if plan.is_png else packed,
-                    "label": label,
-                    "name": one.record.name,
-                },
-            )
-            self._content.progress(1)
-
-    def _example_writer(self) -> writer.ExampleWriter:
-        return _Plain(self.info.file_format)
-
-
-class _Plain(writer.ExampleWriter):
-    """The same bytes in every run, and not compressed: PNG and zlib have done that."""
-
-    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> None:
-        """Writes one shard."""
-        from array_record.python import array_record_module  # type: ignore[import-untyped]
-
-        shard = array_record_module.ArrayRecordWriter(
-            os.fspath(path), "group_size:1,uncompressed"
-        )
-        for _, example in examples:
-            record = tf_example_pb2.Example.FromString(example)
-            shard.write(record.SerializeToString(deterministic=True))
-        shard.close()
+    def _write(self, jobs: Sequence[tuple[Path, Sequence[Stored]]]) -> None:
+        """Writes shards, in the pool if there is one."""
+        content = self._content
+        assert content is not None
+        if content.pool is None:
+            for path, part in jobs:
+                content.progress(shards.write(str(path), part, content.plan))
+            return
+        futures = [
+            content.pool.submit(shards.write, str(path), part, content.plan)
+            for path, part in jobs
+        ]
+        for future in as_completed(futures):
+            content.progress(future.result())
 
 
 def _shards(stored: Sequence[Stored]) -> list[Sequence[Stored]]:

@@ -260,7 +260,7 @@ def _import(job: _ImportJob, folder: Path) -> Mapping[str, Any]:
         splits = _split(good, job)
         metadata = _metadata(job, splits, staged.plan)
         with _ImportProgress("writing", len(good)) as progress:
-            content = Content(splits, staged.plan, metadata, progress)
+            content = Content(splits, staged.plan, metadata, progress, pool)
             path = _build(job, content, built)
         kinds = Counter(s.record.kind for s in staged.stored if s.record.kind)
         notes = finding.describe_splits(found.notes)
