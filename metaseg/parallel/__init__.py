@@ -4,11 +4,12 @@
   several runs side by side.
 - `processes` connects several processes, on one machine or on many, for one run.
 - `cost` counts FLOPs of networks and knows the peak rates of devices.
+- `traffic` counts the bytes that a step moves through the memory of a device.
 
 May import `checks` and `errors`.
 """
 
-from metaseg.parallel import cost, processes
+from metaseg.parallel import cost, processes, traffic
 from metaseg.parallel.layout import PARTITIONERS, Layout, Program, build, in_turns
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "cost",
     "in_turns",
     "processes",
+    "traffic",
 ]

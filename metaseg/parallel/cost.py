@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-__all__ = ["flops", "forward_flops", "memory", "peak_flops"]
+__all__ = ["flops", "flops_of", "forward_flops", "memory", "peak_flops"]
 
 # Dense peak of one JAX device in TFLOP/s, as its maker states it: for products of
 # bfloat16, and of float32 at JAX's default precision (TF32 on NVIDIA's GPUs since
@@ -56,24 +56,36 @@ def flops(fn: Callable[..., Any], *args: Any) -> int:
 def _count(jaxpr: core.Jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        shapes = [getattr(v.aval, "shape", ()) for v in equation.invars]
-        out = math.prod(getattr(equation.outvars[0].aval, "shape", ()))
-        if name == "conv_general_dilated":
-            kernel = shapes[1]
-            spec = equation.params["dimension_numbers"].rhs_spec  # (out, in, *window)
-            total += 2 * out * math.prod(kernel) // kernel[spec[0]]
-        elif name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            total += 2 * out * math.prod(shapes[0][i] for i in contracted)
+        total += flops_of(equation)
         inner = [_count(each) for each in core.jaxprs_in_params(equation.params)]
-        if name == "cond":
+        if equation.primitive.name == "cond":
             # Of `jax.lax.platform_dependent`; None is the platform of the default.
             platforms = equation.params.get("branches_platforms") or ()
             total += inner[platforms.index(None)] if None in platforms else max(inner)
         else:
             total += sum(inner)
     return total
+
+
+def flops_of(equation: core.JaxprEqn) -> int:
+    """Counts the operations of one convolution or matrix product.
+
+    Args:
+      equation: Equation of a traced program.
+
+    Returns:
+      The number of operations; 0 for everything else.
+    """
+    shapes = [getattr(v.aval, "shape", ()) for v in equation.invars]
+    out = math.prod(getattr(equation.outvars[0].aval, "shape", ()))
+    if equation.primitive.name == "conv_general_dilated":
+        kernel = shapes[1]
+        spec = equation.params["dimension_numbers"].rhs_spec  # (out, in, *window)
+        return 2 * out * math.prod(kernel) // kernel[spec[0]]
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        return 2 * out * math.prod(shapes[0][i] for i in contracted)
+    return 0
 
 
 def forward_flops(model: Any, image_shape: Sequence[int]) -> int:
