@@ -290,6 +290,33 @@ def test_a_side_of_tiles_that_is_no_number_is_named(tmp_path, name):
     assert "a tag does not hold a number" in message
 
 
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize(
+    "options", [{"metadata": {"axes": "ZYX"}}, {"metadata": None}, {"imagej": True}]
+)
+def test_each_plane_of_a_stack_is_read_by_its_own_tags(
+    tmp_path, options, bigtiff, byteorder
+):
+    bigtiff = bigtiff and "imagej" not in options  # ImageJ has none
+    pixels = RNG.integers(0, 256, (40, 9, 12), dtype=np.uint8)
+    path = tmp_path / "a.tif"
+    axes = {"metadata": {"axes": "ZYX"}} if "imagej" in options else {}
+    options = options | axes | {"photometric": "minisblack", "byteorder": byteorder}
+    tifffile.imwrite(path, pixels, bigtiff=bigtiff, **options)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[30].tags["ImageWidth"].overwrite(6)
+        start = file.pages[3].dataoffsets[0]
+        file.pages[20].tags["StripOffsets"].overwrite(start)
+    for page in (0, 1, 2, 19, 21, 29, 31, 39):
+        found = image_files.read_image(path, page=page)[..., 0]
+        np.testing.assert_array_equal(found, pixels[page])
+    moved = image_files.read_image(path, page=20)[..., 0]
+    np.testing.assert_array_equal(moved, pixels[3])
+    narrow = image_files.read_image(path, page=30)[..., 0]
+    np.testing.assert_array_equal(narrow, pixels[30].ravel()[:54].reshape(9, 6))
+
+
 # Labels: lossy or not
 
 

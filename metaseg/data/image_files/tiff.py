@@ -3,6 +3,7 @@
 tifffile reads the structure. Host-side NumPy; imports no jax.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple
 from xml.etree import ElementTree
@@ -162,10 +163,20 @@ def _stacks(stream: BinaryIO, file: tifffile.TiffFile) -> list[_Stack]:
     ]
     if usable and all(usable):
         full = [one for one in every if not one.keyframe.subfiletype & _NO_IMAGE]
-        return [_described(series) for series in full or every]
+        stacks = [_described(series) for series in full or every]
+        planes = tiff_chain.Planes(file, found.offsets)
+        if len(every) == 1 and _is_whole_chain(every[0], len(planes)):
+            stacks = [stack._replace(planes=planes) for stack in stacks]
+        return stacks
     images = np.flatnonzero(found.images)
     images = images if len(images) else np.arange(len(found.images))
     return [_Stack(tiff_chain.Planes(file, found.offsets), images[:, None])]
+
+
+def _is_whole_chain(series: Any, count: int) -> bool:
+    """Whether a series has all planes of a file, in their order."""
+    in_order = series.kind in ("shaped", "imagej")  # OME names a plane for each place
+    return in_order and len(series) == count and not series.is_truncated
 
 
 def _described(series: Any) -> _Stack:
@@ -173,7 +184,7 @@ def _described(series: Any) -> _Stack:
     axes, shape = _squeezed(series)
     outer = len(shape) - len(series.keyframe.shape)
     axes, shape = axes[:outer], shape[:outer]
-    numbers = np.arange(np.prod(shape, dtype=int)).reshape(shape)[..., None]
+    numbers = np.arange(math.prod(shape)).reshape(*shape, 1)
     if "C" in axes and series.keyframe.samplesperpixel == 1:
         numbers = np.moveaxis(numbers[..., 0], axes.index("C"), -1)
     numbers = numbers.reshape(-1, numbers.shape[-1])
