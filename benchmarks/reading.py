@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -28,6 +29,8 @@ _WITHOUT = flags.DEFINE_string("without", "", "Package that it does not see.")
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "Turns of each version at each file.")
 _SIZES = flags.DEFINE_list("sizes", ["256", "1024"], "Heights and widths.")
 
+PLANES = 50  # of a stack, of 16 bits
+
 _WORKER = """
 import sys, time
 from pathlib import Path
@@ -35,10 +38,11 @@ if sys.argv[1]:
     sys.modules[sys.argv[1]] = None
 from metaseg.data.image_files import read_image
 for line in sys.stdin:
-    path, times = line.rstrip("\\n").rsplit(" ", 1)
+    path, times, page = line.rstrip("\\n").rsplit(" ", 2)
+    page = int(page) if page else None
     start = time.process_time()
     for _ in range(int(times)):
-        read_image(Path(path))
+        read_image(Path(path), page=page)
     print((time.process_time() - start) / int(times), flush=True)
 """
 
@@ -57,11 +61,12 @@ class Reader:
             text=True,
         )
 
-    def seconds(self, path: Path, times: int) -> float:
-        """Returns the mean CPU time of reading a file some times."""
+    def seconds(self, path: Path, times: int, page: int | None) -> float:
+        """Returns the mean CPU time of reading a file, or a page, some times."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(path, times, file=self._process.stdin, flush=True)
+        shown = "" if page is None else page
+        print(path, times, shown, file=self._process.stdin, flush=True)
         return float(self._process.stdout.readline())
 
     def close(self) -> None:
@@ -69,8 +74,11 @@ class Reader:
         self._process.communicate()
 
 
-def _files(folder: Path, side: int) -> Iterator[tuple[str, Path]]:
-    """Writes grey and RGB images as smooth and noisy as micrographs."""
+def _files(folder: Path, side: int) -> Iterator[tuple[str, Path, int | None]]:
+    """Writes files; yields the name of each, its path and the page to read.
+
+    Images are grey or RGB, as smooth and noisy as micrographs.
+    """
     rng = np.random.default_rng(0)
     smooth = ndimage.gaussian_filter(rng.normal(size=(side, side)), 3)
     smooth = (smooth - smooth.min()) / np.ptp(smooth) * 60_000
@@ -81,16 +89,33 @@ def _files(folder: Path, side: int) -> Iterator[tuple[str, Path]]:
     for name, image in images.items():
         path = folder / f"{name}.png"
         Image.fromarray(image).save(path)
-        yield f"PNG, {name}", path
+        yield f"PNG, {name}", path, None
         for ours, pillows in compressions.items():
             title = f"TIFF, {ours or 'uncompressed'}, {name}"
             path = folder / f"{name}-{ours}-tifffile.tif"
             kind = "rgb" if image.ndim == 3 else "minisblack"
             tifffile.imwrite(path, image, compression=ours, photometric=kind)
-            yield f"{title}, tifffile's", path
+            yield f"{title}, tifffile's", path, None
             path = folder / f"{name}-{ours}-pillow.tif"
             Image.fromarray(image).save(path, compression=pillows)
-            yield f"{title}, pillow's", path
+            yield f"{title}, pillow's", path, None
+    if side <= 256:
+        yield from _stacks(folder, np.stack([wide] * PLANES))
+
+
+def _stacks(folder: Path, planes: np.ndarray) -> Iterator[tuple[str, Path, int | None]]:
+    """Writes a stack with each kind of metadata; a page in its middle is read."""
+    axes = {"axes": "ZYX"}
+    described: dict[str, dict[str, Any]] = {
+        "tifffile's": {"metadata": axes},
+        "ImageJ's": {"metadata": axes, "imagej": True},
+        "OME's": {"metadata": axes, "ome": True},
+        "no": {"metadata": None},
+    }
+    for whose, options in described.items():
+        path = folder / f"stack-{whose[:2]}.tif"
+        tifffile.imwrite(path, planes, photometric="minisblack", **options)
+        yield f"page of a stack, {whose} metadata", path, len(planes) // 2
 
 
 def main(argv: Sequence[str]) -> None:
@@ -106,9 +131,9 @@ def main(argv: Sequence[str]) -> None:
         print("| file | pixels | before, ms | now, ms | ratio |\n|---|---|---|---|---|")
         for side in map(int, _SIZES.value):
             times = max(1, 1024 // side)
-            for name, path in _files(Path(scratch), side):
+            for name, path, page in _files(Path(scratch), side):
                 turns = [
-                    [reader.seconds(path, times) for reader in (theirs, ours)]
+                    [reader.seconds(path, times, page) for reader in (theirs, ours)]
                     for _ in range(_ROUNDS.value + 1)
                 ]
                 before, now = np.median(turns[1:], axis=0) * 1e3
