@@ -112,6 +112,21 @@ def test_the_file_is_compiled_for_all_platforms_and_says_what_it_is(file):
         exported(np.zeros((1, 8, 8, 3)))
 
 
+@pytest.mark.parametrize(
+    ("platforms", "forms"),
+    [(["cpu"], "own"), (["cuda"], "plain"), (["tpu"], "plain"), (None, "both")],
+)
+def test_only_a_cpu_gets_the_convolutions_of_a_cpu(binary, tmp_path, platforms, forms):
+    options = {} if platforms is None else {"platforms": platforms}
+    path = prediction.export(binary, tmp_path / "a", **options)
+    program = prediction.load_export(path).function.mlir_module()
+    kernels = re.findall(
+        r"stablehlo\.convolution\(.*: \(tensor<.*?>, tensor<(\d+x\d+)x", program
+    )
+    assert ("3x3" in kernels) == (forms != "own")
+    assert (set(kernels) == {"3x3"}) == (forms == "plain")
+
+
 @pytest.mark.parametrize("rule", ["analytic", "argmax"])
 def test_three_classes_in_colour_are_decoded_by_their_matrix(rule, tmp_path):
     matrix = np.float32([[0.2, 0.7, 0.1], [0.1, 0.2, 0.7], [0.7, 0.1, 0.2]])
