@@ -72,7 +72,7 @@ setup(
             "import-linter>=2.3",
             "kubernetes-validate>=1.33",
             "mypy>=1.15",
-            "pytest>=8.3",
+            "pytest>=9.0",
             "pytest-xdist>=3.6",
             "pyyaml>=6.0",
             "ruff>=0.12",

@@ -1,12 +1,13 @@
 """Eight virtual CPU devices, compilation that does not optimise, checked annotations.
 
 Almost all of the suite's time is compilation, so the compiler's backend is told not to
-optimise, and what takes long to compile is compiled once for all workers and
-subprocesses. The tests' results do not depend on either.
+optimise, and every program is compiled once for all workers and subprocesses. The
+tests' results do not depend on either.
 """
 
 import os
 import shutil
+import sys
 import tempfile
 
 from hypothesis import settings
@@ -21,7 +22,13 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 if "PYTEST_XDIST_WORKER" not in os.environ:  # they inherit it
     os.environ[_CACHE] = tempfile.mkdtemp(prefix="metaseg-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+# Without files of bytecode each worker and subprocess would compile all of metaseg and
+# rewrite the assertions of all tests again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Array annotations of metaseg are checked at every call: before its first import.
 install_import_hook("metaseg", "typecheck.typechecked")

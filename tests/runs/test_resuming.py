@@ -14,12 +14,16 @@ from functools import partial
 import numpy as np
 import pytest
 import tiny
-from tiny import StopAfter, config, outcome
+from tiny import StopAfter, outcome
 
 from metaseg import checkpoint
 from metaseg.errors import InputError
 from metaseg.runs import signals
 from metaseg.runs.training.run import TrainTask, train
+
+EVERY = {"training.checkpoint_every": 1}  # a checkpoint after every step
+config = partial(tiny.config, **EVERY)
+command = partial(tiny.command, **EVERY)
 
 
 @pytest.fixture(scope="module")
@@ -148,20 +152,25 @@ def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(
 
 
 @pytest.fixture(scope="module")
-def start(whole, tmp_path_factory):
-    """Starts the same run in a process of its own; what it compiles is kept on disk."""
+def compiled(whole, tmp_path_factory):
+    """The programs of the run, all of them: a kill would leave half a file."""
     folder = tmp_path_factory.mktemp("processes")
-    start = partial(tiny.start, folder / "compiled")
-    # Fills the cache whole: a kill would leave half an entry.
-    first = start(tiny.command(folder / "run"))
+    shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], folder / "compiled")
+    first = tiny.start(folder / "compiled", command(folder / "run"))
     assert first.wait(timeout=300) == 0
     assert outcome(folder / "run") == outcome(whole)
-    return start
+    return folder / "compiled"
+
+
+@pytest.fixture(scope="module")
+def start(compiled):
+    """Starts the same run in a process of its own."""
+    return partial(tiny.start, compiled)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends_with_status_75(whole, start, tmp_path, number):
-    run = start(tiny.command(tmp_path / "run"))
+    run = start(command(tmp_path / "run"))
     while not list(tmp_path.glob("run/checkpoints/[0-9]*")) and run.poll() is None:
         time.sleep(0.02)
     run.send_signal(number)
@@ -172,7 +181,7 @@ def test_a_signal_saves_and_ends_with_status_75(whole, start, tmp_path, number):
     last = said.strip().splitlines()[-1]
     assert last.startswith(f"stopped by {number.name} after step")
     assert last.endswith(f"resume with --workdir={tmp_path / 'run'}")
-    again = start(tiny.command(tmp_path / "run"))
+    again = start(command(tmp_path / "run"))
     assert again.wait(timeout=300) == 0
     assert outcome(tmp_path / "run") == outcome(whole)
 
@@ -184,7 +193,7 @@ def test_a_full_disk_is_said_and_with_more_room_the_run_goes_on(whole, start, tm
     mount = f"mount -t tmpfs -o size=500k,{{}} metaseg {disk} && "
     if subprocess.run(isolated(mount.format("rw") + "true")).returncode:
         pytest.skip("file systems cannot be mounted here")
-    again = shlex.join(tiny.command(run))
+    again = shlex.join(command(run))
     script = (
         f"{again}; status=$?; ls {run}/checkpoints >&2; "
         f"mount -o remount,size=50m {disk} && {again} && cp -r {run} {tmp_path}; "
@@ -207,29 +216,31 @@ def isolated(script):
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_change_nothing(whole, start, tmp_path):
+def test_twenty_kills_at_random_moments_change_nothing(whole, compiled, tmp_path):
     """Kills fall into every part of a run, the writing of checkpoints included."""
     draw = random.Random(0)
     kills, steps, workdir = 0, [], tmp_path / "0"
     while kills < 20:
-        run, before = start(tiny.command(workdir)), newest_step(workdir)
+        run, before = tiny.fork(compiled, command(workdir)), newest_step(workdir)
         if draw.random() < 0.3:  # into the start, which takes most of the time
-            time.sleep(draw.random() * 5)
+            run.join(draw.random() * 4)
         else:
-            while newest_step(workdir) == before and run.poll() is None:
+            while newest_step(workdir) == before and run.is_alive():
                 time.sleep(0.002)
             time.sleep(draw.random() * 0.3)
         run.kill()
-        run.communicate()
-        if run.returncode == 0:  # it was over before: the next one
+        run.join()
+        if run.exitcode == 0:  # it was over before: the next one
             assert outcome(workdir) == outcome(whole)
             workdir = tmp_path / str(kills)
             continue
+        assert run.exitcode == -signal.SIGKILL
         kills += 1
         steps.append(newest_step(workdir))
     assert len(set(steps)) > 3
-    last = start(tiny.command(workdir))
-    assert last.wait(timeout=300) == 0
+    last = tiny.fork(compiled, command(workdir))
+    last.join(timeout=300)
+    assert last.exitcode == 0
     assert outcome(workdir) == outcome(whole)
 
 
