@@ -24,7 +24,6 @@ __all__ = [
 ]
 
 _CACHE_BYTES = 1 << 30
-_CACHED_FROM_SECONDS = 0.1  # programs that compile faster are not worth a file
 
 
 def cache_compiled_programs() -> Path | None:
@@ -62,7 +61,7 @@ def cache_compiled_programs() -> Path | None:
         return None
     settings = {
         "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": _CACHED_FROM_SECONDS,
+        "jax_persistent_cache_min_compile_time_secs": 0,  # a run has 80 that take 20 ms
     }
     for name, value in settings.items():
         if jax is not None:

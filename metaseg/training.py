@@ -32,6 +32,7 @@ __all__ = [
     "evaluate",
     "gather",
     "mapped",
+    "state_shapes",
     "train_step",
     "train_steps",
 ]
@@ -167,7 +168,39 @@ def create_state(
     Returns:
       The state at step 0.
     """
-    variables = _init(model)(key, jnp.zeros((1, *image_shape), jnp.float32))
+    image = jnp.zeros((1, *image_shape), jnp.float32)
+    return _fresh(_init(model)(key, image), optimizer, ema)
+
+
+def state_shapes(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    *,
+    ema: bool = False,
+) -> TrainState:
+    """Returns the shapes and types of what `create_state` returns; draws nothing.
+
+    Args:
+      model: Flax network.
+      optimizer: Optax gradient transformation.
+      image_shape: `(H, W, C)` of the image that the network is traced with.
+      ema: Whether there is a moving average of the weights.
+
+    Returns:
+      The state, with `jax.ShapeDtypeStruct` in place of arrays.
+    """
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = _init(model).eval_shape(jax.random.key(0), image)
+    fresh = partial(_fresh, optimizer=optimizer, ema=ema)
+    shapes: TrainState = jax.eval_shape(fresh, variables)
+    return shapes
+
+
+def _fresh(
+    variables: Any, optimizer: optax.GradientTransformation, ema: bool
+) -> TrainState:
+    """The state at step 0 of a network with these variables."""
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     kept = {"params": params, "batch_stats": batch_stats}
     return TrainState(

@@ -59,6 +59,19 @@ def _keys():
 train = jax.jit(training.train_step, static_argnums=0)
 
 
+@pytest.mark.parametrize("ema", [False, True])
+def test_the_shapes_of_a_state_are_those_of_the_drawn_state(parts, ema):
+    adam = parts._replace(optimizer=optax.adam(1e-3))
+    shapes = training.state_shapes(adam.model, adam.optimizer, (8, 8, 1), ema=ema)
+    state = _state(adam, ema=ema)
+    assert jax.tree.structure(shapes) == jax.tree.structure(state)
+    described = [
+        [(x.shape, x.dtype) for x in jax.tree.leaves(t)] for t in (shapes, state)
+    ]
+    assert described[0] == described[1]
+    assert not any(x.weak_type for x in jax.tree.leaves(state))
+
+
 def test_a_step_is_one_gradient_step_on_the_noisy_labels(parts, data):
     state = _state(parts)
     noise_key, augment_key = _keys()

@@ -10,6 +10,7 @@ every array of settings and state is the member.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -26,22 +27,36 @@ __all__ = ["PARTITIONERS", "Layout", "Program", "build", "in_turns"]
 PARTITIONERS = ("jit", "pmap")
 MEMBER, DATA = "member", "data"  # axes of the mesh
 P = PartitionSpec
+# XLA compiles outside of Python's lock, and most of the time on one core.
+_COMPILER = ThreadPoolExecutor(2, thread_name_prefix="compile")
 
 
 class Program:
-    """A compiled step, called like the function that was compiled.
+    """A step that compiles in the background, called like the function it was.
+
+    The function has been traced when the program is made, so that its own errors are
+    raised then.
 
     Attributes:
-      executable: Compiled program of XLA.
+      compiled: The compiled program of XLA, once it is there.
     """
 
-    def __init__(self, call: Callable[..., Any], executable: Any) -> None:
-        """Takes the function to call and the program of XLA."""
-        self._call, self.executable = call, executable
+    def __init__(
+        self,
+        compiled: "Future[Any]",
+        call: Callable[..., Any] | None = None,
+    ) -> None:
+        """Takes the program of XLA, and what to call in its place."""
+        self.compiled, self._call = compiled, call
+
+    @property
+    def executable(self) -> Any:
+        """The compiled program of XLA; waits for it."""
+        return self.compiled.result()
 
     def __call__(self, *args: Any) -> Any:
         """Runs the step; a training step overwrites the state that it takes."""
-        return self._call(*args)
+        return (self._call or self.compiled.result())(*args)
 
     def device_bytes(self) -> int | None:
         """Returns the memory in bytes that the step needs on a device, if known."""
@@ -98,11 +113,11 @@ class Layout(ABC):
 
     @abstractmethod
     def train(self, step: Callable[..., Any], *args: Any) -> Program:
-        """Compiles a training program for arguments laid out like these."""
+        """Starts to compile a training program for arguments laid out like these."""
 
     @abstractmethod
     def evaluate(self, step: Callable[..., Any], *args: Any) -> Program:
-        """Compiles an evaluation program for arguments laid out like these."""
+        """Starts to compile an evaluation program for arguments like these."""
 
     def part(self) -> tuple[int, int]:
         """Returns which part of a batch this process holds, and of how many parts."""
@@ -253,8 +268,7 @@ class _Jit(Layout):
         jitted = jax.jit(
             step, out_shardings=out, compiler_options=self._options, **kwargs
         )
-        executable = jitted.lower(*args).compile()
-        return Program(executable, executable)
+        return Program(_COMPILER.submit(jitted.lower(*args).compile))
 
 
 class _Pmap(Layout):
@@ -312,20 +326,24 @@ class _Pmap(Layout):
             in_axes=(0, 0, 0, 0, None),
             donate_argnums=1,
         )
-        executable = mapped.lower(*args).compile(compiler_options=self._options)
+        compiled = _COMPILER.submit(
+            mapped.lower(*args).compile, compiler_options=self._options
+        )
 
         def call(*args: Any) -> tuple[Any, jax.Array]:
-            state, losses = executable(*args)
+            state, losses = compiled.result()(*args)
             return state, losses.addressable_data(0)[0]
 
-        return Program(call, executable)
+        return Program(compiled, call)
 
     def evaluate(self, step: Callable[..., Any], *args: Any) -> Program:
         many = self.members > 1
         if many:
             step = jax.vmap(step, (0, 0, None), 0)
         mapped = jax.pmap(step, axis_name=DATA, devices=list(self.devices))
-        executable = mapped.lower(*args).compile(compiler_options=self._options)
+        compiled = _COMPILER.submit(
+            mapped.lower(*args).compile, compiler_options=self._options
+        )
 
         @jax.jit
         def joined(tree: Any) -> Any:
@@ -334,7 +352,7 @@ class _Pmap(Layout):
                 return jax.tree.map(lambda x: x.reshape(len(x), -1, *x.shape[3:]), tree)
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
-        return Program(lambda *args: joined(executable(*args)), executable)
+        return Program(compiled, lambda *args: joined(compiled.result()(*args)))
 
 
 class _InTurns(Layout):
@@ -383,7 +401,7 @@ class _InTurns(Layout):
             states, losses = zip(*found, strict=True)
             return states, jnp.stack(losses, 1)
 
-        return Program(call, program.executable)
+        return Program(program.compiled, call)
 
     def evaluate(self, step: Callable[..., Any], *args: Any) -> Program:
         settings, states, batch = args
@@ -394,7 +412,7 @@ class _InTurns(Layout):
                 [program(*own, batch) for own in zip(settings, states, strict=True)]
             )
 
-        return Program(call, program.executable)
+        return Program(program.compiled, call)
 
 
 def in_turns(one: Layout, members: int) -> Layout:

@@ -25,6 +25,7 @@ from metaseg.text import count_of
 __all__ = [
     "IMAGES",
     "SOURCES",
+    "blank",
     "check",
     "check_files",
     "check_window",
@@ -135,6 +136,24 @@ def load(config: ConfigDict, *, need_labels: bool = True) -> Dataset:
             f"{type(data).__name__}; expected a metaseg.data.dataset.Dataset"
         )
     return data
+
+
+def blank(config: ConfigDict) -> Dataset | None:
+    """Returns the data set that a config names with images and labels of zeros.
+
+    Args:
+      config: Checked settings of a run.
+
+    Returns:
+      The data set; None if its sizes are not known before it is loaded.
+
+    Raises:
+      InputError: If a field is wrong.
+    """
+    if config.data.name not in synthetic.FAMILIES:
+        return None
+    with prefixed("config.", "data"):
+        return synthetic.blank(config.data)
 
 
 def load_images(config: ConfigDict, exclude: Path | None = None) -> Dataset:

@@ -127,6 +127,21 @@ def test_a_data_set_is_what_examples_renders_of_its_ids():
     np.testing.assert_array_equal(data.train.labels[:16], labels)
 
 
+def test_a_blank_data_set_is_that_of_load_but_for_its_pixels():
+    config = _config(name="tissue", num_classes=4)
+    blank, data = synthetic.blank(config), synthetic.load(config)
+    assert (blank.name, blank.class_names) == (data.name, data.class_names)
+    for (_, zeros), (_, split) in zip(blank.splits(), data.splits(), strict=True):
+        assert zeros.names == split.names
+        for field in ("ids", "valid_size"):
+            np.testing.assert_array_equal(getattr(zeros, field), getattr(split, field))
+        for field in ("images", "labels"):
+            one, other = getattr(zeros, field), getattr(split, field)
+            assert (one.shape, one.dtype) == (other.shape, other.dtype)
+            assert not one.any()
+            assert other.any()
+
+
 # What the pictures show
 
 

@@ -93,7 +93,7 @@ def test_the_best_validated_weights_are_kept(runs, data_dir):
     c = config(data_dir)
     layout = setup.build_layout(c)
     made = setup.build(config_lib.resolve(c), runs, sources.load(c), layout)
-    batches = setup.in_order(made, made.data.val)
+    batches = setup.in_order(made.config, made.data, made.layout, made.data.val)
     state = layout.put_state(made.initial_state())
     feed = feeds.build(made.members, made.data.train, layout)
     programs = run_lib._compile(made, state, feed, batches)

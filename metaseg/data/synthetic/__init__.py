@@ -9,6 +9,7 @@ from metaseg.data.synthetic.network import network
 from metaseg.data.synthetic.source import (
     CLASS_NAMES,
     FAMILIES,
+    blank,
     examples,
     load,
     num_classes,
@@ -19,6 +20,7 @@ from metaseg.data.synthetic.tubes import tubes
 __all__ = [
     "CLASS_NAMES",
     "FAMILIES",
+    "blank",
     "cells",
     "examples",
     "load",

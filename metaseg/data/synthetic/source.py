@@ -22,7 +22,7 @@ from metaseg.data.synthetic.tubes import tubes
 from metaseg.errors import InputError, prefixed
 from metaseg.typing import AnyArray
 
-__all__ = ["CLASS_NAMES", "FAMILIES", "examples", "load", "num_classes"]
+__all__ = ["CLASS_NAMES", "FAMILIES", "blank", "examples", "load", "num_classes"]
 
 FAMILIES: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
     "cells": cells,
@@ -111,18 +111,19 @@ def _examples(
     )
 
 
+def _chunk(config: Any, ids: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    return examples(
+        config.seed,
+        ids,
+        family=config.name,
+        height=config.height,
+        width=config.width,
+    )
+
+
 def _render(config: Any, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     padded = np.resize(ids, -(-len(ids) // _CHUNK) * _CHUNK)
-    chunks = [
-        examples(
-            config.seed,
-            chunk,
-            family=config.name,
-            height=config.height,
-            width=config.width,
-        )
-        for chunk in padded.reshape(-1, _CHUNK)
-    ]
+    chunks = [_chunk(config, chunk) for chunk in padded.reshape(-1, _CHUNK)]
     images, labels = (np.concatenate(part) for part in zip(*chunks, strict=True))
     return images[: len(ids)], labels[: len(ids)]
 
@@ -142,6 +143,36 @@ def load(config: Any) -> dataset.Dataset:
       InputError: for an unknown family, a size that is not positive, or another
         number of classes than the family has.
     """
+    return _dataset(config, _render)
+
+
+def blank(config: Any) -> dataset.Dataset:
+    """Returns the data set of `load` with images and labels of zeros.
+
+    Programs can be compiled for its shapes and types before the images are rendered.
+
+    Args:
+      config: As for `load`.
+
+    Raises:
+      InputError: As for `load`.
+    """
+    return _dataset(config, _zeros)
+
+
+def _zeros(config: Any, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    chunk = np.resize(ids, _CHUNK)  # as rendered, so that it is traced once
+    image, label = jax.eval_shape(lambda ids: _chunk(config, ids), chunk)
+    return (
+        np.zeros((len(ids), *image.shape[1:]), image.dtype),
+        np.zeros((len(ids), *label.shape[1:]), label.dtype),
+    )
+
+
+def _dataset(
+    config: Any, fill: Callable[[Any, np.ndarray], tuple[np.ndarray, np.ndarray]]
+) -> dataset.Dataset:
+    """Returns the data set of a config, whose images and labels come from `fill`."""
     with prefixed("data.", "name"):
         classes = num_classes(config.name)
     given = getattr(config, "num_classes", classes)
@@ -157,7 +188,7 @@ def load(config: Any) -> dataset.Dataset:
     def split(name: str, size: int) -> dataset.Split:
         names = tuple(f"{config.name}-{i:05d}" for i in range(size))
         ids = dataset.example_ids(name, names)
-        images, labels = _render(config, ids)
+        images, labels = fill(config, ids)
         sizes = np.tile(np.array([config.height, config.width], np.int32), (size, 1))
         return dataset.Split(images, labels, ids, names, sizes)
 

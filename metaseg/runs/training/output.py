@@ -1,10 +1,17 @@
 """Files of a finished run: `results.json` and `report.html`."""
 
+import importlib
+
 from metaseg import files, report
 from metaseg.runs.run import Run
 from metaseg.runs.training import results as results_lib
 
-__all__ = ["write"]
+__all__ = ["prepare", "write"]
+
+
+def prepare() -> None:
+    """Imports what `write` needs, such as matplotlib."""
+    importlib.import_module("metaseg.report.pages.run")
 
 
 def write(run: Run) -> None:

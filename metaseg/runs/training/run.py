@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from metaseg import checkpoint, files, optimizers, parallel, prediction
 from metaseg.data.dataset import Dataset
 from metaseg.data.pipeline import InOrder
 from metaseg.errors import DamagedError, InputError, prefixed
-from metaseg.parallel import processes
+from metaseg.parallel import Layout, processes
 from metaseg.runs import config as config_lib
 from metaseg.runs import jax_settings, signals, sources
 from metaseg.runs import progress as progress_lib
@@ -39,6 +39,7 @@ from metaseg.runs.training import (
     steps,
     undefined,
 )
+from metaseg.runs.training import members as members_lib
 from metaseg.runs.training.setup import Setup
 from metaseg.runs.training.steps import Programs
 
@@ -92,16 +93,23 @@ def train(
             if holds_run:
                 resolved: Any = config_lib.resolve(config)
                 _compare(workdir, resolved, config_lib.open_fields(config))
-            data = sources.load(config) if data is None else data
-            resolved = config_lib.resolve(config, data)
+            known = sources.blank(config) if data is None else data
+            if known is None:
+                known = data = sources.load(config)
+            resolved = config_lib.resolve(config, known)
             if holds_run and _compare(workdir, resolved):
                 assert workdir is not None
                 if not quiet:
                     progress_lib.say(f"{workdir} holds this run, finished")
                 return load(workdir)
             window = _trace_window(profile, resolved, workdir)
-            made = setup.build(resolved, workdir, data, layout)
-            return _run(made, watch, window, quiet, clock)
+            if data is not None:  # labels are checked before anything is compiled
+                made = setup.build(resolved, workdir, data, layout)
+                programs = _compile(resolved, known, layout, clock)
+            else:  # images are rendered while XLA compiles
+                programs = _compile(resolved, known, layout, clock)
+                made = setup.build(resolved, workdir, sources.load(config), layout)
+            return _run(made, programs, watch, window, quiet, clock)
 
 
 def _compare(workdir: Path | None, config: Any, ignored: Sequence[str] = ()) -> bool:
@@ -129,8 +137,36 @@ def _trace_window(
     return TraceWindow(*profile, workdir / "profile")
 
 
+def _compile(
+    config: FrozenConfigDict, data: Dataset, layout: Layout, clock: dict[str, float]
+) -> Programs:
+    """Starts to compile the steps, for which the shapes of the data suffice."""
+    began = time.perf_counter()
+    members = members_lib.configs(config)
+    parts = steps.build(members[0])
+    feed = feeds.build(members, data.train, layout)
+    batches = setup.in_order(config, data, layout, data.val)
+    settings = layout.put_settings(members_lib.settings(members))
+    state = layout.put_state(setup.blank_state(config, data, parts))
+    train_steps, eval_step = steps.functions(members[0], layout, feed.gather)
+    shape = (*sources.window(config, data), data.channels)
+    with prefixed("config.", "loss", "model", "noise"):  # plug-ins, while they trace
+        train = layout.train(train_steps, settings, state, *feed.example(), 1)
+    programs = Programs(
+        layout=layout,
+        settings=settings,
+        train=train,
+        evaluate=layout.evaluate(eval_step, settings, state, next(iter(batches))),
+        compile_evaluate=partial(layout.evaluate, eval_step, settings),
+        flops_per_image=3 * parallel.cost.forward_flops(parts.model, shape),
+    )
+    clock["compile_seconds"] = time.perf_counter() - began
+    return programs
+
+
 def _run(
     made: Setup,
+    programs: Programs,
     watch: signals.Watch,
     window: TraceWindow | None,
     quiet: bool,
@@ -153,13 +189,16 @@ def _run(
     if found.state is not None:
         state = layout.put_state(found.state)
         log.say(workdir_lib.continued(made.config, found.at.step))
-    clock["setup_seconds"] = time.perf_counter() - clock["start"]
+    since = time.perf_counter() - clock["start"]
+    clock["setup_seconds"] = since - clock["compile_seconds"]
     facts = {"config": digest, "results": results.known(made)}
     try:
+        _wait(programs, log, clock)
         trained = _train(
-            made, log, state, found.at, checkpoints, facts, watch, window, clock
+            made, programs, log, state, found.at, checkpoints, facts, watch, window
         )
-        run = _finish(made, log, trained, checkpoints, clock)
+        _count_time(made, programs, trained.at, clock)
+        run = _finish(made, programs, log, trained, checkpoints, clock)
     except BaseException:  # close the log, so that its rows can be read
         with contextlib.suppress(OSError):
             log.close()
@@ -224,19 +263,30 @@ class _Trained(NamedTuple):
 
     Attributes:
       state: Final state, laid out.
-      programs: Compiled steps.
       at: Where the loop ended.
       best_state: Laid-out state of the best validation, where no checkpoint keeps it.
     """
 
     state: Any
-    programs: Programs
     at: LoopState
     best_state: Any
 
 
+def _wait(
+    programs: Programs, log: progress_lib.RunLog, clock: dict[str, float]
+) -> None:
+    """Waits until the steps are compiled; prepares the end of the run meanwhile."""
+    log.say("compiling the training step")
+    began = time.perf_counter()
+    output.prepare()
+    for program in (programs.train, programs.evaluate):
+        program.compiled.result()
+    clock["compile_seconds"] += time.perf_counter() - began
+
+
 def _train(
     made: Setup,
+    programs: Programs,
     log: progress_lib.RunLog,
     state: Any,
     at: LoopState,
@@ -244,18 +294,13 @@ def _train(
     facts: Mapping[str, Any],
     watch: signals.Watch,
     window: TraceWindow | None,
-    clock: dict[str, float],
 ) -> _Trained:
-    """Compiles the steps and takes them; fills in `clock`."""
-    began = time.perf_counter()
+    """Takes the steps of the run."""
     feed = feeds.build(made.members, made.data.train, made.layout)
     feed.seek(at.step)
     try:
-        val_batches = setup.in_order(made, made.data.val)
-        log.say("compiling the training step")
-        programs = _compile(made, state, feed, val_batches)
-        clock["compile_seconds"] = time.perf_counter() - began
-        task = TrainTask(made, log, programs, feed, val_batches)
+        batches = setup.in_order(made.config, made.data, made.layout, made.data.val)
+        task = TrainTask(made, log, programs, feed, batches)
         loop = Loop(
             task,
             log=log,
@@ -268,25 +313,7 @@ def _train(
         state = loop.run(state, watch)
     finally:
         feed.close()
-    _count_time(made, programs, loop.at, clock)
-    return _Trained(state, programs, loop.at, task.best_state)
-
-
-def _compile(made: Setup, state: Any, feed: feeds.Feed, val: InOrder) -> Programs:
-    config, layout = made.members[0], made.layout
-    train_steps, eval_step = steps.functions(config, layout, feed.gather)
-    settings = layout.put_settings(made.settings)
-    shape = (*sources.window(config, made.data), made.data.channels)
-    with prefixed("config.", "loss", "model", "noise"):  # plug-ins, while they trace
-        train = layout.train(train_steps, settings, state, *feed.example(), 1)
-    return Programs(
-        layout=layout,
-        settings=settings,
-        train=train,
-        evaluate=layout.evaluate(eval_step, settings, state, next(iter(val))),
-        compile_evaluate=partial(layout.evaluate, eval_step, settings),
-        flops_per_image=3 * parallel.cost.forward_flops(made.parts.model, shape),
-    )
+    return _Trained(state, loop.at, task.best_state)
 
 
 class TrainTask(Task):
@@ -476,13 +503,14 @@ def _chosen(
 
 def _finish(
     made: Setup,
+    programs: Programs,
     log: progress_lib.RunLog,
     trained: _Trained,
     checkpoints: checkpoint.Checkpoints | None,
     clock: dict[str, float],
 ) -> Run:
     """Evaluates every member, and writes results and reports."""
-    began, programs = time.perf_counter(), trained.programs
+    began = time.perf_counter()
     state, choice = _chosen(made, log, trained, checkpoints)
     if choice.note:
         log.say(f"warning: training.weights is 'best', but {choice.note}")
@@ -529,7 +557,7 @@ def _evaluated(made: Setup, programs: Programs, state: Any) -> list[results.Scor
         evaluation.evaluate_as_predicted,
         programs,
         state,
-        in_order=partial(setup.in_order, made),
+        in_order=partial(setup.in_order, made.config, data, made.layout),
         grain=prediction.grain(made.parts.model),
         compiled={},
     )

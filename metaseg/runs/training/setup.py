@@ -19,7 +19,14 @@ from metaseg.runs import workdir as workdir_lib
 from metaseg.runs.training import members as members_lib
 from metaseg.runs.training import results, steps
 
-__all__ = ["Setup", "begin_folders", "build", "build_layout", "in_order"]
+__all__ = [
+    "Setup",
+    "begin_folders",
+    "blank_state",
+    "build",
+    "build_layout",
+    "in_order",
+]
 
 
 class Setup(NamedTuple):
@@ -71,15 +78,9 @@ class Setup(NamedTuple):
         Raises:
           InputError: If the weights of another run do not fit.
         """
-        window = sources.window(self.config, self.data)
+        given = _network(self.config, self.data, self.parts)
         states = [
-            training.create_state(
-                members_lib.keys(member)[0],
-                self.parts.model,
-                self.parts.optimizer,
-                (*window, self.data.channels),
-                ema=self.parts.ema_decay > 0,
-            )
+            training.create_state(key=members_lib.keys(member)[0], **given)
             for member in self.members
         ]
         if self.initial is not None:
@@ -87,6 +88,32 @@ class Setup(NamedTuple):
         if len(states) == 1:
             return states[0]
         return jax.tree.map(lambda *x: np.stack(x), *states)
+
+
+def blank_state(
+    config: ConfigDict, data: Dataset, parts: training.Step
+) -> training.TrainState:
+    """Returns a state of zeros, of the shapes and types that `initial_state` has.
+
+    Args:
+      config: Resolved settings of the run.
+      data: Examples; only their shapes matter.
+      parts: Static parts of the step.
+    """
+    shapes = training.state_shapes(**_network(config, data, parts))
+    count = config.parallel.ensemble
+    leading = () if count == 1 else (count,)
+    return jax.tree.map(lambda x: np.zeros((*leading, *x.shape), x.dtype), shapes)
+
+
+def _network(config: ConfigDict, data: Dataset, parts: training.Step) -> dict[str, Any]:
+    """Returns the arguments of `training.create_state` without the key."""
+    return {
+        "model": parts.model,
+        "optimizer": parts.optimizer,
+        "image_shape": (*sources.window(config, data), data.channels),
+        "ema": parts.ema_decay > 0,
+    }
 
 
 def build(
@@ -222,18 +249,20 @@ def begin_folders(setup: Setup) -> None:
             files.write_json(folder / "config.json", member.to_dict())
 
 
-def in_order(setup: Setup, split: Examples) -> InOrder:
+def in_order(
+    config: ConfigDict, data: Dataset, layout: Layout, split: Examples
+) -> InOrder:
     """Returns a split in batches for evaluation.
 
     Args:
-      setup: Parts of the run.
+      config: Settings of a run.
+      data: Examples of the run.
+      layout: Layout of the batches.
       split: The split. In place of an empty one stands a training image, with which
         steps can be compiled.
     """
-    layout: Any = setup.layout
+    place: Any = layout.put_batch
     if not len(split):
-        split = setup.data.train.take([0])
-    size = setup.config.training.eval_batch_size
-    return InOrder(
-        split, layout.round_up(size), place=layout.put_batch, part=layout.part()
-    )
+        split = data.train.take([0])
+    size = layout.round_up(config.training.eval_batch_size)
+    return InOrder(split, size, place=place, part=layout.part())
