@@ -1,18 +1,19 @@
 """Checks of arguments, which raise an `InputError` with one line.
 
 Every function takes `where`, the name of the argument, with which the message starts.
-Traced values pass, because they are not known yet. May import `errors` and `labels`.
+Traced values pass, because they are not known yet. Imports no jax until label maps are
+checked, so that fields of a config are refused without it. May import `errors` and
+`labels`.
 """
 
+import sys
 from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-import jax
 import numpy as np
 
 from metaseg.errors import InputError
-from metaseg.labels import VOID, check_ids
 
 __all__ = [
     "choice",
@@ -34,6 +35,8 @@ __all__ = [
     "shown",
     "sums_to_one",
 ]
+
+VOID = 255  # that of `labels`, which imports jax
 
 
 def shown(value: Any) -> str:
@@ -58,6 +61,9 @@ def is_traced(value: Any) -> bool:
     Returns:
       True if a leaf is a tracer, whose numbers are not known yet.
     """
+    jax = sys.modules.get("jax")
+    if jax is None:  # nothing can be traced yet
+        return False
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
@@ -331,6 +337,8 @@ def label_maps(where: str, value: Any, num_classes: int | None = None) -> None:
         raise InputError(
             f"{where}: got dtype {value.dtype}, expected one that holds {VOID}"
         )
+    from metaseg.labels import check_ids  # late: imports jax
+
     check_ids(value, num_classes, where=where)
 
 

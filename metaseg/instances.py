@@ -30,9 +30,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # its parts are imported when they are first used
 from jaxtyping import Bool, Float64, Int32, Integer
-from scipy import ndimage, optimize, sparse
-from scipy.sparse import csgraph
 
 from metaseg.errors import InputError
 from metaseg.text import count_of
@@ -169,7 +168,7 @@ def label_objects(
              [0, 0, 0]], dtype=int32)
     """
     _check("labels", labels)
-    found, _ = ndimage.label(labels == class_id, _TOUCHING, output=np.int32)
+    found, _ = scipy.ndimage.label(labels == class_id, _TOUCHING, output=np.int32)
     return found
 
 
@@ -200,13 +199,13 @@ def join_borders(
     """
     ids = label_objects(labels, class_id=class_id)
     between = labels == border
-    pieces, _ = ndimage.label((ids > 0) | between, _TOUCHING, output=np.int32)
-    for number, box in enumerate(ndimage.find_objects(pieces), start=1):
+    pieces, _ = scipy.ndimage.label((ids > 0) | between, _TOUCHING, output=np.int32)
+    for number, box in enumerate(scipy.ndimage.find_objects(pieces), start=1):
         inside = pieces[box] == number
         open_ = inside & between[box]
         seeds = inside & (ids[box] > 0)
         if open_.any() and seeds.any():
-            row, column = ndimage.distance_transform_edt(
+            row, column = scipy.ndimage.distance_transform_edt(
                 ~seeds, return_distances=False, return_indices=True
             )
             ids[box][open_] = ids[box][row[open_], column[open_]]
@@ -242,7 +241,7 @@ def borders(ids: Integer[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     lowest = np.where(rank > 0, rank, top)
     # Void and background never count as the smaller neighbour.
     for axis in (0, 1):
-        lowest = ndimage.minimum_filter1d(
+        lowest = scipy.ndimage.minimum_filter1d(
             lowest, 3, axis=axis, mode="constant", cval=top
         )
     return (rank > 0) & (lowest < rank)
@@ -394,10 +393,10 @@ def _matched(found: Overlaps, threshold: float) -> np.ndarray:
     shape = (len(found.true_ids), len(found.predicted_ids))
     row, column = found.pairs[near].T
     size = sum(shape)
-    graph = sparse.coo_matrix(
+    graph = scipy.sparse.coo_matrix(
         (np.ones(len(near), np.int8), (row, shape[0] + column)), shape=(size, size)
     )
-    group = csgraph.connected_components(graph, directed=False)[1][row]
+    group = scipy.sparse.csgraph.connected_components(graph, directed=False)[1][row]
     order = np.argsort(group, kind="stable")
     cuts = np.flatnonzero(np.diff(group[order])) + 1
     kept = [_assigned(found.pairs, iou, near[part]) for part in np.split(order, cuts)]
@@ -415,7 +414,7 @@ def _assigned(pairs: np.ndarray, iou: np.ndarray, among: np.ndarray) -> np.ndarr
     gain[row, column] = 1 + iou[among] / (2 * most)  # one match more outweighs all IoU
     index = np.full(gain.shape, -1, np.int64)
     index[row, column] = among
-    chosen = index[optimize.linear_sum_assignment(gain, maximize=True)]
+    chosen = index[scipy.optimize.linear_sum_assignment(gain, maximize=True)]
     return chosen[chosen >= 0]
 
 

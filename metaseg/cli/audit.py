@@ -57,18 +57,23 @@ file_flags.define(FLAGS, label_values="values")
 def run() -> int:
     """Runs the audit; returns the exit status."""
     labels, output = (parsing.given_folder(flag) for flag in (_LABELS, _OUTPUT))
+    from metaseg.runs import arguments  # late: --help needs no NumPy
+
+    reference, images = map(parsing.optional_path, (_REFERENCE, _IMAGES))
+    files = file_flags.given(FLAGS)
+    arguments.check_audit(labels, reference=reference, images=images, **files)
     host.cache_compiled_programs()
-    from metaseg.runs import audit  # late: jax starts once the flags are right
+    from metaseg.runs import audit  # later: imports jax
 
     found = audit.audit(
         labels,
         output,
-        reference=parsing.optional_path(_REFERENCE),
-        images=parsing.optional_path(_IMAGES),
+        reference=reference,
+        images=images,
         num_classes=_NUM_CLASSES.value,
         class_names=tuple(_CLASS_NAMES.value or ()),
         workers=_WORKERS.value,
         seed=_SEED.value,
-        **file_flags.given(FLAGS),
+        **files,
     )
     return int(bool(found.summary["bad"]))

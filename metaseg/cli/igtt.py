@@ -48,15 +48,23 @@ _BASELINES = flags.DEFINE_bool(
 
 def run(config: ConfigDict) -> int:
     """Runs iGTT; returns the exit status."""
+    from metaseg.runs import fields, jobs, sources  # late: --help needs none of them
+    from metaseg.runs import workdir as workdir_lib
+
     address = _WORKDIR.value or str(parsing.fresh_workdir(_CONFIG.value))
     if "://" in address:
         raise InputError(f"workdir: got '{address}', expected a folder on a disk")
+    workdir = jobs.folder(address)
+    fields.check_igtt(config, baselines=_BASELINES.value)
+    sources.check_folder(config)
+    workdir_lib.check(workdir, _RESUME.value)
     host.keep_freed_memory()
     host.cache_compiled_programs()
-    from metaseg.runs import jobs  # late: jax starts once the flags are right
-    from metaseg.runs.igtt.run import segment
+    from metaseg.runs import config as config_lib  # late: imports jax
 
-    workdir = jobs.folder(address)
+    config_lib.check_igtt(config, baselines=_BASELINES.value)
+    from metaseg.runs.igtt.run import segment  # later: imports flax, optax, orbax
+
     return jobs.run(
         lambda watch: segment(
             config,

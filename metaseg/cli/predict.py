@@ -76,20 +76,24 @@ def run() -> int:
     output = parsing.given_folder(_OUTPUT)
     if not _IMAGES.value:
         raise InputError("images: not given, expected a folder, file or pattern")
+    from metaseg.runs import arguments  # late: --help needs no NumPy
+
+    labels, files = _LABELS.value, file_flags.given(FLAGS)
+    arguments.check_predict(run_folder, _IMAGES.value, labels=labels, **files)
     host.keep_freed_memory()
     host.cache_compiled_programs()
-    from metaseg.runs import predict  # late: jax starts once the flags are right
+    from metaseg.runs import predict  # later: imports jax
 
     done = predict.predict(
         run_folder,
         _IMAGES.value,
         output,
-        labels=_LABELS.value,
+        labels=labels,
         decision_rule=_DECISION_RULE.value,
         values=_VALUES.value,
         scores=_SCORES.value,
         tile=_TILE.value,
         overlap=_OVERLAP.value,
-        **file_flags.given(FLAGS),
+        **files,
     )
     return int(bool(done.bad))

@@ -75,23 +75,31 @@ _PROCESS_ID = flags.DEFINE_integer(
 
 def run(config: ConfigDict) -> int:
     """Trains; returns the exit status."""
+    from metaseg.runs import fields, jobs, sources  # late: --help needs none of them
+    from metaseg.runs import workdir as workdir_lib
+
     address = _WORKDIR.value or str(parsing.fresh_workdir(_CONFIG.value))
     profile = _steps(_PROFILE.value)
     if profile is not None and "://" in address:
         raise InputError("profile: traces go to a disk, expected a --workdir on one")
+    given = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    together = _DISTRIBUTED.value or given != (None, None, None)
+    if together and _WORKDIR.value is None:
+        raise InputError("workdir: not given, expected a folder that all processes see")
+    workdir = jobs.folder(address)
+    fields.check(config)
+    sources.check_folder(config)
+    if not together and "://" not in address:
+        workdir_lib.check(workdir, _RESUME.value)
     host.keep_freed_memory()
     host.cache_compiled_programs()
-    from metaseg.runs import jobs  # late: jax starts once the flags are right
-
-    workdir = jobs.folder(address)
-    given = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    if _DISTRIBUTED.value or given != (None, None, None):
-        if _WORKDIR.value is None:
-            raise InputError(
-                "workdir: not given, expected a folder that all processes see"
-            )
+    if together:
         jobs.connect(*given)
-    from metaseg.runs.training.run import train
+    else:
+        from metaseg.runs import config as config_lib  # late: imports jax
+
+        config_lib.check(config)
+    from metaseg.runs.training.run import train  # later: imports flax, optax, orbax
 
     return jobs.run(
         lambda watch: train(

@@ -7,6 +7,7 @@
 - folder: a folder of images and labels -> a data set
 - prepared: what `experiments/prepare.py` wrote -> a data set
 - synthetic: rendered images -> a data set
+- families: names and classes of the rendered images
 - importers: published data sets -> prepared ones
 - image_files: files -> pixels
 - collect: folder, file, pattern, paths or arrays -> items, read ahead
@@ -33,6 +34,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "augment",
         "collect",
         "dataset",
+        "families",
         "folder",
         "image_files",
         "importers",

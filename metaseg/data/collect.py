@@ -132,6 +132,23 @@ def find(
     return _items(source, found, files, field, labels, unique, options, say)
 
 
+def check(source: Source, *, field: str, labels: bool = False) -> None:
+    """Checks that a folder or file is there, without looking into it.
+
+    Args:
+      source: As in `find`; patterns and arrays pass.
+      field: As in `find`.
+      labels: As in `find`.
+
+    Raises:
+      InputError: If there is no such folder or file.
+    """
+    if not isinstance(source, str | os.PathLike) or glob.has_magic(os.fspath(source)):
+        return
+    if not Path(source).expanduser().exists():
+        find(source, field=field, labels=labels)  # says what is wrong
+
+
 def find_partners(
     source: Source,
     items: Sequence[Item],

@@ -35,6 +35,7 @@ from metaseg.text import count_of
 
 __all__ = [
     "FilePair",
+    "check",
     "common_channels",
     "load",
     "match_pairs",
@@ -92,7 +93,7 @@ def load(
       InputError: If a field, the layout or a file is wrong, or the encoding of the
         labels is not clear.
     """
-    root, num_classes, normalizer = _settings(config)
+    root, num_classes, normalizer = check(config)
     lines: dict[str, list[str]] = {split: [] for split in SPLITS}
     pairs = {s: _split_pairs(root, s, options, lines[s]) for s in SPLITS}
     notes = finding.describe_splits(lines)
@@ -228,7 +229,18 @@ def _split_pairs(
     return match_pairs(root / split, options, notes=notes)
 
 
-def _settings(config: Any) -> tuple[Path, int, normalize.Normalizer]:
+def check(config: Any) -> tuple[Path, int, normalize.Normalizer]:
+    """Checks the fields of a config before anything is read.
+
+    Args:
+      config: As for `load`.
+
+    Returns:
+      The folder, the number of classes, and how images are normalised.
+
+    Raises:
+      InputError: If a field is wrong, or there is no such folder.
+    """
     folder = getattr(config, "dir", None)
     if not folder:
         raise InputError(

@@ -22,7 +22,7 @@ from metaseg.data import file_options, normalize
 from metaseg.data.dataset import SPLITS, VOID, Dataset, Shape, Split, example_ids
 from metaseg.errors import DamagedError, InputError, decoder_errors
 
-__all__ = ["StoredSplit", "find", "load"]
+__all__ = ["StoredSplit", "check", "find", "load"]
 
 _THREADS = 4  # decoding releases the interpreter most of the time
 _AT_ONCE = 64  # examples between two updates of the progress bar
@@ -136,8 +136,7 @@ def load(config: Any) -> Dataset:
     Raises:
       InputError: for a wrong field, or a folder that holds no finished data set.
     """
-    normalizer = normalize.of_config(config)
-    path = _path(config)
+    path, normalizer = check(config)
     facts = _metadata(path)
     if config.num_classes != facts["num_classes"]:
         raise InputError(
@@ -161,7 +160,19 @@ def load(config: Any) -> Dataset:
     )
 
 
-def _path(config: Any) -> Path:
+def check(config: Any) -> tuple[Path, normalize.Normalizer]:
+    """Checks the fields of a config before anything is read.
+
+    Args:
+      config: As for `load`.
+
+    Returns:
+      The folder of the data set, and how images are normalised.
+
+    Raises:
+      InputError: If a field is wrong, or there is no such data set.
+    """
+    normalizer = normalize.of_config(config)
     if not config.dir:
         raise InputError(
             "data.dir: not given, expected the folder in which `metaseg prepare` "
@@ -179,7 +190,7 @@ def _path(config: Any) -> Path:
             + (f"there are {', '.join(there)}" if there else "expected one that")
             + ("" if there else " prepare wrote")
         )
-    return path
+    return path, normalizer
 
 
 def _metadata(path: Path) -> dict[str, Any]:

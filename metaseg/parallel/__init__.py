@@ -9,8 +9,13 @@
 May import `checks` and `errors`.
 """
 
-from metaseg.parallel import cost, processes, traffic
-from metaseg.parallel.layout import PARTITIONERS, Layout, Program, build, in_turns
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from metaseg.parallel import cost, processes, traffic
+    from metaseg.parallel.layout import PARTITIONERS, Layout, Program, build, in_turns
 
 __all__ = [
     "PARTITIONERS",
@@ -22,3 +27,11 @@ __all__ = [
     "processes",
     "traffic",
 ]
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submodules=("cost", "layout", "processes", "traffic"),
+    submod_attrs={
+        "layout": ["PARTITIONERS", "Layout", "Program", "build", "in_turns"],
+    },
+)

@@ -1,4 +1,7 @@
-"""The settings of a run: checks of every field, and the frozen copy that a run uses."""
+"""The settings of a run: checks of every field, and the frozen copy that a run uses.
+
+`fields` has the checks that need no jax.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,11 +9,11 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from metaseg import checks, igtt
+from metaseg import checks, igtt, noise
 from metaseg.data.dataset import Dataset
 from metaseg.errors import InputError, prefixed
-from metaseg.runs import defaults, sources, workdir
-from metaseg.runs.training import evaluation, members, steps
+from metaseg.runs import fields, sources, training, workdir
+from metaseg.runs.training import members
 
 __all__ = [
     "DEFAULT_CROP",
@@ -22,7 +25,6 @@ __all__ = [
 ]
 
 STARTS = ("black", "intensity", "contrast")
-LABEL_USES = ("none", "measure", "choose")
 DEFAULT_CROP = 64  # largest side in pixels of the windows that the data decide
 _OPEN = 1_000_000_000  # stands for a length that the data decide
 
@@ -37,17 +39,8 @@ def check(config: ConfigDict, data: Dataset | None = None) -> None:
     Raises:
       InputError: If a field is wrong; the message names it.
     """
-    _check_complete(config, defaults.get_config())
-    if "igtt" in config:
-        raise InputError(
-            "config: has a section igtt, for segmentation without labels; expected "
-            "it at `metaseg igtt` (experiments/igtt.py)"
-        )
+    fields.check(config, data)
     with prefixed("config."):
-        if data is None:
-            sources.check(config.data)
-            sources.check_files(config)
-        _check_numbers(config)
         _check_steps(config)
 
 
@@ -64,53 +57,10 @@ def check_igtt(
     Raises:
       InputError: If a field is wrong; the message names it.
     """
-    if "igtt" not in config:
-        raise InputError(
-            "config: has no section igtt; expected a config such as cell_igtt"
-        )
-    _check_complete(config, defaults.get_igtt_config())
+    fields.check_igtt(config, data, baselines=baselines)
     with prefixed("config."):
         _check_igtt_section(config.igtt)
-        _check_igtt_data(config, data)
-        _check_numbers(config)
-        for field, got, expected, why in (
-            ("noise.name", config.noise.name, "none", "labels come from the scores"),
-            ("parallel.ensemble", config.parallel.ensemble, 1, "a run has one network"),
-            ("training.epochs", config.training.epochs, 0, "rounds give the length"),
-            (
-                "training.weights",
-                config.training.weights,
-                "last",
-                "igtt.labels='choose' takes the best round",
-            ),
-        ):
-            if got != expected:
-                raise InputError(f"{field}: got {got!r}, expected {expected!r}: {why}")
         _check_steps(config)
-    if baselines and config.igtt.labels == "none":
-        raise InputError(
-            "baselines: config.igtt.labels is 'none', expected 'measure' or 'choose': "
-            "other methods are compared by labels"
-        )
-
-
-def _check_complete(
-    config: ConfigDict, expected: ConfigDict, where: str = "config"
-) -> None:
-    """Raises InputError if a section or a field is missing."""
-    for field, value in expected.items():
-        if field not in config:
-            raise InputError(
-                f"{where}: has no field '{field}', expected the fields of "
-                "metaseg.runs.defaults"
-            )
-        if isinstance(value, ConfigDict):
-            found = config[field]
-            if not isinstance(found, ConfigDict):
-                raise InputError(
-                    f"{where}.{field}: got {checks.shown(found)}, expected a section"
-                )
-            _check_complete(found, value, f"{where}.{field}")
 
 
 def has_open_length(config: Mapping[str, Any]) -> bool:
@@ -166,7 +116,7 @@ def resolve(config: ConfigDict, data: Dataset | None = None) -> FrozenConfigDict
             sources.check_window(found, data)
         if data is not None or not has_open_length(found):
             for member in members.configs(found):
-                steps.build(member)
+                training.steps.build(member)
     return _frozen(found)
 
 
@@ -203,40 +153,12 @@ def _check_steps(config: ConfigDict) -> None:
     for member in members.configs(config):
         checks.seed("seed", member.seed)
         checks.seed("noise.seed", member.noise.seed)
+        # Before networks and optimizers are imported, which takes half a second.
+        noise.build(member.noise, config.data.num_classes)
         if has_open_length(config):
             member = members.thawed(member)
             member.training.steps = _OPEN
-        steps.build(member)
-
-
-def _check_numbers(config: ConfigDict) -> None:
-    for field in ("workers", "memory_gb"):
-        checks.number(f"data.{field}", config.data[field], 0)
-    checks.seed("data.seed", config.data.seed)
-    checks.integer("parallel.devices", config.parallel.devices, 0)
-    checks.integer("report.images", config.report.images, 0)
-    checks.integer("optimizer.step_every", config.optimizer.step_every, 1)
-    may_be_off = ("epochs", "steps_per_dispatch", "checkpoint_every")
-    for field, value in config.training.items():
-        if field not in ("weights", "init_from"):
-            checks.number(f"training.{field}", value, 0 if field in may_be_off else 1)
-    checks.choice("training.weights", config.training.weights, evaluation.WEIGHTS)
-    decay = config.optimizer.ema_decay
-    checks.number("optimizer.ema_decay", decay, 0, 1)
-    if decay == 1:
-        raise InputError(
-            f"optimizer.ema_decay: got {decay}, expected a number in [0, 1)"
-        )
-    checks.number("optimizer.step_epochs", config.optimizer.step_epochs, 0)
-    if config.augment.rot90 and config.augment.horizontal_flip_only:
-        raise InputError(
-            "augment.horizontal_flip_only: got True with augment.rot90 True, expected "
-            "at most one of them"
-        )
-    if config.augment.crop is not None:
-        checks.integer("augment.crop", config.augment.crop, 0, "pixels")
-    for field in ("brightness", "contrast", "illumination", "modulation"):
-        checks.number(f"augment.{field}", config.augment[field], 0)
+        training.steps.build(member)
 
 
 def _check_igtt_section(c: ConfigDict) -> None:
@@ -245,7 +167,6 @@ def _check_igtt_section(c: ConfigDict) -> None:
     checks.choice(f"{where}target", c.target, igtt.TARGETS)
     checks.choice(f"{where}criterion", c.criterion, igtt.CRITERIA)
     checks.choice(f"{where}polarity", c.polarity, igtt.POLARITIES)
-    checks.choice(f"{where}labels", c.labels, LABEL_USES)
     checks.integer(f"{where}radius", c.radius, 0, "pixels")
     checks.integer(f"{where}min_radius", c.min_radius, 0, "pixels")
     checks.number(f"{where}boundary_sigma", c.boundary_sigma, 0, unit="pixels")
@@ -260,26 +181,4 @@ def _check_igtt_section(c: ConfigDict) -> None:
         raise InputError(
             f"{where}sigma_coarse: got {c.sigma_coarse}, expected more than 1 pixel, "
             "the standard deviation of the finer Gaussian"
-        )
-
-
-def _check_igtt_data(config: ConfigDict, data: Dataset | None) -> None:
-    if data is None and config.data.name != sources.IMAGES:
-        sources.check(config.data)
-    if data is None:
-        sources.check_files(config)
-    if config.data.name == sources.IMAGES and config.igtt.labels != "none":
-        raise InputError(
-            f"igtt.labels: got '{config.igtt.labels}', but images alone have no "
-            "labels; expected 'none'"
-        )
-    if config.data.num_classes != 2:
-        raise InputError(
-            f"data.num_classes: got {config.data.num_classes}, expected 2: iGTT "
-            "separates foreground and background"
-        )
-    if config.data.endless:
-        raise InputError(
-            "data.endless: got True, expected False: iGTT needs the same images in "
-            "every round"
         )

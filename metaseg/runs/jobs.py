@@ -4,9 +4,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from metaseg import files, text
+from metaseg import files, parallel, text
 from metaseg.errors import InputError, prefixed
-from metaseg.parallel import processes
 from metaseg.runs import signals
 
 __all__ = ["LOST", "STOPPED", "connect", "folder", "run"]
@@ -46,7 +45,7 @@ def connect(
       InputError: If the arguments do not fit together, the environment does not tell
         them, or the other processes cannot be reached.
     """
-    processes.initialize(coordinator, num_processes, process_id)
+    parallel.processes.initialize(coordinator, num_processes, process_id)
 
 
 def run(
@@ -67,7 +66,7 @@ def run(
       one of several processes failed or was lost.
     """
     try:
-        processes.check_backend()
+        parallel.processes.check_backend()
     except InputError as error:
         return failed(error)
     try:
@@ -76,17 +75,17 @@ def run(
     except InputError as error:
         return _end(failed(error))
     except signals.StoppedError as stopped:
-        if processes.is_primary():
+        if parallel.processes.is_primary():
             print(f"{stopped}; {signals.resume_hint(workdir)}", file=sys.stderr)
         return STOPPED
     except OSError as error:  # such as a full disk; the last checkpoint is whole
         said = f"--workdir: '{error.filename or workdir}': {error.strerror}"
         return _end(failed(InputError(said)))
     except Exception as error:
-        if processes.count() == 1:
+        if parallel.processes.count() == 1:
             raise
         return _end(_lost(error, workdir))
-    if processes.is_primary():
+    if parallel.processes.is_primary():
         print(f"report: {workdir / 'report.html'}")
     return 0
 
@@ -95,8 +94,8 @@ def _lost(error: Exception, workdir: Path) -> int:
     """Says that the run cannot continue: a process is lost, or this one failed."""
     reason = text.one_line(error)[:300]
     print(
-        f"error: {processes.name()} cannot continue: another process has ended, or "
-        f"this one failed ({reason}); start all of them again with "
+        f"error: {parallel.processes.name()} cannot continue: another process has "
+        f"ended, or this one failed ({reason}); start all of them again with "
         f"--workdir={text.quoted(workdir)}, and the run resumes from its newest "
         "checkpoint",
         file=sys.stderr,
@@ -106,6 +105,6 @@ def _lost(error: Exception, workdir: Path) -> int:
 
 def _end(status: int) -> int:
     """Ends one of several processes at once, as the others may be gone."""
-    if processes.count() > 1:
-        processes.leave(status)
+    if parallel.processes.count() > 1:
+        parallel.processes.leave(status)
     return status

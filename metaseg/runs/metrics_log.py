@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from metaseg import files
 
 __all__ = ["MetricsLog"]
@@ -57,6 +55,8 @@ class MetricsLog:
             path, "".join(json.dumps(files.plain(r)) + "\n" for r in self.history)
         )
         self._metrics = path.open("a", encoding="utf-8")
+        from tensorboardX import SummaryWriter  # late: imports PyTorch if it is there
+
         purge = {"purge_step": first_step + 1} if first_step else {}
         self._events = SummaryWriter(str(self._disk), **purge)
         self._send()

@@ -13,7 +13,6 @@ from metaseg.data.importers.importing import ImportRequest, Prepared
 from metaseg.data.importers.importing import prepare as import_data_set
 from metaseg.data.importers.pairs import ImportOptions
 from metaseg.errors import InputError, escaped
-from metaseg.runs import jax_settings
 
 __all__ = ["describe", "prepare"]
 
@@ -28,7 +27,6 @@ _CONFIGS = {
 }
 
 
-@jax_settings.same_numbers()
 def prepare(
     source: str,
     path: str | os.PathLike[str],

@@ -1,4 +1,7 @@
-"""Data sources by name: built-in families, folders, prepared data sets, plug-ins."""
+"""Data sources by name: built-in families, folders, prepared data sets, plug-ins.
+
+Imports no jax before images are rendered.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,15 +10,16 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+import metaseg.data as data_lib
 from metaseg import registry
 from metaseg.data import (
     collect,
+    families,
     file_options,
     folder,
     label_encoding,
     normalize,
     prepared,
-    synthetic,
 )
 from metaseg.data.dataset import VOID, Dataset, stack_examples
 from metaseg.data.file_options import FileOptions
@@ -28,6 +32,7 @@ __all__ = [
     "blank",
     "check",
     "check_files",
+    "check_folder",
     "check_window",
     "load",
     "load_images",
@@ -40,12 +45,16 @@ IMAGES = "images"  # config.data.name of a folder of images without labels, for 
 FOLDER = "folder"
 
 
+def _rendered(config: Any) -> Dataset:
+    return data_lib.synthetic.load(config)
+
+
 # A source takes `config.data` and returns a data set. A plug-in is given in a config by
 # its "package.module:name".
 SOURCES: dict[str, Callable[[Any], Dataset]] = {
     FOLDER: folder.load,
     "prepared": prepared.load,
-    **dict.fromkeys(synthetic.FAMILIES, synthetic.load),
+    **dict.fromkeys(families.CLASS_NAMES, _rendered),
 }
 
 
@@ -70,7 +79,7 @@ def check_files(config: ConfigDict) -> None:
 def _refuse_files(options: FileOptions, name: str) -> None:
     """Refuses options for files of a data set that has none to read."""
     for field, value in file_options.changed(options).items():
-        what = "it has no files" if name in synthetic.FAMILIES else "it is prepared"
+        what = "it has no files" if name in families.CLASS_NAMES else "it is prepared"
         raise InputError(
             f"{field}: got {value!r} for '{name}', expected nothing: {what}"
             + "; `metaseg prepare` takes this option" * (what == "it is prepared")
@@ -87,8 +96,8 @@ def check(config: ConfigDict) -> None:
       InputError: If the source is unknown, or a field does not suit it.
     """
     registry.lookup(config.name, SOURCES, field="data.name")
-    if config.name in synthetic.FAMILIES:
-        num_classes = synthetic.num_classes(config.name)
+    if config.name in families.CLASS_NAMES:
+        num_classes = families.num_classes(config.name)
         if config.num_classes != num_classes:
             raise InputError(
                 f"data.num_classes: got {config.num_classes}, expected {num_classes}, "
@@ -98,7 +107,43 @@ def check(config: ConfigDict) -> None:
         raise InputError(
             f"data.endless: got True, but '{config.name}' has a fixed number of "
             "images; expected False, or a built-in family: "
-            + ", ".join(sorted(synthetic.FAMILIES))
+            + ", ".join(sorted(families.CLASS_NAMES))
+        )
+
+
+def check_folder(config: ConfigDict) -> None:
+    """Checks that the folder with the data of a run is there.
+
+    Args:
+      config: Settings of a run.
+
+    Raises:
+      InputError: If there is no such folder, or it holds no such data set.
+    """
+    c = config.data
+    if c.name == IMAGES:
+        _check_images(c)
+    if c.name not in (FOLDER, "prepared"):
+        return
+    with (
+        prefixed("config.", "data"),
+        prefixed("config.data.", "num_classes", "mean", "std"),
+    ):
+        if c.name == FOLDER and not _is_prepared(c):
+            folder.check(c)
+        else:
+            prepared.check(c)
+
+
+def _is_prepared(c: ConfigDict) -> bool:
+    """Returns whether prepare has made a data set of a folder."""
+    return bool(c.dir and c.dataset and prepared.find(Path(c.dir), c.dataset))
+
+
+def _check_images(c: ConfigDict) -> None:
+    if not c.dir or not Path(c.dir).expanduser().is_dir():
+        raise InputError(
+            f"config.data.dir: no folder '{c.dir}', expected a folder of images"
         )
 
 
@@ -125,7 +170,7 @@ def load(config: ConfigDict, *, need_labels: bool = True) -> Dataset:
     ):
         if c.name != FOLDER:
             data = source(c)
-        elif c.dir and c.dataset and prepared.find(Path(c.dir), c.dataset):
+        elif _is_prepared(c):
             _refuse_files(options, c.dataset)
             data = prepared.load(c)  # what prepare made of a folder
         else:
@@ -150,10 +195,10 @@ def blank(config: ConfigDict) -> Dataset | None:
     Raises:
       InputError: If a field is wrong.
     """
-    if config.data.name not in synthetic.FAMILIES:
+    if config.data.name not in families.CLASS_NAMES:
         return None
     with prefixed("config.", "data"):
-        return synthetic.blank(config.data)
+        return data_lib.synthetic.blank(config.data)
 
 
 def load_images(config: ConfigDict, exclude: Path | None = None) -> Dataset:
@@ -171,10 +216,7 @@ def load_images(config: ConfigDict, exclude: Path | None = None) -> Dataset:
         need more memory than `config.data.memory_gb`.
     """
     c = config.data
-    if not c.dir or not Path(c.dir).expanduser().is_dir():
-        raise InputError(
-            f"config.data.dir: no folder '{c.dir}', expected a folder of images"
-        )
+    _check_images(c)
     with prefixed("config."):
         normalizer = normalize.of_config(c)
     options = file_options.of_config(config.files)

@@ -1,29 +1,27 @@
-"""The work folder of a run: whether it can be used, and where the run in it stands."""
+"""The work folder of a run: whether it can be used, and whether its run is this one.
+
+Imports no jax until a folder is locked.
+"""
 
 import contextlib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from metaseg import checkpoint, files, optimizers
+from metaseg import files, parallel
 from metaseg.errors import InputError
-from metaseg.parallel import processes
 from metaseg.runs import folder_lock
-from metaseg.runs.loop import LoopState
 
 __all__ = [
     "MODES",
-    "Resumed",
     "check",
     "check_config",
-    "continued",
     "digest",
     "locked",
-    "newest",
     "set_aside",
 ]
 
@@ -50,20 +48,6 @@ RESULTS = ("results.json", "report.html")  # a finished run has both
 LENGTHS = ("training.steps", "optimizer.step_every")
 
 
-class Resumed(NamedTuple):
-    """Where a run goes on.
-
-    Attributes:
-      state: Arrays of the newest checkpoint, or None for a fresh run.
-      at: Steps taken and time spent.
-      history: Rows of metrics so far, of each member; empty for a fresh run.
-    """
-
-    state: Any
-    at: LoopState
-    history: list[list[dict[str, Any]]]
-
-
 @contextlib.contextmanager
 def locked(workdir: Path | None) -> Iterator[None]:
     """Keeps other runs out of a folder; process 0 of several holds the lock.
@@ -87,7 +71,7 @@ def locked(workdir: Path | None) -> Iterator[None]:
         held.append(folder_lock.FolderLock(workdir))
         return 0
 
-    processes.decide(acquire)
+    parallel.processes.decide(acquire)
     try:
         yield
     finally:
@@ -213,25 +197,6 @@ def set_aside(folder: Path, steps: int) -> None:
             path.unlink()
 
 
-def continued(config: Any, step: int) -> str:
-    """Says where a run goes on.
-
-    Args:
-      config: Settings of the run.
-      step: Number of steps taken.
-
-    Returns:
-      The step, the length of the run, and the learning rate of the next step.
-    """
-    c, total = config.optimizer, config.training.steps
-    said = f"going on after step {step} of {total}"
-    if step >= total:
-        return said
-    rate = float(optimizers.schedule(c, total)(step))
-    length = f" over {total} steps" if c.schedule == "cosine" else ""
-    return f"{said}; learning rate {rate:.3g} ({c.schedule}{length})"
-
-
 def _check_writable(workdir: Path) -> None:
     if files.in_bucket(workdir):
         _check_bucket(workdir)
@@ -294,38 +259,3 @@ def digest(config: Mapping[str, Any]) -> str:
     kept = {k: v for k, v in _decisive(config).items() if k not in left_out}
     text = json.dumps(kept, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def newest(
-    checkpoints: checkpoint.Checkpoints | None,
-    like: Any,
-    config: str,
-    say: Callable[[str], None],
-) -> Resumed:
-    """Reads the newest readable checkpoint of a run.
-
-    Args:
-      checkpoints: Checkpoints of the run; None for a run without a folder.
-      like: Arrays of the structure, shapes and shardings to restore.
-      config: Value of "config" that the checkpoint must have.
-      say: Is told of damaged checkpoints.
-
-    Returns:
-      The content of the checkpoint, or the beginning of a run if there is none.
-
-    Raises:
-      InputError: If there are checkpoints, but none can be read, or the newest is of
-        another config.
-    """
-    found = checkpoints.restore_newest(like, say) if checkpoints else None
-    if found is None:
-        return Resumed(None, LoopState(), [])
-    values = dict(found.progress)
-    if values.pop("config") != config:
-        raise InputError(
-            f"workdir: the checkpoint of step {found.step} is of another config than "
-            "its config.json says; expected that of one run"
-        )
-    history = values.pop("history")
-    values.pop("results", None)
-    return Resumed(found.state, LoopState.from_plain(values), history)

@@ -1,7 +1,7 @@
 """The families by name; a batch from example ids alone; a data set from a config.
 
-May import jax, `data.dataset`, `errors` and the families `cells`, `network`, `tissue`
-and `tubes`.
+May import jax, `data.dataset`, `data.families`, `errors` and the families `cells`,
+`network`, `tissue` and `tubes`.
 """
 
 import functools
@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, UInt8
 
 from metaseg.data import dataset
+from metaseg.data.families import CLASS_NAMES, num_classes
 from metaseg.data.synthetic.cells import cells
 from metaseg.data.synthetic.network import network
 from metaseg.data.synthetic.tissue import tissue
@@ -22,7 +23,7 @@ from metaseg.data.synthetic.tubes import tubes
 from metaseg.errors import InputError, prefixed
 from metaseg.typing import AnyArray
 
-__all__ = ["CLASS_NAMES", "FAMILIES", "blank", "examples", "load", "num_classes"]
+__all__ = ["FAMILIES", "blank", "examples", "load"]
 
 FAMILIES: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
     "cells": cells,
@@ -30,32 +31,8 @@ FAMILIES: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
     "tissue": tissue,
     "tubes": tubes,
 }
-CLASS_NAMES = {
-    "cells": ("background", "cell"),
-    "network": ("background", "network"),
-    "tissue": ("stroma", "epithelium", "lymphoid", "membrane"),
-    "tubes": ("background", "tube"),
-}
 
 _CHUNK = 16  # images rendered per call, so that one compilation serves every split
-
-
-def num_classes(name: str) -> int:
-    """Returns the number of classes of a family.
-
-    Args:
-      name: Name of the family.
-
-    Returns:
-      Number of classes K.
-
-    Raises:
-      InputError: for an unknown family.
-    """
-    if name not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
-        raise InputError(f"name: got '{name}', expected one of {known}")
-    return len(CLASS_NAMES[name])
 
 
 def examples(

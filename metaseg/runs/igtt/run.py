@@ -25,7 +25,7 @@ from metaseg.data.dataset import Dataset
 from metaseg.errors import InputError
 from metaseg.parallel import Layout, processes
 from metaseg.runs import config as config_lib
-from metaseg.runs import jax_settings, labelled, signals, sources
+from metaseg.runs import jax_settings, labelled, resuming, signals, sources
 from metaseg.runs import progress as progress_lib
 from metaseg.runs import workdir as workdir_lib
 from metaseg.runs.igtt import baselines as baselines_lib
@@ -302,7 +302,7 @@ def _train_variant(
     arrays = rounds.begin(labels)
     facts = {"config": f"{session.digest} {target}"}
     say = (lambda _: None) if session.quiet else progress_lib.say
-    found = workdir_lib.newest(checkpoints, rounds.saved(arrays), facts["config"], say)
+    found = resuming.newest(checkpoints, rounds.saved(arrays), facts["config"], say)
     step = found.at.step
     history = found.history[0] if found.history else []
     log = rounds.log = progress_lib.RunLog(
@@ -314,7 +314,7 @@ def _train_variant(
     )
     if found.state is not None:
         arrays = rounds.restored(found.state)
-        log.say(workdir_lib.continued(config, step))
+        log.say(resuming.continued(config, step))
     log.begin()
     rounds.warm_up(arrays)
     loop = Loop(rounds, log=log, checkpoints=checkpoints, facts=facts, at=found.at)

@@ -14,7 +14,6 @@ from metaseg.data.pipeline import InOrder
 from metaseg.runs.training.steps import Programs
 
 __all__ = [
-    "WEIGHTS",
     "Choice",
     "best_of",
     "choose",
@@ -25,8 +24,6 @@ __all__ = [
     "validate",
     "validation_scores",
 ]
-
-WEIGHTS = ("last", "best")  # rules of config.training.weights
 
 
 class Choice(NamedTuple):
@@ -260,7 +257,7 @@ def choose(
     """Chooses the weights of a run.
 
     Args:
-      rule: One of `WEIGHTS`.
+      rule: One of `fields.WEIGHTS`.
       scores: Scores of the validations by their steps.
       last: Number of steps of the run.
       lack: What validation lacks to choose, of `SplitLabels.lack`; else empty.

@@ -24,7 +24,7 @@ from metaseg.data.pipeline import InOrder
 from metaseg.errors import DamagedError, InputError, prefixed
 from metaseg.parallel import Layout, processes
 from metaseg.runs import config as config_lib
-from metaseg.runs import jax_settings, signals, sources
+from metaseg.runs import jax_settings, resuming, signals, sources
 from metaseg.runs import progress as progress_lib
 from metaseg.runs import workdir as workdir_lib
 from metaseg.runs.loop import Loop, LoopState, Report, Task, TraceWindow, take_steps
@@ -182,13 +182,13 @@ def _run(
         checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
     digest = workdir_lib.digest(made.config.to_dict())
     say = (lambda _: None) if quiet else progress_lib.say
-    found = workdir_lib.newest(checkpoints, layout.get_state(state), digest, say)
+    found = resuming.newest(checkpoints, layout.get_state(state), digest, say)
     log = _open_log(made, found, quiet)
     for line in _described(made):
         log.say(line)
     if found.state is not None:
         state = layout.put_state(found.state)
-        log.say(workdir_lib.continued(made.config, found.at.step))
+        log.say(resuming.continued(made.config, found.at.step))
     since = time.perf_counter() - clock["start"]
     clock["setup_seconds"] = since - clock["compile_seconds"]
     facts = {"config": digest, "results": results.known(made)}
@@ -211,9 +211,7 @@ def _run(
     return run
 
 
-def _open_log(
-    made: Setup, found: workdir_lib.Resumed, quiet: bool
-) -> progress_lib.RunLog:
+def _open_log(made: Setup, found: resuming.Resumed, quiet: bool) -> progress_lib.RunLog:
     """Opens the records of the members, and the progress display."""
     histories = found.history or [[]] * len(made.members)
     c, step = made.config.training, found.at.step
