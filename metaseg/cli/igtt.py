@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from metaseg import host
 from metaseg.cli import parsing
 from metaseg.errors import InputError
+from metaseg.runs import signals
 
 FLAGS = flags.FlagValues()
 _CONFIG = flags.DEFINE_string(
@@ -60,19 +61,19 @@ def run(config: ConfigDict) -> int:
     workdir_lib.check(workdir, _RESUME.value)
     host.keep_freed_memory()
     host.cache_compiled_programs()
-    from metaseg.runs import config as config_lib  # late: imports jax
 
-    config_lib.check_igtt(config, baselines=_BASELINES.value)
-    from metaseg.runs.igtt.run import segment  # later: imports flax, optax, orbax
+    def job(watch: signals.Watch) -> None:
+        from metaseg.runs import config as config_lib  # late: imports jax
 
-    return jobs.run(
-        lambda watch: segment(
+        config_lib.check_igtt(config, baselines=_BASELINES.value)
+        from metaseg.runs.igtt.run import segment  # later: imports flax, optax, orbax
+
+        segment(
             config,
             workdir=workdir,
             resume=_RESUME.value,
             baselines=_BASELINES.value,
             watch=watch,
-        ),
-        workdir,
-        parsing.failed,
-    )
+        )
+
+    return jobs.run(job, workdir, parsing.failed)

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from metaseg import host
 from metaseg.cli import parsing
 from metaseg.errors import InputError
+from metaseg.runs import signals
 
 FLAGS = flags.FlagValues()
 _CONFIG = flags.DEFINE_string(
@@ -95,23 +96,22 @@ def run(config: ConfigDict) -> int:
     host.cache_compiled_programs()
     if together:
         jobs.connect(*given)
-    else:
+
+    def job(watch: signals.Watch) -> None:
         from metaseg.runs import config as config_lib  # late: imports jax
 
         config_lib.check(config)
-    from metaseg.runs.training.run import train  # later: imports flax, optax, orbax
+        from metaseg.runs.training.run import train  # later: imports flax, optax, orbax
 
-    return jobs.run(
-        lambda watch: train(
+        train(
             config,
             workdir=workdir,
             resume=_RESUME.value,
             profile=profile,
             watch=watch,
-        ),
-        workdir,
-        parsing.failed,
-    )
+        )
+
+    return jobs.run(job, workdir, parsing.failed)
 
 
 def _steps(text: str | None) -> tuple[int, int] | None:
