@@ -69,7 +69,9 @@ def test_the_files_used_longest_ago_are_deleted(tmp_path):
     for age, name in enumerate("abcd"):
         (tmp_path / name).write_bytes(bytes(10))
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
-    host._delete_oldest(tmp_path, 25)
+    host._delete_oldest(tmp_path, 35, 9)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+    host._delete_oldest(tmp_path, 35, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 

@@ -275,8 +275,8 @@ def _wait(
 ) -> None:
     """Waits until the steps are compiled; prepares the end of the run meanwhile."""
     log.say("compiling the training step")
-    began = time.perf_counter()
     output.prepare()
+    began = time.perf_counter()
     for program in (programs.train, programs.evaluate):
         program.compiled.result()
     clock["compile_seconds"] += time.perf_counter() - began
