@@ -33,9 +33,10 @@ def cache_compiled_programs() -> Path | None:
     Programs go to the user's cache folder, or to the folder that the environment
     variable `METASEG_CACHE` names; `METASEG_CACHE=off` keeps none. The oldest are
     deleted when the folder holds more than 1 GB or 10 000 of them. A cache that the
-    user has set up for jax (`JAX_COMPILATION_CACHE_DIR`) is left as it is. A loaded program computes the
-    same bits as a compiled one: jax tells programs apart by their code, the options of
-    the compiler and its version, and here each kind of processor has its own folder.
+    user has set up for jax (`JAX_COMPILATION_CACHE_DIR`) is left as it is. A loaded
+    program computes the same bits as a compiled one: jax tells programs apart by their
+    code, the options of the compiler and its version, and here each kind of processor
+    has its own folder.
 
     Returns:
       The folder; None if this function set up no cache, which includes a folder that
