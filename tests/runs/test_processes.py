@@ -12,6 +12,8 @@ import tiny
 # Two devices in all, one of each process.
 SHARED = {"parallel.devices": 0}
 FEW = {"training.checkpoint_every": 4}
+# Those of the other tests, but for the number of devices.
+FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def start(cache, monkeypatch):
     """Starts the two processes of a run."""
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    monkeypatch.setenv("XLA_FLAGS", FLAGS)
 
     def start(workdir, **changes):
         with socket.socket() as free:
@@ -76,7 +78,7 @@ def test_two_processes_that_read_half_of_each_batch_do_the_run_of_one(
     assert [status for status, _ in ends(run)] == [0, 0]
     with pytest.MonkeyPatch.context() as patch:
         count = "--xla_force_host_platform_device_count=2"
-        patch.setenv("XLA_FLAGS", f"--xla_backend_optimization_level=0 {count}")
+        patch.setenv("XLA_FLAGS", f"{FLAGS} {count}")
         alone = tiny.command(tmp_path / "one", **changes | {"parallel.devices": 2})
         one = tiny.start(cache, alone)
     assert ends([one])[0][0] == 0
