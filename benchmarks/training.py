@@ -4,16 +4,21 @@
     python benchmarks/training.py --width=8 --batch=8 --size=128
     python benchmarks/training.py --device=gpu --dtype=bfloat16 --compile --width=64
     python benchmarks/training.py --ensemble=8
+    python benchmarks/training.py --inference --size=1024 --batch=2
 
 Both sides hold the same network with the same weights (checked: equal logits), take
 the same batch, and do forward, BCE, backward and SGD with momentum. They take turns, so
 that a busy machine slows both. PyTorch runs channels_last; `--dtype=bfloat16` is its
 autocast, and metaseg's dtype of activations and products. In float32 a GPU multiplies
-in TF32 on both sides. `--compile` times torch.compile and `--flax` a plain Flax port as
+in TF32 on both sides. On a CPU metaseg spreads the batch over a device for each core,
+as a run does. `--compile` times torch.compile and `--flax` a plain Flax port as
 well.
 
 `--ensemble=N` needs no PyTorch: N networks trained side by side, by one step vmapped
 over them, against the same N one after the other.
+
+`--inference` times the network alone, with the running statistics of batch norm:
+PyTorch's in eval mode under inference_mode.
 """
 
 import argparse
@@ -68,14 +73,15 @@ def parse() -> argparse.Namespace:
     add("--compile", action="store_true", help="time torch.compile as well")
     add("--flax", action="store_true", help="time a plain port as well")
     add("--ensemble", type=int, metavar="N", help="networks side by side")
+    add("--inference", action="store_true", help="time the network, not training")
     args = parser.parse_args()
     for name in ("width", "depth", "size", "batch", "threads", "rounds", "steps"):
         if (value := getattr(args, name)) is not None and value < 1:
             parser.error(f"--{name}: got {value}, expected at least 1")
     if args.ensemble is not None and args.ensemble < 2:
         parser.error(f"--ensemble: got {args.ensemble}, expected at least 2")
-    if args.ensemble and (args.compile or args.flax):
-        parser.error("--ensemble: got --compile or --flax too, expected neither")
+    if args.ensemble and (args.compile or args.flax or args.inference):
+        parser.error("--ensemble: got --compile, --flax or --inference too")
     if args.size % 2**args.depth:
         parser.error(
             f"--size: got {args.size}, expected a multiple of {2**args.depth}, as "
@@ -101,6 +107,8 @@ def prepare(args: argparse.Namespace) -> None:
     if hasattr(os, "sched_setaffinity"):  # thread pools are as large as this says
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[: args.threads])
+    if not args.ensemble:
+        host.split_processor(args.batch)
 
 
 if __name__ == "__main__":
@@ -112,6 +120,8 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
+from jax.sharding import AxisType, NamedSharding  # noqa: E402
+from jax.sharding import PartitionSpec as P  # noqa: E402
 
 from metaseg import models  # noqa: E402
 from metaseg.parallel import cost  # noqa: E402
@@ -233,7 +243,11 @@ def jax_step(model: nn.Module, state: Any, x: jax.Array, y: jax.Array) -> Any:
 def compile_step(step: Any, name: str, options: dict[str, Any], *args: Any) -> Any:
     """Compiles a step and says how long that took."""
     start = time.perf_counter()
-    jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
+    state, *_ = args
+    placed = jax.tree.map(lambda leaf: leaf.sharding, state)
+    jitted = jax.jit(
+        step, donate_argnums=0, compiler_options=options, out_shardings=(placed, None)
+    )
     compiled = jitted.lower(*args).compile()
     print(f"{name}: compiled in {time.perf_counter() - start:.1f} s")
     return compiled
@@ -275,6 +289,9 @@ def torch_run(
     if compiled:
         loss = torch.compile(loss)
 
+    if args.inference:
+        return torch_inference(args, layers, x, compiled)
+
     def run(steps: int) -> None:
         for _ in range(steps):
             optimiser.zero_grad(set_to_none=True)
@@ -282,6 +299,45 @@ def torch_run(
             optimiser.step()
         if gpu:
             torch.cuda.synchronize()
+
+    return run
+
+
+def torch_inference(
+    args: argparse.Namespace, layers: Any, x: Any, compiled: bool
+) -> Run:
+    """Returns what predicts n times in PyTorch."""
+    layers = layers.eval()
+
+    def apply(x: Any) -> Any:
+        with torch.autocast(x.device.type, torch.bfloat16, args.dtype == "bfloat16"):
+            return torch_apply(layers, args.depth, x)
+
+    if compiled:
+        apply = torch.compile(apply)
+
+    def run(calls: int) -> None:
+        with torch.inference_mode():
+            for _ in range(calls):
+                apply(x)
+        if x.is_cuda:
+            torch.cuda.synchronize()
+
+    return run
+
+
+def jax_inference(
+    model: nn.Module, options: dict[str, Any], weights: Any, x: jax.Array
+) -> Run:
+    """Returns what predicts n times."""
+    apply = partial(model.apply, train=False)
+    jitted = jax.jit(apply, compiler_options=options, out_shardings=x.sharding)
+    compiled = jitted.lower(weights, x).compile()
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            logits = compiled(weights, x)
+        jax.block_until_ready(logits)
 
     return run
 
@@ -325,19 +381,28 @@ def against_torch(args: argparse.Namespace) -> tuple[dict[str, Run], int]:
     model, variables = network(args)
     layers = torch_layers(args.width, args.depth)
     torch_load(layers, variables["params"])
-    check_equal(args, variables, layers, images[:2])
+    check_equal(args, variables, layers, images[:2, :128, :128])
 
     runs = {"torch": torch_run(args, layers, images, labels, compiled=False)}
     if args.compile:
         run = torch_run(args, layers, images, labels, compiled=True)
         runs["torch.compile"] = first_call(run)
-    contenders = {"metaseg": (model, variables, models.compiler_options())}
+    spread = jax.make_mesh((jax.device_count(),), ("data",), (AxisType.Auto,))
+    first = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
+    options = models.compiler_options(jax.device_count())
+    contenders = {"metaseg": (model, variables, options, spread)}
     if args.flax:
         plain = PlainUNet(args.width, args.depth, model.dtype)
-        contenders["flax"] = (plain, initial(plain)(jax.random.key(0), images[:1]), {})
-    x, y = jnp.asarray(images), jnp.asarray(labels)
-    for name, (each, weights, options) in contenders.items():
-        state = start_state(weights)
+        weights = initial(plain)(jax.random.key(0), images[:1])
+        contenders["flax"] = (plain, weights, {}, first)
+    for name, (each, weights, options, mesh) in contenders.items():
+        split, whole = (NamedSharding(mesh, P(*axis)) for axis in (("data",), ()))
+        x, y = jax.device_put((images, labels), split)
+        if args.inference:
+            weights = jax.device_put(weights, whole)
+            runs[name] = jax_inference(each, options, weights, x)
+            continue
+        state = jax.device_put(start_state(weights), whole)
         step = compile_step(partial(jax_step, each), name, options, state, x, y)
         runs[name] = jax_run(step, state, x, y)
     return runs, args.batch
@@ -425,11 +490,12 @@ def in_rounds(
 
 
 def flops(args: argparse.Namespace) -> int:
-    """FLOPs of a training step for each image."""
+    """FLOPs of a step for each image."""
     model, shape = models.UNet(width=args.width, depth=args.depth), (args.size,) * 2
     # On a CPU metaseg does a third more products than a network of few channels has.
     with mock.patch("jax.default_backend", return_value="gpu"):
-        return 3 * cost.forward_flops(model, (*shape, 1))
+        forward = cost.forward_flops(model, (*shape, 1))
+    return forward if args.inference else 3 * forward
 
 
 def table(

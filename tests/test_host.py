@@ -102,3 +102,59 @@ def test_a_second_process_loads_the_program_and_computes_the_same_bits(tmp_path)
     assert any(name.startswith("jit__lambda") for name in stored)
     assert run() == (first, stored)
     assert run(METASEG_CACHE="off") == (first, stored)
+
+
+@pytest.fixture
+def unset(monkeypatch):
+    """An environment that names no devices, on eight cores, before jax is imported."""
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.delitem(sys.modules, "jax", raising=False)
+    monkeypatch.setattr(host, "_cores", lambda: 8)
+    yield
+    os.environ.pop("JAX_NUM_CPU_DEVICES", None)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "count"),
+    [(64, 8), (16, 8), (12, 6), (10, 5), (6, 3), (7, 1), (1, 1)],
+)
+def test_a_batch_is_split_evenly_with_two_examples_on_each_device(
+    unset, batch_size, count
+):
+    assert host.split_processor(batch_size) == count
+    assert os.environ["JAX_NUM_CPU_DEVICES"] == str(count)
+
+
+def test_as_many_devices_as_asked_for(unset):
+    assert host.split_processor(16, devices=3) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JAX_NUM_CPU_DEVICES", "5"),
+        ("XLA_FLAGS", "--xla_force_host_platform_device_count=5"),
+    ],
+)
+def test_devices_that_the_user_set_up_stay(unset, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    assert host.split_processor(16) is None
+    assert dict(os.environ) == before
+
+
+def test_jax_sees_the_devices():
+    script = (
+        "from metaseg import host; import jax; host.split_processor(4, devices=3); "
+        "print(jax.device_count(), host.split_processor(4, devices=2))"
+    )
+    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["3", "None"]

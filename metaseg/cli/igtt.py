@@ -61,6 +61,7 @@ def run(config: ConfigDict) -> int:
     workdir_lib.check(workdir, _RESUME.value)
     host.keep_freed_memory()
     host.cache_compiled_programs()
+    parsing.split_processor(config)
 
     def job(watch: signals.Watch) -> None:
         from metaseg.runs import config as config_lib  # late: imports jax

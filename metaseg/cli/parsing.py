@@ -17,11 +17,18 @@ from types import ModuleType
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from metaseg import text
+from metaseg import host, text
 from metaseg.errors import InputError, prefixed
 from metaseg.runs import config_files
 
-__all__ = ["failed", "fresh_workdir", "given_folder", "optional_path", "run"]
+__all__ = [
+    "failed",
+    "fresh_workdir",
+    "given_folder",
+    "optional_path",
+    "run",
+    "split_processor",
+]
 
 
 def run(command: ModuleType, arguments: Sequence[str]) -> int:
@@ -189,6 +196,17 @@ def _split_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
         else:
             spec = found[1]
     return spec, rest
+
+
+def split_processor(config: ConfigDict) -> None:
+    """Makes jax see a device of the CPU for each core that a run can use.
+
+    Args:
+      config: Config of the run; its fields may still be wrong.
+    """
+    parts = max(1, config.training.grad_accum_steps)
+    size = config.training.batch_size // parts
+    host.split_processor(max(1, size), max(0, config.parallel.devices))
 
 
 def _check_fields(config: ConfigDict, arguments: Sequence[str]) -> None:

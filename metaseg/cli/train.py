@@ -96,6 +96,8 @@ def run(config: ConfigDict) -> int:
     host.cache_compiled_programs()
     if together:
         jobs.connect(*given)
+    else:
+        parsing.split_processor(config)
 
     def job(watch: signals.Watch) -> None:
         from metaseg.runs import config as config_lib  # late: imports jax

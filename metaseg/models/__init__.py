@@ -24,20 +24,26 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 INITS = {"he": nn.initializers.he_normal(), "normal": nn.initializers.normal(0.02)}
 
 
-@functools.cache
-def compiler_options() -> dict[str, Any]:
+def compiler_options(devices: int = 1) -> dict[str, Any]:
     """Returns the options of XLA that make the networks fast.
 
+    Args:
+      devices: Number of devices that share a batch.
+
     Returns:
-      Keyword arguments for `jax.jit(..., compiler_options=...)`; empty if the installed
-      XLA does not know them.
+      Keyword arguments for `jax.jit(..., compiler_options=...)`; empty for several
+      devices, and if the installed XLA does not know the options.
     """
-    options = dict(COMPILER_OPTIONS)
+    return dict(_known_options()) if devices == 1 else {}
+
+
+@functools.cache
+def _known_options() -> Mapping[str, Any]:
     try:
-        jax.jit(jnp.negative, compiler_options=options)(0.0)
+        jax.jit(jnp.negative, compiler_options=COMPILER_OPTIONS)(0.0)
     except jax.errors.JaxRuntimeError:
         return {}
-    return options
+    return COMPILER_OPTIONS
 
 
 def build(config: Any, num_classes: int) -> nn.Module:

@@ -7,6 +7,7 @@ width-8 U-Net (128 x 128, batch 8) on two busy AVX2 cores, best of interleaved r
 `benchmarks/training.py` measures all of them together.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -23,14 +24,16 @@ __all__ = [
     "upsample2x2",
 ]
 
-# For `jax.jit(step, compiler_options=...)`. By default XLA's CPU backend leaves
-# convolutions to YNNPACK. XLA's own convolutions use more threads: a step takes 221
-# instead of 283 ms, at equal CPU time.
+# For `jax.jit(step, compiler_options=...)` of a program for one CPU device. By default
+# XLA's CPU backend leaves convolutions to YNNPACK, which runs them in one thread. XLA's
+# own convolutions use all threads: a step takes 221 instead of 283 ms, at equal CPU
+# time. With a device for each core YNNPACK is the faster one.
 COMPILER_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
+@jax.custom_vjp
 def conv3x3(
     x: Float[AnyArray, "N H W C"], kernel: Float[AnyArray, "3 3 C D"]
 ) -> Float[jax.Array, "N H W D"]:
@@ -45,21 +48,87 @@ def conv3x3(
     Returns:
       `[N, H, W, D]` of the dtype of `x`.
     """
-    # XLA's CPU convolution is slow below 16 output channels: in pairs of columns a step
-    # takes 283 instead of 313 ms. Which of the two is compiled depends on the platform
-    # that the program is lowered for, not on the machine that traces it.
+    # Which form is compiled depends on the platform that the program is lowered for,
+    # not on the machine that traces it.
     x, kernel = jnp.asarray(x), jnp.asarray(kernel)
-    if kernel.shape[-1] > 8 or x.shape[2] % 2:
-        return _conv3x3_directly(x, kernel)
     return jax.lax.platform_dependent(
-        x, kernel, cpu=_conv3x3_in_pairs, default=_conv3x3_directly
+        x, kernel, cpu=_conv3x3_on_cpu, default=_conv3x3_directly
     )
+
+
+def _conv3x3_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    # Times of 128 x 128 pixels, batch 8, on two devices of one core each. One channel,
+    # 8 outputs: 0.3 ms as a sum, 3.6 directly; 8 channels, 8 outputs: 2.3 ms in pairs,
+    # 4.0 directly.
+    *_, c, d = kernel.shape
+    if c <= 2:
+        return _conv3x3_as_sum(x, kernel)
+    if min(c, d) <= 8 and x.shape[2] % 2 == 0:
+        return _conv3x3_in_pairs(x, kernel)
+    return _conv3x3_directly(x, kernel)
+
+
+def _kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
+    return jax.lax.platform_dependent(
+        x, g, cpu=_kernel_gradient_on_cpu, default=_kernel_gradient_directly
+    )
+
+
+def _kernel_gradient_on_cpu(x: jax.Array, g: jax.Array) -> jax.Array:
+    # 16 channels, 16 outputs, 64 x 64 pixels: 2.4 ms in pairs, 4.0 directly.
+    c, d = x.shape[-1], g.shape[-1]
+    in_pairs = min(c, d) <= 16 and x.shape[2] % 2 == 0
+    conv = _conv3x3_in_pairs if in_pairs else _conv3x3_directly
+    return _kernel_gradient_of(conv, x, g)
+
+
+def _kernel_gradient_directly(x: jax.Array, g: jax.Array) -> jax.Array:
+    return _kernel_gradient_of(_conv3x3_directly, x, g)
+
+
+def _kernel_gradient_of(
+    conv: Callable[..., jax.Array], x: jax.Array, g: jax.Array
+) -> jax.Array:
+    kernel = jax.ShapeDtypeStruct((3, 3, x.shape[-1], g.shape[-1]), x.dtype)
+    (gradient,) = jax.linear_transpose(partial(conv, x), kernel)(g)
+    return gradient
+
+
+def _conv3x3_forward(
+    x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return conv3x3(x, kernel), (jnp.asarray(x), jnp.asarray(kernel))
+
+
+def _conv3x3_backward(
+    residuals: tuple[jax.Array, ...], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    # The gradient of `x` is a convolution too, with the kernel turned by 180 degrees.
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    return conv3x3(g, turned), _kernel_gradient(x, g)
+
+
+conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
 
 
 def _conv3x3_directly(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.conv_general_dilated(
         x, kernel, (1, 1), "SAME", dimension_numbers=_NHWC
     )
+
+
+def _conv3x3_as_sum(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Computes `conv3x3` of one or two channels as one fused sum of products."""
+    _, h, w, c = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).astype(jnp.float32)
+    total = sum(
+        padded[:, i : i + h, j : j + w, k, None] * kernel[i, j, k].astype(jnp.float32)
+        for i in range(3)
+        for j in range(3)
+        for k in range(c)
+    )
+    return jnp.asarray(total, x.dtype)
 
 
 def _conv3x3_in_pairs(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -40,7 +40,7 @@ def conv3x3(x, kernel):
 
 
 @pytest.mark.parametrize("sides", [(6, 8), (5, 7)])
-@pytest.mark.parametrize("channels", [(1, 4), (5, 8), (3, 16)])
+@pytest.mark.parametrize("channels", [(1, 4), (2, 3), (5, 8), (3, 16), (16, 24)])
 def test_conv3x3_is_the_same_convolution(sides, channels):
     x, kernel = draw(0, 2, *sides, channels[0]), draw(1, 3, 3, *channels)
     assert_same(layers.conv3x3, conv3x3, x, kernel)
@@ -53,13 +53,44 @@ def test_conv3x3_under_vmap_is_the_same_convolution():
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+def lowered(function, platform, *arguments):
+    return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,))
+
+
 @pytest.mark.parametrize(("platform", "pads"), [("cpu", True), ("cuda", False)])
 def test_conv3x3_goes_in_pairs_where_it_is_lowered_for_a_cpu(platform, pads):
     x, kernel = draw(0, 1, 4, 4, 3), draw(1, 3, 3, 3, 8)
-    traced = jax.jit(layers.conv3x3).trace(x, kernel)
-    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    text = lowered(layers.conv3x3, platform, x, kernel).as_text()
     assert text.count("stablehlo.convolution") == 1
     assert ("stablehlo.pad" in text) is pads
+
+
+@pytest.mark.parametrize(("platform", "convolutions"), [("cpu", 0), ("tpu", 1)])
+def test_conv3x3_of_one_channel_is_a_sum_on_a_cpu_alone(platform, convolutions):
+    x, kernel = draw(0, 1, 4, 4, 1), draw(1, 3, 3, 1, 8)
+    text = lowered(layers.conv3x3, platform, x, kernel).as_text()
+    assert text.count("stablehlo.convolution") == convolutions
+
+
+@pytest.mark.parametrize(("platform", "pads"), [("cpu", True), ("cuda", False)])
+def test_gradients_of_conv3x3_are_two_convolutions(platform, pads):
+    x, kernel, g = draw(0, 1, 4, 4, 3), draw(1, 3, 3, 3, 8), draw(2, 1, 4, 4, 8)
+
+    def gradients(x, kernel, g):
+        return jax.vjp(layers.conv3x3, x, kernel)[1](g)
+
+    text = lowered(gradients, platform, x, kernel, g).as_text()
+    assert text.count("stablehlo.convolution") == 2
+    assert ("stablehlo.pad" in text) is pads
+
+
+def test_conv3x3_of_one_channel_in_bfloat16_sums_in_float32():
+    x, kernel = draw(0, 1, 8, 8, 1), draw(1, 3, 3, 1, 4)
+    x, kernel = (each.astype(jnp.bfloat16) for each in (x, kernel))
+    exact = conv3x3(x.astype(jnp.float32), kernel.astype(jnp.float32))
+    found = layers.conv3x3(x, kernel)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16))
 
 
 def test_upsample2x2_is_a_transposed_convolution():

@@ -207,11 +207,12 @@ def _layout(config: ConfigDict) -> Layout:
         checks.choice("parallel.ensemble_by", c.ensemble_by, ("vmap", "turns"))
     by = c.ensemble_by or ("turns" if jax.default_backend() == "cpu" else "vmap")
     turns = by == "turns" and c.ensemble > 1
+    devices = there[: c.devices or None]
     layout = parallel.build(
         c.partitioner,
-        devices=there[: c.devices or None],
+        devices=devices,
         members=1 if turns else max(1, c.ensemble),
-        compiler_options=models.compiler_options(),
+        compiler_options=models.compiler_options(len(devices)),
     )
     if turns:
         layout = parallel.in_turns(layout, c.ensemble)
