@@ -10,8 +10,9 @@
 predict.py compares with true label maps in prediction_labels.py and writes its table
 and measures in prediction_output.py.
 
-What the jobs share: config.py (field checks, resolved settings), defaults.py and
-config_files.py (settings), sources.py (data), loop.py (the training loop), workdir.py,
+What the jobs share: fields.py and arguments.py (checks before jax is imported),
+config.py (all field checks, resolved settings), defaults.py and config_files.py
+(settings), sources.py (data), loop.py (the training loop), workdir.py, resuming.py,
 metrics_log.py, progress.py, signals.py and jobs.py (a job as a process).
 """
 
