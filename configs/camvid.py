@@ -42,6 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.augment.crop = 96
         config.model.width = 16
         config.model.depth = 4
+        config.optimizer.name = "adam"
         config.optimizer.learning_rate = 0.003
         config.training.batch_size = 8
         config.training.steps = 1_000

@@ -36,6 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.augment.crop = 256
         config.model.width = 16
         config.model.depth = 4
+        config.optimizer.name = "adam"
         config.optimizer.learning_rate = 0.01
         config.training.batch_size = 4
         config.training.eval_batch_size = 1

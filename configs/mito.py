@@ -27,6 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config = defaults.paper(config)
     else:
         config.augment.crop = 96
+        config.optimizer.name = "adam"
         config.training.batch_size = 8
         config.training.steps = 1_200
         config.training.eval_every = 200

@@ -35,6 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.augment.crop = 96
         config.model.width = 16
         config.model.depth = 4
+        config.optimizer.name = "adam"
         config.optimizer.learning_rate = 0.01
         config.training.batch_size = 8
         config.training.steps = 600

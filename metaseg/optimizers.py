@@ -1,11 +1,12 @@
 """An optax chain from a config: clipping, weight decay, method, schedule.
 
-Imports optax, `checks` and `errors` only.
+Imports jax, optax, `checks` and `errors` only.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 
 from metaseg import checks
@@ -56,10 +57,40 @@ def _adamw(config: Any, rate: optax.Schedule) -> optax.GradientTransformation:
     return optax.adamw(rate, weight_decay=config.weight_decay)
 
 
+def _muon(config: Any, rate: optax.Schedule) -> optax.GradientTransformation:
+    if config.momentum >= 1:
+        raise InputError(
+            f"optimizer.momentum: got {config.momentum}, expected a number in [0, 1)"
+        )
+    # A list of coefficients, all alike, makes the five iterations a loop, which
+    # compiles faster.
+    return optax.contrib.muon(
+        rate,
+        ns_coeffs=_NEWTON_SCHULZ,
+        beta=config.momentum,
+        weight_decay=config.weight_decay,
+        adam_weight_decay=config.weight_decay,
+        muon_weight_dimension_numbers=_as_matrices,
+    )
+
+
+_NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5  # of the source
+
+
+def _as_matrices(params: Any) -> Any:
+    """Says how Muon sees each parameter: None leaves it to Adam.
+
+    The kernel of a convolution, `[h, w, in, out]`, is a matrix of `h w in` rows.
+    """
+    kernel = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
+    return jax.tree.map(lambda x: kernel if x.ndim == 4 else None, params)
+
+
 METHODS: dict[str, Callable[[Any, optax.Schedule], optax.GradientTransformation]] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adamw,
+    "muon": _muon,
 }
 
 
@@ -102,8 +133,9 @@ def build(config: Any, steps: int) -> optax.GradientTransformation:
 
     Args:
       config: Section `optimizer` of a config, with the fields that `schedule` reads,
-        and `name` (one of `METHODS`), `momentum` (0 = off), `nesterov`, `weight_decay`
-        (may be traced) and `clip` (largest global gradient norm, 0 = off).
+        and `name` (one of `METHODS`), `momentum` (muon, sgd; 0 = off), `nesterov`
+        (sgd), `weight_decay` (may be traced) and `clip` (largest global gradient norm,
+        0 = off).
       steps: Number of steps of the whole run.
 
     Returns:

@@ -66,6 +66,42 @@ def test_clip_bounds_the_gradient_norm():
     np.testing.assert_allclose(updates, [-0.3, -0.4], rtol=1e-5)
 
 
+def _one_update(name, params, gradients):
+    config = _config(name=name, learning_rate=0.05, schedule="constant")
+    optimizer = optimizers.build(config, 10)
+    return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-4])
+def test_muon_moves_a_kernel_along_all_singular_vectors_of_its_gradient(size):
+    rng = np.random.default_rng(0)
+    gradient = size * rng.normal(size=(3, 3, 4, 8)).astype(np.float32)
+    kernel = jnp.zeros_like(gradient)
+    update = _one_update("muon", {"kernel": kernel}, {"kernel": gradient})["kernel"]
+    # Rows are inputs: the window and its channels; columns are outputs.
+    left, _, right = np.linalg.svd(gradient.reshape(36, 8), full_matrices=False)
+    along = left.T @ np.asarray(update).reshape(36, 8) @ right.T
+    # The iteration of the source ends between 0.68 and 1.14 (Jordan et al., 2024).
+    lengths = -np.diag(along) / 0.05
+    assert lengths.min() > 0.6
+    assert lengths.max() < 1.25
+    np.testing.assert_allclose(along - np.diag(np.diag(along)), 0, atol=1e-4)
+
+
+def test_muon_leaves_all_but_kernels_of_convolutions_to_adam():
+    rng = np.random.default_rng(1)
+    params = {
+        "head": rng.normal(size=(8, 1)).astype(np.float32),
+        "scale": rng.normal(size=8).astype(np.float32),
+    }
+    gradients = {name: np.ones_like(x) for name, x in params.items()}
+    found = _one_update("muon", params, gradients)
+    adam = optax.nadam(0.05)
+    expected, _ = adam.update(gradients, adam.init(params), params)
+    for name in params:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", sorted(optimizers.METHODS))
 def test_every_method_goes_downhill(name):
     optimizer = optimizers.build(_config(name=name, learning_rate=0.05), 50)

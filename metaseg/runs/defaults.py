@@ -139,12 +139,16 @@ def get_config() -> ConfigDict:
     config.model.norm = "batch"  # "group", "none"
     config.model.dtype = "float32"  # "bfloat16": of the computation, not the weights
     config.model.init = "he"
+    # True: the network models the clean class, and its last layer multiplies the class
+    # probabilities by the noise transition matrix. Scores still mean noisy labels.
+    config.model.noise_layer = False
 
     config.optimizer = ConfigDict()
-    # Flips at rate r scale the mean gradient by 1 - 2 r; Adam is invariant to scale.
-    config.optimizer.name = "adam"  # "adamw", "sgd"
+    # Flips at rate r scale the mean gradient by 1 - 2 r; Muon and Adam are invariant to
+    # scale. docs/benchmarks.md compares them under noise ("Time to a good network").
+    config.optimizer.name = "muon"  # "adam", "adamw", "sgd"
     config.optimizer.learning_rate = 0.03
-    config.optimizer.momentum = 0.9  # sgd
+    config.optimizer.momentum = 0.8  # muon, sgd
     config.optimizer.nesterov = False  # sgd
     config.optimizer.weight_decay = 0.0
     config.optimizer.clip = 0.0  # largest gradient norm; 0 = off
@@ -193,6 +197,7 @@ def get_igtt_config() -> ConfigDict:
     "none", as the labels are made from the network's own scores.
     """
     config = get_config()
+    config.optimizer.name = "adam"
     config.optimizer.learning_rate = 0.01
     config.optimizer.schedule = "constant"
     config.report.images = 24

@@ -41,8 +41,10 @@ SCORES = {4: 0.5, 8: 0.9, 12: 0.1}
 
 
 def config(**changes):
-    # The threshold of such noise is not 1/2, so that decision rules differ.
-    return tiny.config(**{"noise.rate": (0.1, 0.4)} | changes)
+    # The threshold of such noise is not 1/2, so that decision rules differ; with the
+    # noise layer, so does the network that predicts from one without.
+    fields = {"noise.rate": (0.1, 0.4), "model.noise_layer": True}
+    return tiny.config(**fields | changes)
 
 
 def scored(monkeypatch, scores):
