@@ -18,8 +18,6 @@ def get_config() -> ConfigDict:
     config = defaults.get_config()
     config.noise.name = "flip"
     config.noise.rate = 0.4
-    # With the noise layer a run leaves its plateau within 100 steps for every noise that
-    # was drawn; without it, within 100 to 250.
+    # Pixels that are learned then add little noise to the gradient.
     config.model.noise_layer = True
-    config.training.steps = 300
     return config

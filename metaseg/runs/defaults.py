@@ -160,7 +160,7 @@ def get_config() -> ConfigDict:
     config.optimizer.ema_decay = 0.97  # decay of the weights' moving average; 0 = off
 
     config.training = ConfigDict()
-    config.training.steps = 500
+    config.training.steps = 300
     config.training.epochs = 0.0  # length in epochs; 0: the length is steps
     config.training.batch_size = 16
     config.training.eval_batch_size = 8

@@ -41,10 +41,8 @@ SCORES = {4: 0.5, 8: 0.9, 12: 0.1}
 
 
 def config(**changes):
-    # The threshold of such noise is not 1/2, so that decision rules differ; with the
-    # noise layer, so does the network that predicts from one without.
-    fields = {"noise.rate": (0.1, 0.4), "model.noise_layer": True}
-    return tiny.config(**fields | changes)
+    # The threshold of such noise is not 1/2, so that decision rules differ.
+    return tiny.config(**{"noise.rate": (0.1, 0.4)} | changes)
 
 
 def scored(monkeypatch, scores):
@@ -146,6 +144,20 @@ def test_results_and_prediction_have_the_same_numbers(
     assert f"weights: step {step}, the {which}; decision rule: {rule}" in line
     assert f"step {step}, the {which}" in (tmp_path / "index.html").read_text()
     assert f"step {step}, the {which}" in (run.folder / "report.html").read_text()
+
+
+def test_a_loaded_run_predicts_with_its_noise_layer(tmp_path):
+    fields = {"model.noise_layer": True}
+    run = train(config(**fields), DATA, workdir=tmp_path / "run", quiet=True)
+    found = metaseg.load(run.folder).predict(IMAGES[8:])
+    for one, other in zip(found, run.predict(IMAGES[8:]), strict=True):
+        np.testing.assert_array_equal(one.scores, other.scores)
+        # No label is foreground more rarely or more often under this noise.
+        assert one.scores[..., 1].min() >= 0.1 - 1e-6
+        assert one.scores[..., 1].max() <= 0.6 + 1e-6
+    labels = np.stack([prediction.labels for prediction in found])
+    accuracy = (labels == LABELS[8:]).mean()
+    assert accuracy == pytest.approx(run.results["test"]["accuracy"]["analytic"])
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
