@@ -52,9 +52,7 @@ def build(config: ConfigDict) -> training.Step:
     num_classes = config.data.num_classes
     gather = feeds.renderer(config) if config.data.endless else training.gather
     return training.Step(
-        model=models.build(
-            config.model, num_classes, transition=_transition(config)
-        ),
+        model=models.build(config.model, num_classes, transition=_transition(config)),
         optimizer=optimizers.build(config.optimizer, config.training.steps),
         loss=losses.build(config.loss),
         noise=noise.build(config.noise, num_classes),
