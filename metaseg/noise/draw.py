@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.random import threefry_2x32
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int32, Integer, Shaped, UInt32
@@ -31,10 +32,13 @@ __all__ = [
 
 _BITS = 24
 ONE = 1 << _BITS
-_DIGIT = 4  # bits that one step of the selection compares
+_DIGIT = 3  # bits of a threshold that one pass over the pixels finds
 _RADIX = 1 << _DIGIT
 LARGEST_MOVE = (1 << 15) - 1  # pixels to either side, such that `integers` can draw it
 IDS = 256  # class ids and void
+_IDS_AT_ONCE = 8  # class ids whose pixels one pass counts
+_ZERO = np.int32(0)
+_Numbers = tuple[jax.Array, ...]
 
 
 def bits(key: PRNGKey, shape: Sequence[int]) -> UInt32[jax.Array, "..."]:
@@ -191,32 +195,56 @@ def exact_counts(
 ) -> Bool[jax.Array, "*batch H W"]:
     """Chooses exactly `ceil(n * fraction)` of the n pixels of each class in each map.
 
-    Each pixel draws random bits. A radix selection finds the lowest of each class.
+    Each pixel draws random bits. The lowest of each class are chosen.
 
     Args:
       key: PRNG key.
-      labels: Integer class ids `[..., H, W]`, fewer than 2^22 pixels in a map.
+      labels: Integer class ids `[..., H, W]`, below 256; fewer than 2^22 pixels in a
+        map.
       fraction: Share in [0, 1], one number or one per class of `classes`; may be
         traced.
-      classes: Class ids that the fractions are for, as in `by_class`.
+      classes: Class ids that are chosen from, static. By default as many as there are
+        fractions, or every class and void if `fraction` is one number.
 
     Returns:
       Boolean `[..., H, W]`, true where a pixel is chosen.
     """
     share = by_class(jnp.arange(IDS), fraction, classes=classes)
+    if classes is not None:
+        share = jnp.where(np.isin(np.arange(IDS), list(classes)), share, 0)
     flat = (math.prod(labels.shape[:-2]), math.prod(labels.shape[-2:]))
     maps = labels.reshape(flat).astype(jnp.int32)
 
     def choose(ids: AnyArray, drawn: jax.Array) -> jax.Array:
-        pixels = jnp.zeros(IDS, jnp.int32).at[ids].add(1)
-        return smallest(ids, drawn, _ceil_share(pixels, share))
+        return smallest(ids, drawn, _ceil_share(_pixels_of_classes(ids), share))
 
     drawn = bits(key, labels.shape).reshape(maps.shape)
     return jax.vmap(choose)(maps, drawn).reshape(labels.shape)
 
 
-# Step, chosen pixels, tied pixels, and how many each class may still choose.
-_State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+@jax.jit  # so that eager calls compile the loop only once
+def _pixels_of_classes(ids: AnyArray) -> jax.Array:
+    """Counts the pixels of each class id of one map, int32 `[256]`.
+
+    A pass over the pixels counts a few consecutive ids and finds the next id.
+    """
+
+    def merge(first: _Numbers, second: _Numbers) -> _Numbers:
+        counts, following = _add(first[:-1], second[:-1]), (first[-1], second[-1])
+        return *counts, jnp.minimum(*following)
+
+    def one_pass(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        first, pixels = state
+        hits = [ids == first + step for step in range(_IDS_AT_ONCE)]
+        beyond = jnp.where(ids < first + _IDS_AT_ONCE, IDS, ids)
+        planes = *(hit.astype(jnp.int32) for hit in hits), beyond
+        initial = *(_ZERO for _ in hits), np.int32(IDS)
+        *counts, following = jax.lax.reduce(planes, initial, merge, (0,))
+        update = jnp.stack(counts)
+        return following, jax.lax.dynamic_update_slice(pixels, update, (first,))
+
+    start = jnp.int32(0), jnp.zeros(IDS + _IDS_AT_ONCE, jnp.int32)
+    return jax.lax.while_loop(lambda state: state[0] < IDS, one_pass, start)[1][:IDS]
 
 
 @jax.jit  # so that eager calls compile the loop only once
@@ -227,9 +255,7 @@ def smallest(
 ) -> Bool[jax.Array, "N"]:
     """Finds the pixels with the lowest random bits of each class.
 
-    Works digit by digit from the highest. Pixels below the digit at which the quota of
-    their class is used up are chosen. Pixels at that digit are compared by the next
-    one. Pixels with equal bits are chosen in raster order.
+    Works class by class. Pixels with equal bits are chosen in raster order.
 
     Args:
       ids: Class ids of one map, int32 `[N]`.
@@ -240,35 +266,69 @@ def smallest(
     Returns:
       Boolean `[N]`, true where a pixel is chosen.
     """
-    size = ids.shape[0]
-    place = jnp.arange(size, dtype=jnp.uint32)
-    place_digits = -(-(size - 1).bit_length() // _DIGIT)
-    drawn_digits = _BITS // _DIGIT
-    shifts = [*reversed(range(drawn_digits)), *reversed(range(place_digits))]
-    shift_of = jnp.array(shifts, jnp.uint32) * _DIGIT
+    drawn, quota = jnp.asarray(drawn), jnp.asarray(quota)
+    place = jnp.arange(ids.shape[0], dtype=jnp.uint32)
 
-    def unsettled(state: _State) -> jax.Array:
-        step, _, _, quota = state
-        return (step < len(shifts)) & jnp.any(quota > 0)
+    def next_class(start: jax.Array) -> jax.Array:
+        left = (quota > 0) & (jnp.arange(IDS) >= start)
+        return jnp.where(jnp.any(left), jnp.argmax(left), IDS).astype(jnp.int32)
 
-    def next_digit(state: _State) -> _State:
-        step, chosen, tied, quota = state
-        number = jnp.where(step < drawn_digits, drawn, place)
-        digit = ((number >> shift_of[step]) % _RADIX).astype(jnp.int32)
-        pixels = jnp.zeros(IDS * _RADIX, jnp.int32)
-        cell = ids * _RADIX + digit
-        pixels = pixels.at[cell].add(tied, mode="promise_in_bounds")
-        up_to = jnp.cumsum(pixels.reshape(IDS, _RADIX), axis=1)
-        within = up_to <= quota[:, None]
-        last = within.sum(axis=1, dtype=jnp.int32)
-        spent = jnp.max(jnp.where(within, up_to, 0), axis=1)
-        chosen |= tied & (digit < last[ids])
-        tied &= digit == last[ids]
-        return step + 1, chosen, tied, quota - spent
+    def choose(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        class_id, chosen = state
+        among = jnp.asarray(ids == class_id)
+        end, missing = _threshold(among, drawn, quota[class_id], _BITS)
+        tied = among & (drawn == end)
+        last, _ = _threshold(tied, place, missing, (place.size - 1).bit_length())
+        chosen |= (among & (drawn < end)) | (tied & (place < last))
+        return next_class(class_id + 1), chosen
 
-    nobody, everybody = jnp.zeros(size, bool), jnp.ones(size, bool)
-    start = (jnp.int32(0), nobody, everybody, jnp.asarray(quota))
-    return jax.lax.while_loop(unsettled, next_digit, start)[1]
+    start = next_class(jnp.int32(0)), jnp.zeros(ids.shape, bool)
+    return jax.lax.while_loop(lambda state: state[0] < IDS, choose, start)[1]
+
+
+def _threshold(
+    among: jax.Array, values: jax.Array, count: jax.Array, bits: int
+) -> tuple[jax.Array, jax.Array]:
+    """Finds the threshold that the values of `count` pixels are below.
+
+    Finds it digit by digit, from the highest.
+
+    Args:
+      among: Pixels that count, boolean `[N]`.
+      values: Values below `2^bits`, uint32 `[N]`.
+      count: Number of pixels, int32; at most as many as count.
+      bits: Number of bits of the values.
+
+    Returns:
+      The threshold, and how many more pixels are sought: 0 unless pixels have the
+      threshold itself as their value.
+    """
+
+    def next_digit(
+        state: tuple[jax.Array, jax.Array, jax.Array],
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        shift, end, found = state
+        shift -= _DIGIT
+        ends = [end + (jnp.uint32(digit) << shift) for digit in range(1, _RADIX)]
+        planes = tuple((among & (values < one)).astype(jnp.int32) for one in ends)
+        # XLA's CPU backend runs a reduction of several arrays as one vectorised loop,
+        # and that of one array several times slower.
+        below = jax.lax.reduce(planes, (_ZERO,) * len(planes), _add, (0,))
+        for one, number in zip(ends, below, strict=True):
+            fits = number <= count
+            end, found = jnp.where(fits, one, end), jnp.where(fits, number, found)
+        return shift, end, found
+
+    digits = -(-bits // _DIGIT)
+    start = jnp.uint32(digits * _DIGIT), jnp.uint32(0), jnp.int32(0)
+    _, end, found = jax.lax.while_loop(
+        lambda state: (state[0] > 0) & (state[2] < count), next_digit, start
+    )
+    return end, count - found
+
+
+def _add(first: _Numbers, second: _Numbers) -> _Numbers:
+    return tuple(a + b for a, b in zip(first, second, strict=True))
 
 
 def _ceil_share(count: jax.Array, fraction: ArrayLike) -> jax.Array:

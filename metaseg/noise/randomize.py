@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Integer
 
 from metaseg import ntm
-from metaseg.labels import is_void
+from metaseg.labels import VOID, is_void
 from metaseg.noise import draw
 from metaseg.noise.parameters import checked
 from metaseg.typing import AnyArray, Labels, Matrix, Numbers, PRNGKey
@@ -59,7 +59,8 @@ def sample(
     else:
         sampled = _is_any(labels, classes)
     if exact:
-        kept = draw.exact_counts(key, labels, share, classes=classes)
+        among = range(1, VOID) if classes is None else classes
+        kept = draw.exact_counts(key, labels, share, classes=among)
     else:
         threshold = draw.by_class(labels, draw.to_threshold(share), classes=classes)
         kept = draw.bits(key, labels.shape) < threshold

@@ -62,6 +62,41 @@ def test_roots_are_the_first_pixels_of_each_class_components(dtype, connectivity
     np.testing.assert_array_equal(got, expected)
 
 
+def _path(shape):
+    """Random walls between the cells of a grid: a maze without loops."""
+    rng, height, width = np.random.default_rng(3), *shape
+    mask, seen, stack = np.zeros(shape, bool), {(0, 0)}, [(0, 0)]
+    mask[0, 0] = True
+    while stack:
+        row, col = stack[-1]
+        steps = [(row + dy, col + dx) for dy, dx in ((2, 0), (-2, 0), (0, 2), (0, -2))]
+        steps = [
+            (y, x)
+            for y, x in steps
+            if 0 <= y < height and 0 <= x < width and (y, x) not in seen
+        ]
+        if not steps:
+            stack.pop()
+            continue
+        y, x = steps[rng.integers(len(steps))]
+        mask[(row + y) // 2, (col + x) // 2] = mask[y, x] = True
+        seen.add((y, x))
+        stack.append((y, x))
+    return mask
+
+
+@connectivities
+def test_components_of_maps_of_few_and_of_many_runs_equal_scipy(connectivity):
+    maze, sparse = _path((131, 130)), np.zeros((131, 130), bool)
+    sparse[3:9, 4:90] = sparse[40:90:2, 50:60] = True
+    for batch in (np.stack([sparse, ~sparse]), np.stack([sparse, maze, ~maze])):
+        expected = [expected_components(mask, connectivity) for mask in batch]
+        got = components(batch, connectivity=connectivity)
+        np.testing.assert_array_equal(got, expected)
+        filled = [ndi.binary_fill_holes(mask) for mask in batch]
+        np.testing.assert_array_equal(fill_holes(batch), filled)
+
+
 def test_fill_holes_equals_scipy():
     expected = [ndi.binary_fill_holes(mask) for mask in MASKS]
     np.testing.assert_array_equal(fill_holes(MASKS), expected)

@@ -145,6 +145,13 @@ def test_exact_counts_settles_equal_bits_by_place(monkeypatch):
         np.testing.assert_array_equal(of_class, np.arange(200) < count)
 
 
+@pytest.mark.parametrize("ids", [[0], [255], [3, 7, 8, 9, 254], range(256)])
+def test_pixels_of_classes_are_counted_for_all_ids(ids):
+    pixels = np.random.default_rng(1).choice(np.array(ids), 900).astype(np.int32)
+    counts = jax.jit(draw._pixels_of_classes)(pixels)
+    np.testing.assert_array_equal(counts, np.bincount(pixels, minlength=256))
+
+
 def test_exact_counts_chooses_every_pixel_alike():
     maps = 400
     labels = jnp.ones((maps, 3, 4), jnp.uint8)
