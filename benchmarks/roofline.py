@@ -121,6 +121,7 @@ def trace(args: argparse.Namespace) -> tuple[Any, tuple[Any, ...]]:
     config.model.width, config.model.depth = args.width, args.depth
     config.model.dtype = args.dtype
     config.noise.name, config.noise.rate = "flip", 0.3
+    config.optimizer.name = "adam"
     config.augment.crop = 0
     parts = steps.build(config)
 

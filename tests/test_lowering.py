@@ -279,7 +279,11 @@ def batch_of(count, size):
 
 RUNS = {
     "all augmentation": {"augment.modulation": 0.2},
-    "whole images, new noise": {"augment.crop": 0, "noise.online": True},
+    "whole images, new noise, Adam": {
+        "augment.crop": 0,
+        "noise.online": True,
+        "optimizer.name": "adam",
+    },
     "three classes, AdamW": {
         "data.num_classes": K,
         "optimizer.name": "adamw",
