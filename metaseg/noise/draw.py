@@ -213,7 +213,7 @@ def exact_counts(
     if classes is not None:
         share = jnp.where(np.isin(np.arange(IDS), list(classes)), share, 0)
     flat = (math.prod(labels.shape[:-2]), math.prod(labels.shape[-2:]))
-    maps = labels.reshape(flat).astype(jnp.int32)
+    maps = labels.reshape(flat).astype(jnp.uint8)  # in few bytes, as it is read often
 
     def choose(ids: AnyArray, drawn: jax.Array) -> jax.Array:
         return smallest(ids, drawn, _ceil_share(_pixels_of_classes(ids), share))
@@ -235,8 +235,9 @@ def _pixels_of_classes(ids: AnyArray) -> jax.Array:
 
     def one_pass(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         first, pixels = state
-        hits = [ids == first + step for step in range(_IDS_AT_ONCE)]
-        beyond = jnp.where(ids < first + _IDS_AT_ONCE, IDS, ids)
+        number = ids.astype(jnp.int32)
+        hits = [number == first + step for step in range(_IDS_AT_ONCE)]
+        beyond = jnp.where(number < first + _IDS_AT_ONCE, IDS, number)
         planes = *(hit.astype(jnp.int32) for hit in hits), beyond
         initial = *(_ZERO for _ in hits), np.int32(IDS)
         *counts, following = jax.lax.reduce(planes, initial, merge, (0,))
@@ -249,7 +250,7 @@ def _pixels_of_classes(ids: AnyArray) -> jax.Array:
 
 @jax.jit  # so that eager calls compile the loop only once
 def smallest(
-    ids: Int32[AnyArray, "N"],
+    ids: Integer[AnyArray, "N"],
     drawn: UInt32[AnyArray, "N"],
     quota: Int32[AnyArray, "256"],
 ) -> Bool[jax.Array, "N"]:
@@ -258,7 +259,7 @@ def smallest(
     Works class by class. Pixels with equal bits are chosen in raster order.
 
     Args:
-      ids: Class ids of one map, int32 `[N]`.
+      ids: Class ids of one map, integer `[N]`.
       drawn: Random bits, uint32 `[N]`.
       quota: Number of pixels to choose of each class, int32 `[256]`; at most as many as
         there are.
@@ -275,7 +276,7 @@ def smallest(
 
     def choose(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         class_id, chosen = state
-        among = jnp.asarray(ids == class_id)
+        among = jnp.asarray(ids == class_id.astype(ids.dtype))
         end, missing = _threshold(among, drawn, quota[class_id], _BITS)
         tied = among & (drawn == end)
         last, _ = _threshold(tied, place, missing, (place.size - 1).bit_length())
