@@ -160,11 +160,10 @@ def rows(batch: int, size: int) -> Iterator[Row]:
     yield Row("distance", distance, "scipy", each(ndi.distance_transform_edt), 1)
     eight = np.ones((3, 3), bool)
     components = of_masks(morphology.components)
-    yield Row(
-        "components", components, "scipy", each(partial(ndi.label, structure=eight))
-    )
+    label = each(partial(ndi.label, structure=eight))
+    yield Row("components", components, "scipy", label, 0.5)
     fill = of_masks(morphology.fill_holes)
-    yield Row("fill holes", fill, "scipy", each(ndi.binary_fill_holes))
+    yield Row("fill holes", fill, "scipy", each(ndi.binary_fill_holes), 1)
 
 
 def numpy_exact(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
