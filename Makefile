@@ -6,7 +6,12 @@ STAMP := $(VENV)/.installed
 CONFIG ?= configs/cell_flip.py
 ARGS ?=
 
-.PHONY: help setup run test lint format docs lock clean
+# Tests that compile few networks and start few processes.
+QUICK := tests/data tests/launch tests/morphology tests/noise/test_golden.py tests/test_*.py
+LONG := api docs eager export igtt jax_settings lowering prediction training wheel
+QUICK := $(filter-out $(LONG:%=tests/test_%.py),$(wildcard $(QUICK)))
+
+.PHONY: help setup run test quick lint format docs lock clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -28,6 +33,9 @@ run: $(STAMP)    ## train on CONFIG (configs/cell_flip.py) and print where the r
 
 test: $(STAMP) lint  ## lint, then run all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+quick: $(STAMP) lint  ## lint, then the tests that need little time, and ARGS
+	$(BIN)/python -m pytest -m "not slow" $(QUICK) $(ARGS)
 
 lint: $(STAMP)   ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .
