@@ -6,10 +6,12 @@ STAMP := $(VENV)/.installed
 CONFIG ?= configs/cell_flip.py
 ARGS ?=
 
-# Tests that compile few networks and start few processes.
-QUICK := tests/data tests/launch tests/morphology tests/noise/test_golden.py tests/test_*.py
-LONG := api docs eager export igtt jax_settings lowering prediction training wheel
-QUICK := $(filter-out $(LONG:%=tests/test_%.py),$(wildcard $(QUICK)))
+# Tests that compile few programs and start few processes.
+LONG := api auditing density docs eager export igtt jax_settings lowering prediction \
+  training unsupervised wheel
+QUICK := $(filter-out $(LONG:%=tests/test_%.py) tests/data/test_synthetic.py, \
+  $(wildcard tests/data/test_*.py tests/morphology/test_*.py tests/test_*.py)) \
+  tests/launch tests/noise/test_golden.py
 
 .PHONY: help setup run test quick lint format docs lock clean
 
