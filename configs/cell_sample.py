@@ -2,8 +2,8 @@
 
     python experiments/main.py --config=configs/cell_sample.py
 
-About 2 minutes on two CPU cores. Test IoU 0.933 under the noise-aware decision
-rule, 0.000 at the threshold one half (clean labels: 0.948).
+About 65 s of processor time. Test IoU 0.954 under the noise-aware decision rule, 0.000
+at the threshold one half (clean labels: 0.964).
 """
 
 from ml_collections import ConfigDict

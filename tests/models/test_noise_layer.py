@@ -77,3 +77,11 @@ def test_a_built_network_bounds_its_logits_by_those_of_the_matrix():
     after = jax.jit(lambda v: layered.apply(v, images, train=False))(variables)
     assert np.abs(after).max() <= np.log(0.6 / 0.4) + 1e-5
     np.testing.assert_array_equal(np.sign(after), np.sign(before))
+
+    @jax.jit
+    def traced(matrix):  # members of an ensemble differ in it
+        return models.build(config, 2, transition=matrix).apply(
+            variables, images, train=False
+        )
+
+    np.testing.assert_allclose(traced(ntm.symmetric(2, 0.4)), after, atol=1e-5)

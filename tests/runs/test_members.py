@@ -20,7 +20,6 @@ VARY = (
 
 def config(**changes):
     fields = {"noise.rate": (0.1, 0.1), "training.checkpoint_every": 0}
-    fields |= {"model.noise_layer": True}  # members differ in its matrix
     many = {"parallel.ensemble": 2, "parallel.vary": VARY}
     return tiny.config(**(fields | many | changes))
 
