@@ -4,8 +4,8 @@
     python experiments/main.py --config=configs/tissue.py:noise=flip,rate=0.4
 
 The classes are stroma, epithelium, lymphoid tissue and thin membranes; the package
-renders the images. 2 to 3 minutes on two CPU cores. Test mIoU 0.897 with clean labels,
-0.889 with 40 % of the pixels of each class turned into another class (RCL).
+renders the images. About 80 s of processor time. Test mIoU 0.922 with clean labels,
+0.911 with 40 % of the pixels of each class turned into another class (RCL).
 """
 
 from ml_collections import ConfigDict
