@@ -18,6 +18,5 @@ def get_config() -> ConfigDict:
     config = defaults.get_config()
     config.noise.name = "flip"
     config.noise.rate = 0.4
-    # Pixels that are learned then add little noise to the gradient.
-    config.model.noise_layer = True
+    config.training.steps = 350
     return config

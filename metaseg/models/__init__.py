@@ -1,6 +1,6 @@
 """Networks by name. To add one, write a module and its line in `MODELS`.
 
-May import `checks`, `errors`, `registry`, `typing` and flax.
+May import `checks`, `errors`, `registry` and flax.
 """
 
 import functools
@@ -11,13 +11,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from metaseg import checks, registry
 from metaseg.errors import InputError
 from metaseg.models.layers import COMPILER_OPTIONS
 from metaseg.models.unet import NORMS, UNet
-from metaseg.typing import Matrix
 
 __all__ = ["COMPILER_OPTIONS", "MODELS", "UNet", "build", "compiler_options"]
 
@@ -48,9 +46,7 @@ def _known_options() -> Mapping[str, Any]:
     return COMPILER_OPTIONS
 
 
-def build(
-    config: Any, num_classes: int, *, transition: Matrix | None = None
-) -> nn.Module:
+def build(config: Any, num_classes: int) -> nn.Module:
     """Builds the network that a config describes.
 
     A plug-in is a callable that takes the keyword arguments `num_classes`, `width`,
@@ -67,9 +63,6 @@ def build(
         ("float32" or "bfloat16") and `init` ("he", or "normal" for a standard deviation
         of 0.02, as in Luo et al., AAAI 2022).
       num_classes: Number of classes K, at least 2; two classes get one output channel.
-      transition: Noise transition matrix `[K, K]` of a network that models the clean
-        class, see `UNet`; may be traced. A plug-in gets it as the keyword argument
-        `transition`, K rows of K numbers, and only if there is one.
 
     Returns:
       A module for `module.init` and `module.apply`.
@@ -94,11 +87,6 @@ def build(
         "dtype": DTYPES[config.dtype],
         "kernel_init": INITS[config.init],
     }
-    if checks.is_traced(transition):
-        arguments["transition"] = transition
-    elif transition is not None:  # as tuples, so that the module can be hashed
-        rows = np.asarray(transition, np.float64).tolist()
-        arguments["transition"] = tuple(tuple(row) for row in rows)
     _check_takes(config.name, make, arguments)
     module = make(**arguments)
     if not isinstance(module, nn.Module):

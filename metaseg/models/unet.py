@@ -2,7 +2,7 @@
 
 Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image
 Segmentation", MICCAI 2015, in the form with batch norm and padded convolutions. May
-import `layers`, `noise_layer`, `typing` and flax.
+import `layers`, `typing` and flax.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float32
 
-from metaseg.models import layers, noise_layer
+from metaseg.models import layers
 from metaseg.typing import Images
 
 __all__ = ["NORMS", "UNet"]
@@ -37,9 +37,6 @@ class UNet(nn.Module):
       kernel_init: Initializer of all kernels; biases start at zero.
       axis_name: Name of the mapped axis along which the batch continues on other
         devices; batch norm computes its statistics over all of them.
-      transition: Noise transition matrix, K rows of K numbers, or None. With a matrix
-        the network models the clean class, and `noise_layer.apply` converts its logits
-        to those of the noisy labels.
     """
 
     num_classes: int = 2
@@ -49,7 +46,6 @@ class UNet(nn.Module):
     dtype: Any = jnp.float32
     kernel_init: Initializer = nn.initializers.he_normal()
     axis_name: str | None = None
-    transition: Any = None
 
     @property
     def stride(self) -> int:
@@ -92,8 +88,6 @@ class UNet(nn.Module):
             x = self._level(x, features, f"up{level}", train)
         kernel, bias = self._weights("head", (x.shape[-1], self.channels))
         logits = (x @ kernel + bias)[:, :height, :width].astype(jnp.float32)
-        if self.transition is not None:
-            logits = noise_layer.apply(logits, self.transition)
         return logits.reshape(*batch, height, width, self.channels)
 
     def _level(self, x: jax.Array, features: int, name: str, train: bool) -> jax.Array:

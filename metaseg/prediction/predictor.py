@@ -187,11 +187,8 @@ def from_results(
         num_classes, channels = int(data["num_classes"]), int(data["image_shape"][-1])
         class_names = data.get("class_names") or _names(num_classes)
         matrix = results["noise"]["matrix"]
-        layer = config.model.get("noise_layer", False)
         with prefixed(f"{where}: config."):
-            model = models.build(
-                config.model, num_classes, transition=matrix if layer else None
-            )
+            model = models.build(config.model, num_classes)
         settings = SimpleNamespace(**config.data.to_dict())
         source = config.data.name
     except (KeyError, TypeError, AttributeError, IndexError) as error:

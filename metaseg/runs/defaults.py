@@ -139,9 +139,6 @@ def get_config() -> ConfigDict:
     config.model.norm = "batch"  # "group", "none"
     config.model.dtype = "float32"  # "bfloat16": of the computation, not the weights
     config.model.init = "he"
-    # True: the network models the clean class, and its last layer multiplies the class
-    # probabilities by the noise transition matrix. Scores still mean noisy labels.
-    config.model.noise_layer = False
 
     config.optimizer = ConfigDict()
     # Flips at rate r scale the mean gradient by 1 - 2 r; Muon and Adam are invariant to

@@ -51,10 +51,6 @@ def _message(config, workdir):
         ({"noise.rate": 0.1}, ["config.noise.rate"]),
         ({"model.name": "unett"}, ["config.model.name", "unett", "unet"]),
         ({"model.norm": "instance"}, ["config.model.norm", "instance", "batch"]),
-        (
-            {"model.noise_layer": True, "noise.name": "dilate", "noise.radius": 1},
-            ["config.model.noise_layer", "'dilate' has no transition matrix"],
-        ),
         ({"optimizer.name": "sdg"}, ["config.optimizer.name", "sdg", "sgd"]),
         ({"optimizer.schedule": "cos"}, ["config.optimizer.schedule", "cosine"]),
         ({"optimizer.momentum": 1.0}, ["config.optimizer.momentum", "1.0"]),

@@ -146,20 +146,6 @@ def test_results_and_prediction_have_the_same_numbers(
     assert f"step {step}, the {which}" in (run.folder / "report.html").read_text()
 
 
-def test_a_loaded_run_predicts_with_its_noise_layer(tmp_path):
-    fields = {"model.noise_layer": True}
-    run = train(config(**fields), DATA, workdir=tmp_path / "run", quiet=True)
-    found = metaseg.load(run.folder).predict(IMAGES[8:])
-    for one, other in zip(found, run.predict(IMAGES[8:]), strict=True):
-        np.testing.assert_array_equal(one.scores, other.scores)
-        # No label is foreground more rarely or more often under this noise.
-        assert one.scores[..., 1].min() >= 0.1 - 1e-6
-        assert one.scores[..., 1].max() <= 0.6 + 1e-6
-    labels = np.stack([prediction.labels for prediction in found])
-    accuracy = (labels == LABELS[8:]).mean()
-    assert accuracy == pytest.approx(run.results["test"]["accuracy"]["analytic"])
-
-
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_images_of_any_size_have_the_same_numbers_too(num_classes):
     """Neither side of these is a multiple of what prediction extends images to."""

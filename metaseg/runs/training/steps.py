@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from metaseg import checks, losses, models, noise, optimizers, parallel, training
+from metaseg import losses, models, noise, optimizers, parallel, training
 from metaseg.batch import Batch
 from metaseg.data import augment
-from metaseg.errors import InputError
 from metaseg.parallel import Layout
 from metaseg.runs.training import feeds, members
 
@@ -52,7 +51,7 @@ def build(config: ConfigDict) -> training.Step:
     num_classes = config.data.num_classes
     gather = feeds.renderer(config) if config.data.endless else training.gather
     return training.Step(
-        model=models.build(config.model, num_classes, transition=_transition(config)),
+        model=models.build(config.model, num_classes),
         optimizer=optimizers.build(config.optimizer, config.training.steps),
         loss=losses.build(config.loss),
         noise=noise.build(config.noise, num_classes),
@@ -62,20 +61,6 @@ def build(config: ConfigDict) -> training.Step:
         gather=gather,
         grad_accum_steps=config.training.grad_accum_steps,
     )
-
-
-def _transition(config: ConfigDict) -> jax.Array | None:
-    """Returns the matrix of the network's noise layer, if it has one."""
-    checks.flag("model.noise_layer", config.model.noise_layer)
-    if not config.model.noise_layer:
-        return None
-    matrix = noise.build_matrix(config.noise, config.data.num_classes)
-    if matrix is None:
-        raise InputError(
-            f"model.noise_layer: got True, but noise {config.noise.name!r} has no "
-            "transition matrix; expected False"
-        )
-    return matrix
 
 
 def _augmentation(c: ConfigDict) -> training.AugmentFn:
