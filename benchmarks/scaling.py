@@ -7,8 +7,8 @@ Strong scaling keeps the batch, weak scaling the batch of each device. All numbe
 devices alternate in rounds, so that a busy machine slows all of them equally. A row
 gives images per second as a ratio to one device (median, and range, over rounds). The
 bytes that devices exchange in a step are read from the compiled program. Virtual
-devices share the cores of the machine, so they show the cost of spreading and not its
-gain.
+devices share the cores of the machine. A single one uses all cores; several use one
+each.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def exchanged(program: parallel.Program) -> int:
 def contender(devices: int, batch: int) -> tuple[Callable[[int], None], int]:
     """Returns a function that takes some steps, and the bytes exchanged in each."""
     model = models.UNet(width=ARGS.width, depth=ARGS.depth)
-    options = models.compiler_options()
+    options = models.compiler_options(devices)
     layout = parallel.build(
         ARGS.partitioner,
         devices=jax.devices()[:devices],

@@ -95,8 +95,7 @@ def test_the_best_validated_weights_are_kept(runs, data_dir):
     made = setup.build(config_lib.resolve(c), runs, sources.load(c), layout)
     batches = setup.in_order(made.config, made.data, made.layout, made.data.val)
     state = layout.put_state(made.initial_state())
-    feed = feeds.build(made.members, made.data.train, layout)
-    programs = run_lib._compile(made, state, feed, batches)
+    programs = run_lib._compile(made.config, made.data, layout, {})
     kept = checkpoint.Checkpoints(runs / "memory" / "checkpoints", read_only=True)
     assert best["step"] in kept.steps()
     state = kept.restore(best["step"], state).state

@@ -2,7 +2,7 @@
 
 A record is a `tf.train.Example` in the wire format of protocol buffers, its features
 sorted by name. TFDS would build each record anew from Python objects, and each worker
-process would have to start TFDS. Imports neither.
+process would have to start TFDS, so neither is used here.
 """
 
 from collections.abc import Sequence
