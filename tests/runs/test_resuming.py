@@ -18,7 +18,7 @@ from tiny import StopAfter, outcome
 
 from metaseg import checkpoint
 from metaseg.errors import InputError
-from metaseg.runs import signals
+from metaseg.runs import defaults, signals
 from metaseg.runs.training.run import TrainTask, train
 
 EVERY = {"training.checkpoint_every": 1}  # a checkpoint after every step
@@ -68,6 +68,15 @@ def test_a_run_goes_on_with_other_devices_and_backend(whole, tmp_path):
     train(config(**changes), workdir=tmp_path / "b", resume="must")
     for name in "ab":
         tiny.assert_close(tiny.history(tmp_path / name), tiny.history(whole))
+
+
+def test_a_stopped_run_of_the_default_optimizer_goes_on_bit_for_bit(tmp_path):
+    c = config(**{"optimizer.name": defaults.get_config().optimizer.name})
+    train(c, workdir=tmp_path / "whole")
+    with pytest.raises(signals.StoppedError):
+        train(c, workdir=tmp_path / "parts", watch=StopAfter(6))
+    train(c, workdir=tmp_path / "parts", resume="must")
+    assert outcome(tmp_path / "parts")[0] == outcome(tmp_path / "whole")[0]
 
 
 def test_a_checkpoint_of_another_config_is_refused(whole, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ FIELDS = {
     "augment.crop": 16,
     "model.width": 2,
     "model.depth": 1,
+    "optimizer.name": "adam",  # Muon takes longer to compile
     "parallel.devices": 1,
     "training.steps": 12,
     "training.batch_size": 4,
