@@ -7,8 +7,8 @@ CONFIG ?= configs/cell_flip.py
 ARGS ?=
 
 # Tests that compile few programs and start few processes.
-LONG := api auditing density docs eager export igtt jax_settings lowering prediction \
-  training unsupervised wheel
+LONG := api auditing density docs eager export igtt jax_settings losses lowering \
+  prediction training unsupervised wheel
 QUICK := $(filter-out $(LONG:%=tests/test_%.py) tests/data/test_synthetic.py, \
   $(wildcard tests/data/test_*.py tests/morphology/test_*.py tests/test_*.py)) \
   tests/launch tests/noise/test_golden.py
