@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaseg import labels
+from metaseg import checks, labels
 from metaseg.errors import InputError
 
 MAPS = (
@@ -102,3 +102,7 @@ def test_from_mask_makes_class_ids(mask):
 def test_from_mask_refuses_a_third_value():
     with pytest.raises(InputError, match=r"^mask: got 1 and 255 besides 0, expected"):
         labels.from_mask(np.array([[0, 1, 255]]))
+
+
+def test_checks_that_need_no_jax_know_the_same_void():
+    assert checks.VOID == labels.VOID
